@@ -1,0 +1,140 @@
+"""Checkpoints: `last.ckpt` and `best.ckpt`, and a clean end on Ctrl-C and SIGTERM."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+
+from callbacks.tracking import set_tag
+from srl.errors import ConfigError, Interrupted
+
+log = logging.getLogger(__name__)
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+FALLBACK = "val/steps/reward"  # where no held-out problem has an answer
+
+
+class Checkpoints(Checkpoint):
+    """Keeps the state after the newest saved update and the one with the best validation.
+
+    dirpath: the run's folder. monitor: the metric whose maximum is best; the proxy reward would choose badly.
+    every_n_updates: how often `last` is written; it is also written before and after each validation. A
+    checkpoint is written beside its place, synced and renamed, so that a killed process leaves no torn one.
+
+    The first Ctrl-C or SIGTERM lets the running update finish, writes `last` and ends the run; during a
+    validation it ends at its next batch. A second Ctrl-C ends at once.
+    """
+
+    def __init__(
+        self, dirpath: str = "runs/default", monitor: str = "val/outcome/accuracy", every_n_updates: int = 10
+    ) -> None:
+        if every_n_updates < 1:
+            raise ConfigError(f"checkpoint.every_n_updates is {every_n_updates}; it must be at least 1")
+        self.dirpath, self.monitor, self.every_n_updates = Path(dirpath), monitor, every_n_updates
+        self.best: float | None = None
+        self.best_step = -1
+        self._saved_at = -1
+        self._signal: int | None = None
+        self._handlers: dict[int, Any] = {}
+
+    @property
+    def last_path(self) -> Path:
+        return self.dirpath / "last.ckpt"
+
+    @property
+    def best_path(self) -> Path:
+        return self.dirpath / "best.ckpt"
+
+    # -- when ---------------------------------------------------------------------------------------------------
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._saved_at = trainer.global_step
+        for number in SIGNALS:
+            self._handlers[number] = signal.signal(number, self._on_signal)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        updated = step != self._saved_at
+        stopping = self._signal is not None
+        if step >= trainer.max_steps >= 0:
+            trainer.should_stop = True  # so that Lightning validates the final weights before it ends
+        if stopping or self._validation_is_next(trainer) or (updated and step % self.every_n_updates == 0):
+            self._save(trainer, self.last_path)
+        if stopping:
+            self._end(trainer)
+
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        if self._signal is not None:
+            self._end(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        name = self.monitor if self.monitor in trainer.callback_metrics else FALLBACK
+        value = trainer.callback_metrics.get(name)
+        if value is not None and (self.best is None or float(value) > self.best):
+            self.best, self.best_step = float(value), trainer.global_step
+            self._save(trainer, self.best_path)
+            set_tag(
+                trainer, "best_checkpoint", f"{self.best_path} ({name} {self.best:.4f} at {self.best_step})"
+            )
+        self._save(trainer, self.last_path)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers = {}
+
+    # -- what ---------------------------------------------------------------------------------------------------
+
+    def _validation_is_next(self, trainer: Trainer) -> bool:
+        loop = trainer.fit_loop
+        return loop.epoch_loop._should_check_val_fx(loop._data_fetcher)  # type: ignore[arg-type]
+
+    def _save(self, trainer: Trainer, path: Path) -> None:
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_suffix(".tmp")
+        trainer.save_checkpoint(draft)
+        with open(draft, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+        self._saved_at = trainer.global_step
+        if path == self.last_path:
+            set_tag(trainer, "last_checkpoint", f"{path} (update {trainer.global_step})")
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._signal is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._signal = number
+        name = signal.Signals(number).name
+        print(
+            f"\n{name}: finishing this update, then saving {self.last_path}. Ctrl-C again ends at once.",
+            flush=True,
+        )
+
+    def _end(self, trainer: Trainer) -> None:
+        assert self._signal is not None
+        set_tag(trainer, "ended_by", signal.Signals(self._signal).name)
+        raise Interrupted(
+            f"stopped by {signal.Signals(self._signal).name} after update {self._saved_at}; "
+            f"go on with --ckpt_path last (that is {self.last_path})",
+            128 + self._signal,
+        )
+
+    # -- state --------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "best_step": self.best_step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best, self.best_step = state_dict["best"], int(state_dict["best_step"])

@@ -1,0 +1,90 @@
+"""The progress bar and the table at the end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import TQDMProgressBar
+from rich.console import Console
+from rich.table import Table
+
+SHOWN = (
+    "val/outcome/accuracy",
+    "val/outcome/steps_accuracy",
+    "val/outcome/avg_at",
+    "val/outcome/pass_at",
+    "val/outcome/informative",
+    "val/steps/reward",
+    "val/steps/exact",
+    "val/steps/format",
+    "val/steps/verbatim_copy",
+)
+
+
+class UpdateBar(TQDMProgressBar):
+    """Lightning's bar with what matters here: phase, update, reward, kept share, tokens a second."""
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        shown: dict[str, Any] = {}
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if hasattr(callback, "schedule"):
+                shown["phase"] = callback.schedule.phase.name
+        shown["update"] = (
+            f"{trainer.global_step}/{trainer.max_steps}" if trainer.max_steps > 0 else trainer.global_step
+        )
+        values = trainer.callback_metrics
+        for label, name in (
+            ("reward", "train/reward"),
+            ("kept", "train/kept"),
+            ("val", "val/outcome/accuracy"),
+        ):
+            if name in values:
+                shown[label] = f"{float(values[name]):.3f}"
+        if "rollouts/tokens_per_second" in values:
+            shown["tok/s"] = f"{float(values['rollouts/tokens_per_second']):.0f}"
+        return shown
+
+
+class Summary(Callback):
+    """Remembers the first validation of the run (step 0) and prints it beside the last one when the run ends."""
+
+    def __init__(self) -> None:
+        self.first: dict[str, float] = {}
+        self.first_step = 0
+        self.now: dict[str, float] = {}
+        self.now_step = 0
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        values = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+        if not self.first:
+            self.first, self.first_step = values, trainer.global_step
+        self.now, self.now_step = values, trainer.global_step
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.now and self.now_step != self.first_step:
+            Console().print(self.table())
+
+    def table(self) -> Table:
+        """Step 0 beside now, one row a metric."""
+        table = Table(title="Held-out problems and steps")
+        for column in ("metric", f"update {self.first_step}", f"update {self.now_step}", "change"):
+            table.add_column(column, justify="left" if column == "metric" else "right")
+        for name in sorted(self.now, key=_order):
+            if name.startswith(SHOWN) and name in self.first:
+                before, now = self.first[name], self.now[name]
+                table.add_row(
+                    name.removeprefix("val/"), f"{before:.3f}", f"{now:.3f}", f"{now - before:+.3f}"
+                )
+        return table
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"first": self.first, "first_step": self.first_step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.first, self.first_step = dict(state_dict["first"]), int(state_dict["first_step"])
+
+
+def _order(name: str) -> tuple[int, str]:
+    places = [place for place, prefix in enumerate(SHOWN) if name.startswith(prefix)]
+    return (min(places, default=len(SHOWN)), name)

@@ -1,0 +1,61 @@
+"""StepRewardCallback: scores every group by its objective; a reward that is not a number costs its group."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from srl.errors import TrainingStopped
+from srl.objectives import objectives
+from srl.rollout import Group, StepBatch
+
+log = logging.getLogger(__name__)
+
+
+class StepRewardCallback(Callback):
+    """Fills `group.rewards` [G] and its parts.
+
+    autojunk: difflib's heuristic, which changes ranks above 200 characters; off, as in the paper's formula.
+    max_bad: stop after this many draws in a row with a reward that is not finite.
+    """
+
+    def __init__(self, autojunk: bool = False, max_bad: int = 5) -> None:
+        self.objectives = objectives(autojunk)
+        self.max_bad = max_bad
+        self.bad_draws = 0  # in a row
+        self.dropped = 0  # groups, in all
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: StepBatch, batch_idx: int
+    ) -> None:
+        for group in batch.groups:
+            if group.completions:
+                self._score(group)
+        bad = [group for group in batch.groups if not bool(torch.isfinite(group.rewards).all())]
+        self.bad_draws = self.bad_draws + 1 if bad else 0
+        if not bad:
+            return
+        self.dropped += len(bad)
+        batch.groups = [group for group in batch.groups if all(group is not other for other in bad)]
+        example = bad[0].example
+        where = f"objective {example.objective}, problem {example.uid}, rewards {bad[0].rewards.tolist()}"
+        log.warning(
+            "%d groups dropped: a reward is not finite (%s); %d so far", len(bad), where, self.dropped
+        )
+        if self.bad_draws >= self.max_bad:
+            raise TrainingStopped(f"{self.bad_draws} draws in a row had a reward that is not finite: {where}")
+
+    def _score(self, group: Group) -> None:
+        parts = self.objectives[group.example.objective].reward(group.example, group.completions)
+        tensors = {name: torch.tensor(values, dtype=torch.float32) for name, values in parts.items()}
+        group.rewards = tensors.pop("reward")
+        group.parts = tensors
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"bad_draws": self.bad_draws, "dropped": self.dropped}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.bad_draws, self.dropped = int(state_dict["bad_draws"]), int(state_dict["dropped"])

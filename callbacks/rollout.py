@@ -1,0 +1,70 @@
+"""RolloutCallback: fills a draw with groups, G completions for each prompt."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from srl.errors import ConfigError
+from srl.objectives import objectives
+from srl.rollout import Group, Sampling, StepBatch
+
+
+class RolloutCallback(Callback):
+    """Samples G rollouts of every prompt from the weights that train.
+
+    num_generations: G. temperature, top_p, top_k: of the draw; a cut biases the importance ratio, so by default
+    nothing is cut. seed: of the engine's own generator, whose state is in the checkpoint.
+    """
+
+    def __init__(
+        self,
+        num_generations: int = 8,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        seed: int = 0,
+    ) -> None:
+        if num_generations < 2:
+            raise ConfigError(
+                f"rollout.num_generations is {num_generations}: a group of fewer than 2 has no advantage"
+            )
+        if temperature <= 0:
+            raise ConfigError(f"rollout.temperature is {temperature}: training needs a positive temperature")
+        self.num_generations = num_generations
+        self.sampling = Sampling(temperature, top_p, top_k)
+        self.seed = seed
+        self._samples = {name: objective.samples for name, objective in objectives().items()}
+        self._generator: torch.Generator | None = None
+        self._restored: torch.Tensor | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._generator = torch.Generator(pl_module.device).manual_seed(self.seed)
+        if self._restored is not None:
+            self._generator.set_state(self._restored)
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: Any, batch: StepBatch, batch_idx: int
+    ) -> None:
+        assert self._generator is not None
+        start = time.perf_counter()
+        sampled = [example for example in batch.examples if self._samples[example.objective]]
+        with trainer.precision_plugin.forward_context():
+            found = pl_module.engine.generate(sampled, self.num_generations, self.sampling, self._generator)
+        groups = {id(e): completions for e, completions in zip(sampled, found, strict=True)}
+        empty = torch.empty(0)
+        batch.temperature = self.sampling.temperature
+        batch.groups = [
+            Group(example, groups.get(id(example), []), empty, sampled_at=trainer.global_step)
+            for example in batch.examples
+        ]
+        batch.rollout_seconds = time.perf_counter() - start
+
+    def state_dict(self) -> dict[str, Any]:
+        return {} if self._generator is None else {"generator": self._generator.get_state()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._restored = state_dict.get("generator")

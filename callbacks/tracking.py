@@ -1,0 +1,124 @@
+"""The run in MLflow: parameters, the full config, versions, data hashes, copying floors, tags."""
+
+from __future__ import annotations
+
+import logging
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import MLFlowLogger
+
+from srl.floors import copying_floors
+
+log = logging.getLogger(__name__)
+PACKAGES = (
+    "srl",
+    "torch",
+    "lightning",
+    "transformers",
+    "peft",
+    "bitsandbytes",
+    "datasets",
+    "torchmetrics",
+    "mlflow",
+)
+SKIPPED_SHOWN = 5
+FLOOR_STEPS = 200  # the floors are means over at most this many held-out steps
+
+
+def mlflow_loggers(trainer: Trainer) -> list[MLFlowLogger]:
+    return [logger for logger in trainer.loggers if isinstance(logger, MLFlowLogger)]
+
+
+def set_tag(trainer: Trainer, key: str, value: str) -> None:
+    for logger in mlflow_loggers(trainer):
+        logger.experiment.set_tag(logger.run_id, key, value)
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, str]:
+    """Nested settings -> dotted keys with text values; lists by position.
+
+    >>> flatten({"model": {"lora": {"r": 16}}, "phases": [{"lr": 0.1}]})
+    {'model.lora.r': '16', 'phases.0.lr': '0.1'}
+    """
+    if isinstance(config, dict):
+        items = [(str(key), value) for key, value in config.items()]
+    elif isinstance(config, (list, tuple)):
+        items = [(str(index), value) for index, value in enumerate(config)]
+    else:
+        return {prefix: str(config)}
+    found: dict[str, str] = {}
+    for key, value in items:
+        found |= flatten(value, f"{prefix}.{key}" if prefix else key)
+    return found
+
+
+def versions() -> dict[str, str]:
+    """Installed versions by package, and Python's; a package that is not installed is left out."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+class RunInfo(Callback):
+    """Writes once, when fitting starts, what is needed to understand and repeat the run.
+
+    config: nested settings as plain values. config_text: the same as YAML, kept whole as an artifact.
+    """
+
+    def __init__(self, config: dict[str, Any], config_text: str, resumed_from: str | None = None) -> None:
+        self.config, self.config_text, self.resumed_from = config, config_text, resumed_from
+        self.done = False
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._write(trainer, pl_module)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._write(trainer, pl_module)
+
+    def _write(self, trainer: Trainer, pl_module: Any) -> None:
+        if self.done or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        self.done = True
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        self._tell(data)
+        steps = data.step_targets[:FLOOR_STEPS]
+        floors = {f"floors/{name}": value for name, value in copying_floors(steps).items()}
+        counts = {f"data/{name}": float(count) for name, count in data.report.counts.items()}
+        trained = sum(p.numel() for p in pl_module.parameters() if p.requires_grad)
+        for logger in mlflow_loggers(trainer):
+            logger.log_metrics(
+                floors | counts | {"model/trained_parameters": float(trained)}, step=trainer.global_step
+            )
+            self._describe(logger, data)
+
+    def _describe(self, logger: MLFlowLogger, data: Any) -> None:
+        client, run = logger.experiment, logger.run_id
+        logger.log_hyperparams(flatten(self.config))
+        client.log_text(run, self.config_text, "config.yaml")
+        client.log_dict(run, versions(), "versions.json")
+        client.log_dict(run, data.report.files, "data_files.json")
+        for name, digest in data.report.files.items():
+            client.set_tag(run, f"data_sha256/{Path(name).name}", digest)
+        if data.report.skipped:
+            rows = [vars(skip) for skip in data.report.skipped]
+            client.log_dict(run, {"skipped": rows}, "skipped.json")
+        if self.resumed_from is not None:
+            client.set_tag(run, "resumed_from", self.resumed_from)
+
+    def _tell(self, data: Any) -> None:
+        """What the data became, on the screen: nothing is dropped in silence."""
+        counts = data.report.counts
+        print("Data: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
+        skipped = data.report.skipped
+        for skip in skipped[:SKIPPED_SHOWN]:
+            print(f"  skipped {skip.where} ({skip.uid}): {skip.reason}")
+        if len(skipped) > SKIPPED_SHOWN:
+            print(f"  ... {len(skipped)} skipped in all: see skipped.json in the MLflow run")

@@ -1,0 +1,273 @@
+"""StepDataModule: expert solutions -> one stream of step and problem examples, and two validation loaders."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import random
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningDataModule
+
+from srl.errors import ConfigError, DataError
+from srl.examples import ExampleBuilder, ResponseLimits
+from srl.objectives import objectives
+from srl.prompts import PromptFormat, PromptRenderer
+from srl.rollout import StepExample
+from srl.stream import Stream
+from srl.trajectory import RowFormat, Skip, Trajectory, read_trajectories, rows_to_trajectories
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What is held out and how much of it each validation looks at.
+
+    problems: held out of `path` by `seed`, whole problems with all their steps; ignored when val_path is given.
+    max_steps: step examples at most (null: all), spread over the problems. max_solve: problems solved at most.
+    batch_size: prompts a validation batch.
+    """
+
+    problems: int = 60
+    max_steps: int | None = None
+    max_solve: int | None = None
+    batch_size: int = 64
+
+
+class ValidationBatch:
+    """Held-out examples of one kind and their trajectories, in the same order. A plain class, as StepBatch is."""
+
+    def __init__(self, examples: list[StepExample], trajectories: list[Trajectory]) -> None:
+        self.examples, self.trajectories = examples, trajectories
+
+
+class ListLoader:
+    """A sized loader over ready-made batches."""
+
+    def __init__(self, batches: list[ValidationBatch]) -> None:
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[ValidationBatch]:
+        return iter(self.batches)
+
+
+@dataclass
+class DataReport:
+    """Where the data came from and what became of it; shown at the start and logged."""
+
+    files: dict[str, str] = field(default_factory=dict)  # path -> sha256, or the hub's fingerprint
+    skipped: list[Skip] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+class StepDataModule(LightningDataModule):
+    """Reads expert solutions, holds out whole problems, and builds the examples of every objective in use.
+
+    path: a JSONL file or a hub id. val_path: held-out problems from a file of their own. hub_config, split:
+    which part of a hub data set. row: the names of the fields and how a solution becomes steps. think: the
+    response begins with `<think>...</think>`. title_hint: show the step's title in the prompt. include_last:
+    make the last step a target too. shots: demonstrations before each question, taken out of the training
+    trajectories. draws_per_epoch: draws that Lightning calls an epoch (null: each example once).
+    """
+
+    def __init__(
+        self,
+        path: str,
+        val_path: str | None = None,
+        hub_config: str | None = None,
+        split: str = "train",
+        row: RowFormat = RowFormat(),  # noqa: B008 - frozen
+        think: bool = True,
+        title_hint: bool = True,
+        include_last: bool = False,
+        shots: int = 0,
+        prompt: PromptFormat = PromptFormat(),  # noqa: B008 - frozen
+        limits: ResponseLimits = ResponseLimits(),  # noqa: B008 - frozen
+        validation: Validation = Validation(),
+        max_problems: int | None = None,
+        draws_per_epoch: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.path, self.val_path = path, val_path
+        self.hub_config, self.split = hub_config, split
+        self.row, self.think, self.title_hint, self.include_last = row, think, title_hint, include_last
+        self.shots, self.prompt, self.limits, self.validation = shots, prompt, limits, validation
+        self.max_problems, self.draws_per_epoch, self.seed = max_problems, draws_per_epoch, seed
+        self.report = DataReport()
+        self.train: list[Trajectory] = []
+        self.held_out: list[Trajectory] = []
+        self.builder: ExampleBuilder | None = None
+        self.stream: Stream | None = None
+        self._loaders: list[ListLoader] = []
+        if shots and think:
+            raise ConfigError(
+                "data.shots shows worked steps without thinking, which teaches the wrong format: "
+                "set data.think: false or data.shots: 0"
+            )
+
+    # -- reading ----------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Read, split by problem, assert that nothing overlaps, and build the examples. Runs once."""
+        if self.builder is not None:
+            return
+        module = self.trainer.lightning_module  # type: ignore[union-attr]
+        self._read()
+        renderer = PromptRenderer(module.tokenizer, self.prompt, self.think)
+        demonstrations, self.train = self.train[: self.shots], self.train[self.shots :]
+        self.builder = ExampleBuilder(
+            renderer,
+            self.limits,
+            think=self.think,
+            title_hint=self.title_hint,
+            include_last=self.include_last,
+            shots=demonstrations,
+            end_id=module.tokenizer.eos_token_id,
+        )
+        self._build_validation(self.builder)
+        self.report.skipped += self.builder.skipped
+
+    def _read(self) -> None:
+        trajectories = self._load(self.path)
+        random.Random(self.seed).shuffle(trajectories)
+        if self.max_problems is not None:
+            trajectories = trajectories[: self.max_problems]
+        if self.val_path is not None:
+            self.train, self.held_out = trajectories, self._load(self.val_path)
+        else:
+            count = self.validation.problems
+            if count + self.shots >= len(trajectories):
+                raise ConfigError(
+                    f"data.path {self.path} has {len(trajectories)} usable problems, but {count} are to be held out "
+                    f"(data.validation.problems) and {self.shots} shown as demonstrations: lower one of them"
+                )
+            self.train, self.held_out = _by_problem(trajectories, count)
+        assert_disjoint(self.train, self.held_out)
+        self.report.counts |= {
+            "problems/train": len(self.train),
+            "problems/held_out": len(self.held_out),
+            "problems/skipped": len(self.report.skipped),
+        }
+
+    def _load(self, path: str) -> list[Trajectory]:
+        if Path(path).exists() or path.endswith((".jsonl", ".json")) or path.startswith((".", "/", "~")):
+            file = Path(path).expanduser()
+            trajectories, skipped = read_trajectories(file, self.row)
+            self.report.files[path] = hashlib.sha256(file.read_bytes()).hexdigest()
+        else:
+            trajectories, skipped = rows_to_trajectories(self._hub_rows(path), self.row)
+        self.report.skipped += skipped
+        if not trajectories:
+            first = f"; the first: {skipped[0].where}: {skipped[0].reason}" if skipped else ""
+            raise DataError(
+                f"{path}: none of the {len(skipped)} rows gave two steps or more{first}. See data.row.style"
+            )
+        return trajectories
+
+    def _hub_rows(self, name: str) -> list[tuple[str, dict[str, Any]]]:
+        import datasets
+
+        try:
+            rows = datasets.load_dataset(name, self.hub_config, split=self.split)
+        except (
+            Exception
+        ) as error:  # the hub client raises a dozen unrelated types when it cannot get a data set
+            raise ConfigError(
+                f"data.path {name}: not a file here, and the hub did not give it ({_first_line(error)}). "
+                "Give the path of a JSONL file, or check the id, data.hub_config and the network"
+            ) from error
+        self.report.files[name] = str(rows._fingerprint)
+        return [(f"{name}:{number}", row) for number, row in enumerate(rows, start=1)]
+
+    # -- building ---------------------------------------------------------------------------------------------
+
+    def build_stream(self, names: Sequence[str], batch_size: int) -> Stream:
+        """The training stream over the examples of the objectives that the curriculum names."""
+        if self.stream is not None:
+            return self.stream
+        assert self.builder is not None
+        known = objectives()
+        before = len(self.builder.skipped)
+        sources: dict[str, list[StepExample]] = {}
+        for name in names:
+            sources[name] = self.builder.build(self.train, known[name])
+            self.report.counts[f"examples/{name}"] = len(sources[name])
+            if not sources[name]:
+                raise ConfigError(self._nothing_for(name, self.builder.skipped[before:]))
+        self.report.skipped += self.builder.skipped[before:]
+        longest = max(map(len, sources.values()))
+        self.stream = Stream(sources, self.draws_per_epoch or max(1, -(-longest // batch_size)), self.seed)
+        return self.stream
+
+    def _nothing_for(self, objective: str, skipped: list[Skip]) -> str:
+        reasons = Counter(skip.reason.split(":")[0] for skip in skipped if skip.where == objective)
+        why = ", ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3)) or "no steps"
+        return (
+            f"curriculum: objective {objective} has no examples in {self.path} ({len(self.train)} problems: {why}). "
+            "Give data that has them, or take the objective out of the mix"
+        )
+
+    def _build_validation(self, builder: ExampleBuilder) -> None:
+        steps = [
+            (example, trajectory)
+            for trajectory in self.held_out
+            for example in builder.steps(trajectory, "validation")
+        ]
+        if self.validation.max_steps is not None and len(steps) > self.validation.max_steps:
+            chosen = sorted(random.Random(self.seed).sample(range(len(steps)), self.validation.max_steps))
+            steps = [steps[i] for i in chosen]
+        solvable = [t for t in self.held_out if t.answer is not None]
+        problems = [
+            (example, trajectory)
+            for trajectory in solvable[: self.validation.max_solve]
+            for example in builder.problem(trajectory, "validation")
+        ]
+        self.report.counts |= {"examples/val_steps": len(steps), "examples/val_problems": len(problems)}
+        self.step_targets = [(trajectory, example.step) for example, trajectory in steps]
+        self._loaders = [self._batches(steps), self._batches(problems)]
+
+    def _batches(self, pairs: list[tuple[StepExample, Trajectory]]) -> ListLoader:
+        size = self.validation.batch_size
+        parts = [pairs[i : i + size] for i in range(0, len(pairs), size)]
+        return ListLoader([ValidationBatch([e for e, _ in part], [t for _, t in part]) for part in parts])
+
+    def train_dataloader(self) -> Stream:
+        assert self.stream is not None, "the curriculum callback builds the stream before training starts"
+        return self.stream
+
+    def val_dataloader(self) -> list[ListLoader]:
+        return self._loaders
+
+
+def _by_problem(trajectories: list[Trajectory], count: int) -> tuple[list[Trajectory], list[Trajectory]]:
+    """Hold out `count` distinct problem texts; every solution of a held-out problem goes with it."""
+    held = set(list(dict.fromkeys(_key(t) for t in trajectories))[:count])
+    return [t for t in trajectories if _key(t) not in held], [t for t in trajectories if _key(t) in held]
+
+
+def _key(trajectory: Trajectory) -> str:
+    return " ".join(trajectory.problem.split())
+
+
+def assert_disjoint(train: Sequence[Trajectory], held_out: Sequence[Trajectory]) -> None:
+    """No problem text may stand on both sides (white space aside). Errors: DataError naming the first."""
+    texts = {_key(trajectory): trajectory.uid for trajectory in train}
+    for trajectory in held_out:
+        if _key(trajectory) in texts:
+            raise DataError(
+                f"problem {trajectory.uid} is held out, but {texts[_key(trajectory)]} in the training data is the "
+                "same problem: remove it from one of the two files"
+            )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

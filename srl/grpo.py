@@ -1,0 +1,92 @@
+"""The GRPO objective of the paper's equation 1, written over flat action tokens.
+
+Every action token carries its share of the loss. The shares of a mini-batch sum to 1, so the losses of its
+micro-batches add up to the loss of the whole, exactly, however it is split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Weighting = Literal["sequence", "token", "constant"]
+Scaling = Literal["std", "none"]
+
+
+def population_std(rewards: Tensor) -> float:
+    """Standard deviation with 1/G, as the paper's filter has it. 0 for a constant group, without float noise.
+
+    >>> population_std(torch.tensor([0.0, 1.0]))
+    0.5
+    """
+    values = rewards.double()
+    if bool((values == values[0]).all()):
+        return 0.0
+    return float(values.std(correction=0))
+
+
+def advantages(rewards: Tensor, scaling: Scaling = "std") -> Tensor:
+    """rewards [G] -> advantages float32 [G]: (r - mean) / std within the group; all 0 for a silent group.
+
+    scaling "none" leaves the division out (Dr. GRPO, arXiv 2503.20783). The standard deviation is the
+    population form.
+    """
+    std = population_std(rewards)
+    if std == 0.0:
+        return torch.zeros_like(rewards, dtype=torch.float32)
+    centred = rewards.double() - rewards.double().mean()
+    return (centred / std if scaling == "std" else centred).float()
+
+
+def token_weights(
+    lengths: Sequence[int], how: Weighting = "sequence", longest: int | None = None
+) -> list[float]:
+    """The weight of each token of each of N rows, by the row's length; row i holds lengths[i] such tokens.
+
+    sequence: 1 / (N len_i), the paper's equation 1. token: 1 / sum(len), DAPO (arXiv 2503.14476).
+    constant: 1 / (N L) with L = `longest`, Dr. GRPO (arXiv 2503.20783).
+
+    >>> token_weights([2, 8], "sequence"), token_weights([2, 8], "token"), token_weights([2, 8], "constant", 10)
+    ([0.25, 0.0625], [0.1, 0.1], [0.05, 0.05])
+    """
+    rows = len(lengths)
+    if how == "sequence":
+        return [1 / (rows * length) if length else 0.0 for length in lengths]
+    if how == "token":
+        return [1 / max(sum(lengths), 1)] * rows
+    return [1 / (rows * (longest or max(lengths, default=1)))] * rows
+
+
+def policy_loss(
+    new: Tensor,
+    old: Tensor,
+    advantage: Tensor,
+    weights: Tensor,
+    clip_low: float = 0.2,
+    clip_high: float = 0.2,
+) -> tuple[Tensor, Tensor]:
+    """-sum_t w_t min(rho A, clip(rho, 1-low, 1+high) A); all arguments [A]. Second value: clipped mask [A].
+
+    rho is the token's probability ratio to the policy that sampled it.
+    """
+    ratio = torch.exp(new - old)
+    clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
+    surrogate = torch.minimum(ratio * advantage, clipped * advantage)
+    return -(weights * surrogate).sum(), (clipped * advantage < ratio * advantage).detach()
+
+
+def kl_penalty(new: Tensor, ref: Tensor, weights: Tensor) -> Tensor:
+    """sum_t w_t (exp(ref - new) - (ref - new) - 1), the k3 estimate of KL(policy || reference); all [A].
+
+    Source: DeepSeekMath (arXiv 2402.03300), equation 4. It is never negative and 0 where the two agree.
+    """
+    gap = ref - new
+    return (weights * (torch.exp(gap) - gap - 1)).sum()
+
+
+def imitation_loss(new: Tensor, weights: Tensor) -> Tensor:
+    """-sum_t w_t log p_t; both [A]: the negative log-likelihood of the expert's tokens."""
+    return -(weights * new).sum()

@@ -1,0 +1,140 @@
+"""What moves through one update: examples, completions, groups, and the batch that carries them.
+
+Sizes, used in every comment of the project: B prompts a draw, P groups an update, G rollouts a group,
+R rollouts in flight, A action tokens (the tokens that are trained on).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import torch
+
+    from srl.curriculum import Phase
+
+Source = Literal["steps", "problems"]
+LAST_POSITION = 10  # steps from here on are counted together
+
+
+@dataclass(frozen=True)
+class StepExample:
+    """One prompt with what its answer is compared to. `step` counts from 1; 0 stands for the whole problem.
+
+    The example carries how its response is read (`think`, `stop`, `max_new_tokens`), so that rollouts in
+    training, validation and the reward cannot disagree. `opened` is True when the prompt itself ends in an
+    opened `<think>` tag, as some chat templates do: the tag then belongs to the response.
+    """
+
+    uid: str
+    objective: str
+    source: Source
+    step: int
+    prompt_ids: tuple[int, ...]
+    target: str  # the expert's step, or for "problems" the expert's whole solution
+    target_ids: tuple[int, ...] = ()  # only for objectives that imitate
+    answer: str | None = None
+    answer_check: str = "math"
+    think: bool = True
+    stop: tuple[str, ...] = ()
+    max_new_tokens: int = 512
+    opened: bool = False
+    n_steps: int = 0  # steps of the expert's solution; bounds the turns when solving step by step
+
+    def response(self, text: str) -> str:
+        """The model's text as one response, with the tag that the prompt had already opened."""
+        return f"<think>{text}" if self.opened else text
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn. temperature 0 is greedy; top_k 0 and top_p 1 cut nothing.
+
+    Log-probabilities are those of the uncut distribution at this temperature, which is what the trainer
+    computes; with a cut the importance ratio therefore ignores the kept mass.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0:
+            raise ValueError(f"temperature is {self.temperature}: use 0 for greedy or a positive number")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p is {self.top_p}: it must lie in (0, 1]; 1 cuts nothing")
+        if self.top_k < 0:
+            raise ValueError(f"top_k is {self.top_k}: use 0 to cut nothing")
+
+
+@dataclass
+class Completion:
+    """One rollout. `text` leaves out the stop string and the end token; `ids` has every sampled token.
+
+    `finished` is True when it stopped by itself, False when it was truncated at the token limit.
+    """
+
+    ids: tuple[int, ...]
+    text: str
+    logprobs: torch.Tensor  # float32 [len(ids)], of sampling
+    finished: bool
+
+
+@dataclass
+class Group:
+    """One example with its G rollouts and their rewards. An imitation example has none of either."""
+
+    example: StepExample
+    completions: list[Completion]
+    rewards: torch.Tensor  # float32 [G]
+    parts: dict[str, torch.Tensor] = field(default_factory=dict)  # name -> float32 [G]
+    sampled_at: int = 0  # global_step of the weights that sampled it
+
+    def state_dict(self) -> dict[str, Any]:
+        """Built-in types and tensors only, so that a checkpoint loads with weights_only=True."""
+        return {
+            "example": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.example).items()},
+            "completions": [
+                {"ids": list(c.ids), "text": c.text, "logprobs": c.logprobs.cpu(), "finished": c.finished}
+                for c in self.completions
+            ],
+            "rewards": self.rewards.cpu(),
+            "parts": {name: part.cpu() for name, part in self.parts.items()},
+            "sampled_at": self.sampled_at,
+        }
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Group:
+        """The group that `state_dict` wrote; an unknown field raises TypeError."""
+        example = {k: tuple(v) if isinstance(v, list) else v for k, v in state["example"].items()}
+        completions = [Completion(**{**c, "ids": tuple(c["ids"])}) for c in state["completions"]]
+        rest = {k: v for k, v in state.items() if k not in ("example", "completions")}
+        return cls(StepExample(**example), completions, **rest)
+
+
+class StepBatch:
+    """One draw. A plain class: Lightning deep-copies dataclasses when it moves batches to a device."""
+
+    def __init__(self, examples: list[StepExample]) -> None:
+        self.examples = examples  # B
+        self.groups: list[Group] = []
+        self.phase: Phase | None = None
+        self.phase_index = 0
+        self.phase_updates = 0  # updates made in this phase before this draw
+        self.batch_groups = 1  # P
+        self.temperature = 1.0  # of the rollouts
+        self.rollout_seconds = 0.0
+        self.metrics: dict[str, float] = {}
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+
+def position_name(step: int) -> str:
+    """The step's place in a metric's name: 1 to 9, and one name for all later ones.
+
+    >>> position_name(3), position_name(25)
+    ('step_3', 'step_10_up')
+    """
+    return f"step_{step}" if step < LAST_POSITION else f"step_{LAST_POSITION}_up"

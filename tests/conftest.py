@@ -1,0 +1,87 @@
+"""A tiny random model and expert file, made once a session: real tokenizer, real model, seconds to run."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+CHARS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 .,:;=+-*/<>#?!()[]{}\\_'\"\n"
+
+
+def tiny_tokenizer():
+    """One token a character, with `<think>` tags as ordinary tokens; no chat template."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["<pad>", "<eos>", "<unk>", "<think>", "</think>", *CHARS]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"</?think>|[\s\S]"), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>",
+        clean_up_tokenization_spaces=False,
+    )  # fmt: skip
+
+
+def tiny_model(kind: str = "llama", vocab_size: int = 96, layers: int = 2):
+    """A random causal model of one of three architectures, about 60,000 parameters, seeded."""
+    import transformers
+
+    sizes = {
+        "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": layers, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "vocab_size": vocab_size, "max_position_embeddings": 512,
+        "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": None, "tie_word_embeddings": False,
+        "initializer_range": 0.2,
+    }  # fmt: skip
+    config = {
+        "llama": transformers.LlamaConfig,
+        "qwen2": transformers.Qwen2Config,
+        "gpt_neox": transformers.GPTNeoXConfig,
+    }[kind]
+    torch.manual_seed(0)
+    return transformers.AutoModelForCausalLM.from_config(config(**sizes))
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    return tiny_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny-model")
+    tokenizer = tiny_tokenizer()
+    tiny_model(vocab_size=len(tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def expert_rows(count: int) -> list[dict]:
+    """Sums of three numbers as two steps and a conclusion; the answer is exact text."""
+    rows = []
+    for i in range(count):
+        a, b, c = i % 7, (i * 3) % 5 + 1, (i * 5) % 9
+        steps = [f"{a}+{b}={a + b}", f"{a + b}+{c}={a + b + c}", f"so {a + b + c}"]
+        rows.append(
+            {
+                "uid": f"p{i}",
+                "problem": f"#{i}: {a}+{b}+{c}?",
+                "preamble": "",
+                "steps": [{"title": "", "body": step} for step in steps],
+                "answer": "\n".join(steps),
+                "answer_check": "exact",
+            }
+        )
+    return rows
+
+
+@pytest.fixture
+def expert_file(tmp_path) -> Path:
+    path = tmp_path / "expert.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in expert_rows(24)))
+    return path

@@ -1,0 +1,179 @@
+"""Final answers: where they are found, what equals what, and that nothing a model writes can raise or cheat."""
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from srl.answers import extract_answer, gold_is_usable, is_correct
+from srl.errors import ConfigError
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+real_data = pytest.mark.skipif(not DATA.is_dir(), reason="no ../shared/data")
+
+
+@pytest.mark.parametrize(
+    ("response", "answer"),
+    [
+        (r"So \boxed{\frac{1}{2}}.", r"\frac{1}{2}"),  # braces inside the box
+        (r"\boxed{1}, no: \boxed{2}", "2"),
+        (r"\boxed{1}, no: \boxed{2", "1"),  # the last balanced one
+        (r"\boxed{1} and \boxed{ }", "1"),  # a blank box states nothing
+        (r"\boxed{\{1,2\}}", r"\{1,2\}"),  # escaped braces do not count
+        ("\\boxed{7}\n#### 8\nThe answer is 9.", "7"),  # box, then ####, then the phrase
+        ("The answer is 9.\n#### 8", "8"),
+        ("#### 8\n#### Case 2\nas above", "8"),  # a heading is no answer
+        ("#### $1,000", "$1,000"),
+        ("The answer is 3.5. Done", "3.5"),
+        ("The answer is 3. The answer is 4.", "4"),
+        ("The ANSWER is: $x=5$.", "x=5"),
+        ("The answer is **7**.", "7"),
+        ("The answer is 72 clips.", "72"),
+        ("The answer is\n\\[\n5\n\\]", "5"),
+        ("The answer is (B).", "(B)"),
+        ("So we get 72 clips.", "72"),  # math-verify finds it
+        ("<think>\\boxed{3}</think> It is \\boxed{4}.", "4"),
+        ("\\boxed{3}<think></think> The answer is 4", "4"),
+        ("\\boxed{3}<think>x</think>", None),
+        ("<think>The answer is 5.", None),
+        ("\\boxed{5}<think>", None),
+        ("no idea", None),
+        ("", None),
+    ],
+)
+def test_extract_answer(response: str, answer: str | None) -> None:
+    assert extract_answer(response) == answer
+
+
+@pytest.mark.parametrize(
+    ("response", "gold"),
+    [
+        (r"\boxed{0.5}", r"\frac{1}{2}"),
+        (r"\boxed{\frac{2}{4}}", "1/2"),
+        (r"\boxed{x=5}", "5"),
+        (r"\boxed{73}", "073"),
+        ("#### 1,000", "1000"),
+        (r"\boxed{2\,000}", "2000"),
+        (r"\boxed{\sqrt{12}}", r"2\sqrt{3}"),
+        (r"\boxed{B}", r"\textbf{(B)}"),
+        (r"\boxed{\text{Paris}}", "Paris"),
+        (r"\boxed{\{2, 1\}}", r"\{1,2\}"),
+        ("The answer is 72 clips.", "72"),
+    ],
+)
+def test_math_equals(response: str, gold: str) -> None:
+    assert is_correct(response, gold)
+
+
+@pytest.mark.parametrize(
+    ("response", "gold"),
+    [
+        (r"\boxed{5}", "6"),
+        (r"\boxed{5 or 6}", "5"),  # hedging
+        (r"\boxed{5} \boxed{6}", "5"),
+        (r"\boxed{Prias}", "Paris"),  # no product of letters
+        (r"\boxed{C}", "B"),
+        (r"\boxed{2000}", r"2\,001"),
+        ("<think>\\boxed{5}</think>", "5"),
+        ("<think>The answer is 5", "5"),
+        ("", "5"),
+        (r"\boxed{[0,1)}", "(0,1)"),
+    ],
+)
+def test_math_differs(response: str, gold: str) -> None:
+    assert not is_correct(response, gold)
+
+
+@pytest.mark.parametrize("gold", ["", "  ", "???", r"\frac{1}{", "1 2 3", "9" * 1001, None])
+def test_an_unreadable_gold_answer_is_never_rewarded(gold: str | None) -> None:
+    assert not gold_is_usable(gold)
+    assert not is_correct(f"\\boxed{{{gold}}}", gold)
+    assert not is_correct(gold or "", gold)
+
+
+def test_exact_compares_what_is_outside_the_thinking() -> None:
+    assert is_correct("<think>b a</think>\n a b \r\nc\n", "a b\nc", "exact") is False  # leading indent counts
+    assert is_correct("<think>b a</think>\na b \r\nc\n", "a b\nc ", "exact")
+    assert is_correct("a<think>1</think> b<think>2</think>", "a b", "exact")
+    assert not is_correct("a  b", "a b", "exact")
+    assert not is_correct("A b", "a b", "exact")
+    assert not is_correct("a b<think>", "a b", "exact")
+    assert not is_correct("", " ", "exact")
+    assert not gold_is_usable(" ", "exact")
+
+
+def test_an_unknown_check_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="'fuzzy'.*math, exact"):
+        is_correct("5", "5", "fuzzy")
+
+
+FRAGMENT = st.sampled_from(
+    ["\\boxed{", "}", "{", "\\", "\\frac", "<think>", "</think>", "####", "\n", "the answer is ", "$", "\\(", "\\["]
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(FRAGMENT | st.text(max_size=6) | st.integers().map(str), max_size=12).map("".join))
+def test_never_raises(response: str) -> None:
+    for check in ("math", "exact"):
+        assert is_correct(response, "5", check) in (True, False)
+        assert is_correct("\\boxed{5}", response, check) in (True, False)
+
+
+@pytest.mark.parametrize(
+    "response",
+    ["<think>" * 150_000, "\\boxed{" * 150_000, "answer is " * 100_000, "9" * 10**6, "{" * 10**6, "$" * 10**6]
+    + ["#### \n" * 200_000, "\\frac{" * 150_000, "1 " * 500_000, "the answer is " + "(" * 10**6],
+    ids=lambda text: text[:8],
+)
+def test_a_megabyte_takes_no_time(response: str) -> None:
+    is_correct("5", "5")  # the imports
+    begin = time.perf_counter()
+    assert not is_correct(response, "5")
+    assert not is_correct(response, "5", "exact")
+    assert time.perf_counter() - begin < 5.0
+
+
+def test_works_in_another_thread() -> None:
+    found: list[bool] = []
+    # a gold answer not met before: a cached result would prove nothing
+    thread = threading.Thread(target=lambda: found.append(is_correct(r"\boxed{\frac{34}{2}}", "17.0")))
+    thread.start()
+    thread.join()
+    assert found == [True]
+
+
+def test_the_time_limit_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("srl.answers.TIME_LIMIT", 1)
+    begin = time.perf_counter()
+    assert not is_correct(r"\boxed{10^{10^{11}}}", "5")  # minutes and gigabytes when computed
+    assert time.perf_counter() - begin < 5.0
+
+
+def rows(path: str) -> list[dict[str, str]]:
+    return [json.loads(line) for line in (DATA / path).open(encoding="utf-8")]
+
+
+@real_data
+@pytest.mark.parametrize(
+    ("path", "bad"), [("benchmarks/amc23.jsonl", 0), ("benchmarks/aime24.jsonl", 0), ("benchmarks/aime25.jsonl", 0)]
+)
+def test_benchmark_answers_are_usable_and_equal_themselves(path: str, bad: int) -> None:
+    answers = [row["answer"] for row in rows(path)]
+    assert sum(not is_correct(f"So \\boxed{{{gold}}}.", gold) for gold in answers) == bad
+
+
+@real_data
+def test_gsm8k_solutions_are_right_and_each_others_are_wrong() -> None:
+    gold: Callable[[str], str] = lambda solution: solution.rpartition("#### ")[2]  # noqa: E731
+    solutions = [row["answer"] for row in rows("gsm8k/test_300.jsonl")]
+    assert all(is_correct(solution, gold(solution)) for solution in solutions)
+    pairs = list(zip(solutions, solutions[1:], strict=False))
+    wrong = [is_correct(one, gold(other)) for one, other in pairs if gold(one) != gold(other)]
+    assert len(wrong) > 280
+    assert not any(wrong)
