@@ -10,14 +10,14 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from srl.errors import ConfigError
 from srl.objectives import objectives
-from srl.rollout import Group, Sampling, StepBatch
+from srl.rollout import Group, Sampling, StepBatch, run_seed
 
 
 class RolloutCallback(Callback):
     """Samples G rollouts of every prompt from the weights that train.
 
     num_generations: G. temperature, top_p, top_k: of the draw; a cut biases the importance ratio, so by default
-    nothing is cut. seed: of the engine's own generator, whose state is in the checkpoint.
+    nothing is cut. seed: of the engine's own generator, whose state is in the checkpoint; null takes the run's.
     """
 
     def __init__(
@@ -26,7 +26,7 @@ class RolloutCallback(Callback):
         temperature: float = 1.0,
         top_p: float = 1.0,
         top_k: int = 0,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         if num_generations < 2:
             raise ConfigError(
@@ -42,7 +42,9 @@ class RolloutCallback(Callback):
         self._restored: torch.Tensor | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._generator = torch.Generator(pl_module.device).manual_seed(self.seed)
+        self._generator = torch.Generator(pl_module.device).manual_seed(
+            run_seed() if self.seed is None else self.seed
+        )
         if self._restored is not None:
             self._generator.set_state(self._restored)
 

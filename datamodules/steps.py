@@ -17,7 +17,7 @@ from srl.errors import ConfigError, DataError
 from srl.examples import ExampleBuilder, ResponseLimits
 from srl.objectives import objectives
 from srl.prompts import PromptFormat, PromptRenderer
-from srl.rollout import StepExample
+from srl.rollout import StepExample, run_seed
 from srl.stream import Stream
 from srl.trajectory import RowFormat, Skip, Trajectory, read_trajectories, rows_to_trajectories
 
@@ -75,7 +75,8 @@ class StepDataModule(LightningDataModule):
     which part of a hub data set. row: the names of the fields and how a solution becomes steps. think: the
     response begins with `<think>...</think>`. title_hint: show the step's title in the prompt. include_last:
     make the last step a target too. shots: demonstrations before each question, taken out of the training
-    trajectories. draws_per_epoch: draws that Lightning calls an epoch (null: each example once).
+    trajectories. draws_per_epoch: draws that Lightning calls an epoch (null: each example once). seed: of the split and of the choice of
+    demonstrations, so that runs with other seeds keep the same held-out problems.
     """
 
     def __init__(
@@ -205,7 +206,7 @@ class StepDataModule(LightningDataModule):
                 raise ConfigError(self._nothing_for(name, self.builder.skipped[before:]))
         self.report.skipped += self.builder.skipped[before:]
         longest = max(map(len, sources.values()))
-        self.stream = Stream(sources, self.draws_per_epoch or max(1, -(-longest // batch_size)), self.seed)
+        self.stream = Stream(sources, self.draws_per_epoch or max(1, -(-longest // batch_size)), run_seed())
         return self.stream
 
     def _nothing_for(self, objective: str, skipped: list[Skip]) -> str:

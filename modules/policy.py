@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,7 +15,7 @@ from modules.validation import ValidationMetrics, ValidationSettings
 from srl.curriculum import Phase
 from srl.errors import ConfigError, TrainingStopped
 from srl.models import LoraSettings
-from srl.rollout import Group, StepBatch
+from srl.rollout import Group, StepBatch, run_seed
 from srl.update import LossSettings, build_rows, logprobs_of, loss_of, split_groups
 
 if TYPE_CHECKING:
@@ -144,7 +143,7 @@ class PolicyModule(LightningModule):
         )
         checks_head(model)
         if self.lora is not None:
-            model = attach_lora(model, self.lora, seed=int(os.environ.get("PL_GLOBAL_SEED", "0")))
+            model = attach_lora(model, self.lora, seed=run_seed())
         elif getattr(model, "is_quantized", False):
             raise ConfigError(
                 "model.lora is null, but a 4-bit base cannot be trained: set model.quantization: none"
@@ -173,12 +172,11 @@ class PolicyModule(LightningModule):
             for index, groups in enumerate(split_groups(batch.groups, settings.mini_batches, shuffle)):
                 on_policy = epoch == 0 and index == 0
                 batch.metrics |= self._update(groups, batch, on_policy, first)
-        batch.metrics |= {"phase": float(batch.phase_index), "step": float(self.global_step)}
-        shown = {"train/reward", "train/kept"}
-        self.log_dict({k: v for k, v in batch.metrics.items() if k not in shown}, batch_size=len(batch))
-        self.log_dict(
-            {k: v for k, v in batch.metrics.items() if k in shown}, prog_bar=True, batch_size=len(batch)
-        )
+        batch.metrics |= {"phase": float(batch.phase_index)}
+        # logger=False: Lightning would log these values again at every draw that does not update
+        self.log_dict(batch.metrics, logger=False, batch_size=len(batch))
+        for logger in self.loggers:
+            logger.log_metrics(batch.metrics, step=self.global_step)
 
     def _update(self, groups: list[Group], batch: StepBatch, on_policy: bool, step: int) -> dict[str, float]:
         """Accumulate the gradient over micro-batches, clip, step. Returns what to log."""

@@ -173,11 +173,11 @@ def _parse(text: str, fallback: Any) -> tuple[Any, ...]:
     from math_verify.errors import TimeoutException
 
     try:
-        return tuple(parse(text, fallback_mode=fallback, parsing_timeout=_limit()))  # type: ignore[arg-type]
+        return tuple(parse(text, fallback_mode=fallback, parsing_timeout=_limit()))
     except (Exception, TimeoutException):  # never raise on what a model wrote
         return ()
 
 
 def _limit() -> int | None:
-    """Return TIME_LIMIT; None outside the main thread, where math-verify's clock, signal.alarm, cannot run."""
+    """Return TIME_LIMIT; None outside the main thread, where math-verify's signal.alarm cannot run."""
     return TIME_LIMIT if threading.current_thread() is threading.main_thread() else None

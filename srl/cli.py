@@ -6,12 +6,10 @@ import importlib.util
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+
 
 from srl.errors import ConfigError, DataError, Interrupted, TrainingStopped
 
-if TYPE_CHECKING:
-    from lightning.pytorch import Trainer
 
 COMMANDS = {
     "fit": "train by a curriculum of objectives; the run goes to MLflow",
@@ -79,6 +77,8 @@ def check_packages() -> None:
 def run(arguments: list[str]) -> int:
     """Build the LightningCLI and run its subcommand."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a bar for each rollout table
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from srl.lightning_cli import SRLCLI
 
     SRLCLI.launch(arguments)
@@ -93,13 +93,3 @@ def resolve_checkpoint(name: str, dirpath: str) -> str:
             f"--ckpt_path {name}: there is no file {path}; start without --ckpt_path, or check checkpoint.dirpath"
         )
     return str(path)
-
-
-def report_restored(trainer: Trainer, path: str) -> None:
-    """Say which update a resumed run goes on from."""
-    print(f"Restored {path}: going on after update {trainer.global_step}", flush=True)
-
-
-def plain(config: Any) -> Any:
-    """jsonargparse namespaces and dataclasses -> dicts, lists and scalars."""
-    return config.as_dict() if hasattr(config, "as_dict") else config

@@ -130,7 +130,7 @@ class SRLCLI(LightningCLI):
         """A fresh run measures step 0 first; a resumed one says where it goes on."""
         path = kwargs.get("ckpt_path")
         if path is None:
-            self.trainer.validate(model, datamodule=datamodule, verbose=False)
+            self.trainer.validate(model, datamodule=datamodule, verbose=False, weights_only=True)
         self.trainer.fit(model, datamodule=datamodule, ckpt_path=path, weights_only=True)
 
     def validate(self, model: PolicyModule, datamodule: StepDataModule, **kwargs: Any) -> None:

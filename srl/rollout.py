@@ -6,6 +6,7 @@ R rollouts in flight, A action tokens (the tokens that are trained on).
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -138,3 +139,8 @@ def position_name(step: int) -> str:
     ('step_3', 'step_10_up')
     """
     return f"step_{step}" if step < LAST_POSITION else f"step_{LAST_POSITION}_up"
+
+
+def run_seed() -> int:
+    """The run's seed, `seed_everything`, as Lightning keeps it for all processes; 0 when it was never set."""
+    return int(os.environ.get("PL_GLOBAL_SEED", "0"))

@@ -157,8 +157,8 @@ def _conclusion(lines: list[str], inside: list[bool], last: _Header, end: int) -
     for k in range(last.line + 1, end):
         line = lines[k]
         if inside[k]:
-            blank = False
-        elif not line.strip():
+            continue
+        if not line.strip():
             blank = True
         elif _HEADING.match(line) or (begun and blank and not line[0].isspace()):
             return k

@@ -1,9 +1,8 @@
-"""Final answers: where they are found, what equals what, and that nothing a model writes can raise or cheat."""
+"""Final answers: where they are found, what equals what; nothing a model writes can raise or cheat."""
 
 import json
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,6 +28,9 @@ real_data = pytest.mark.skipif(not DATA.is_dir(), reason="no ../shared/data")
         ("The answer is 9.\n#### 8", "8"),
         ("#### 8\n#### Case 2\nas above", "8"),  # a heading is no answer
         ("#### $1,000", "$1,000"),
+        ("#### 8\n#### 9", "9"),
+        (r"\boxed{\boxed{5}}", "5"),  # the one that opens last
+        ("</think>\\boxed{3}</think> no", None),
         ("The answer is 3.5. Done", "3.5"),
         ("The answer is 3. The answer is 4.", "4"),
         ("The ANSWER is: $x=5$.", "x=5"),
@@ -97,7 +99,7 @@ def test_an_unreadable_gold_answer_is_never_rewarded(gold: str | None) -> None:
 
 
 def test_exact_compares_what_is_outside_the_thinking() -> None:
-    assert is_correct("<think>b a</think>\n a b \r\nc\n", "a b\nc", "exact") is False  # leading indent counts
+    assert is_correct("<think>b a</think>\na b\n c\n", "a b\nc", "exact") is False  # an indent counts
     assert is_correct("<think>b a</think>\na b \r\nc\n", "a b\nc ", "exact")
     assert is_correct("a<think>1</think> b<think>2</think>", "a b", "exact")
     assert not is_correct("a  b", "a b", "exact")
@@ -108,16 +110,30 @@ def test_exact_compares_what_is_outside_the_thinking() -> None:
 
 
 def test_an_unknown_check_is_an_error() -> None:
-    with pytest.raises(ConfigError, match="'fuzzy'.*math, exact"):
+    with pytest.raises(ConfigError, match=r"'fuzzy'.*math, exact"):
         is_correct("5", "5", "fuzzy")
 
 
 FRAGMENT = st.sampled_from(
-    ["\\boxed{", "}", "{", "\\", "\\frac", "<think>", "</think>", "####", "\n", "the answer is ", "$", "\\(", "\\["]
+    [
+        "\\boxed{",
+        "}",
+        "{",
+        "\\",
+        "\\frac",
+        "<think>",
+        "</think>",
+        "####",
+        "\n",
+        "the answer is ",
+        "$",
+        "\\(",
+        "\\[",
+    ]
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(FRAGMENT | st.text(max_size=6) | st.integers().map(str), max_size=12).map("".join))
 def test_never_raises(response: str) -> None:
     for check in ("math", "exact"):
@@ -128,7 +144,7 @@ def test_never_raises(response: str) -> None:
 @pytest.mark.parametrize(
     "response",
     ["<think>" * 150_000, "\\boxed{" * 150_000, "answer is " * 100_000, "9" * 10**6, "{" * 10**6, "$" * 10**6]
-    + ["#### \n" * 200_000, "\\frac{" * 150_000, "1 " * 500_000, "the answer is " + "(" * 10**6],
+    + ["#### \n" * 200_000, "\\frac{" * 150_000, "1 " * 500_000, "the answer is " + "so " * 300_000],
     ids=lambda text: text[:8],
 )
 def test_a_megabyte_takes_no_time(response: str) -> None:
@@ -148,10 +164,13 @@ def test_works_in_another_thread() -> None:
     assert found == [True]
 
 
-def test_the_time_limit_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "monster", ["10^{10^{11}}", "(" * 900]
+)  # gigabytes when computed, minutes when parsed
+def test_the_time_limit_holds(monster: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("srl.answers.TIME_LIMIT", 1)
     begin = time.perf_counter()
-    assert not is_correct(r"\boxed{10^{10^{11}}}", "5")  # minutes and gigabytes when computed
+    assert not is_correct(f"\\boxed{{{monster}}}", "5")
     assert time.perf_counter() - begin < 5.0
 
 
@@ -160,20 +179,18 @@ def rows(path: str) -> list[dict[str, str]]:
 
 
 @real_data
-@pytest.mark.parametrize(
-    ("path", "bad"), [("benchmarks/amc23.jsonl", 0), ("benchmarks/aime24.jsonl", 0), ("benchmarks/aime25.jsonl", 0)]
-)
-def test_benchmark_answers_are_usable_and_equal_themselves(path: str, bad: int) -> None:
-    answers = [row["answer"] for row in rows(path)]
-    assert sum(not is_correct(f"So \\boxed{{{gold}}}.", gold) for gold in answers) == bad
+@pytest.mark.parametrize("name", ["amc23", "aime24", "aime25"])
+def test_benchmark_answers_are_usable_and_equal_themselves(name: str) -> None:
+    answers = [row["answer"] for row in rows(f"benchmarks/{name}.jsonl")]
+    assert [gold for gold in answers if not is_correct(f"So \\boxed{{{gold}}}.", gold)] == []
 
 
 @real_data
 def test_gsm8k_solutions_are_right_and_each_others_are_wrong() -> None:
-    gold: Callable[[str], str] = lambda solution: solution.rpartition("#### ")[2]  # noqa: E731
     solutions = [row["answer"] for row in rows("gsm8k/test_300.jsonl")]
-    assert all(is_correct(solution, gold(solution)) for solution in solutions)
-    pairs = list(zip(solutions, solutions[1:], strict=False))
-    wrong = [is_correct(one, gold(other)) for one, other in pairs if gold(one) != gold(other)]
+    golds = [solution.rpartition("#### ")[2] for solution in solutions]
+    assert all(is_correct(solution, gold) for solution, gold in zip(solutions, golds, strict=True))
+    shifted = [*golds[1:], golds[0]]
+    wrong = [is_correct(s, g) for s, own, g in zip(solutions, golds, shifted, strict=True) if own != g]
     assert len(wrong) > 280
     assert not any(wrong)

@@ -73,7 +73,7 @@ def test_no_problems_is_nan() -> None:
 
 
 def test_too_few_responses_name_n_and_k() -> None:
-    with pytest.raises(ValueError, match="n = 4.*k = 8"):
+    with pytest.raises(ValueError, match=r"n = 4.*k = 8"):
         PassAtK(8).update(ROWS)
 
 

@@ -1,0 +1,206 @@
+"""The engine against the plain forward pass and transformers' generate, on real tiny models."""
+
+import pytest
+import torch
+from conftest import tiny_model, tiny_tokenizer
+
+from srl.engine.engine import RolloutEngine
+from srl.engine.sampling import StopRule, sample
+from srl.models import LoraSettings, attach_lora
+from srl.packing import micro_batches
+from srl.rollout import Group, Sampling, StepExample
+from srl.update import LossSettings, build_rows, logprobs_of
+
+TEXTS = ["#1: 1+2+3?\n", "#12: 4+5+6 and more words?\n", "x\n", "#1: 1+2+3?\n", "a longer prompt = 17?\n"]
+
+
+def example(text, tokenizer, **kwargs):
+    defaults = {"think": False, "max_new_tokens": 12}
+    ids = tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+    return StepExample(text, "srl", "steps", 1, ids, "t", **(defaults | kwargs))
+
+
+def lora(model):
+    """An adapter that does something: B is zero at first."""
+    model = attach_lora(model, LoraSettings(r=4, alpha=8), seed=3)
+    generator = torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+def plain_logprobs(model, prompt, ids, temperature=1.0):
+    logits = model(torch.tensor([list(prompt) + list(ids)])).logits[0, len(prompt) - 1 : -1] / temperature
+    return logits.log_softmax(-1).gather(1, torch.tensor(ids)[:, None])[:, 0].detach()
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt_neox"])
+@pytest.mark.parametrize("with_lora", [False, True])
+def test_sampling_logprobs_equal_a_plain_forward(kind, with_lora):
+    tokenizer = tiny_tokenizer()
+    model = tiny_model(kind, vocab_size=len(tokenizer))
+    model = lora(model) if with_lora else model
+    end_ids = tuple(range(1, 24))  # a random model rarely writes one given token: rows must end at many lengths
+    engine = RolloutEngine(model, tokenizer, end_ids, prefill_tokens=40)
+    examples = [example(text, tokenizer) for text in TEXTS]
+    generator = torch.Generator().manual_seed(0)
+    found = engine.generate(examples, 4, Sampling(temperature=0.8), generator)
+    lengths = set()
+    for one, completions in zip(examples, found, strict=True):
+        for completion in completions:
+            expected = plain_logprobs(model, one.prompt_ids, completion.ids, 0.8)
+            assert torch.allclose(completion.logprobs, expected, atol=1e-4)
+            lengths.add(len(completion.ids))
+    assert len(lengths) > 3, "rows must leave at different times"
+
+
+def test_sampling_logprobs_equal_training_logprobs():
+    tokenizer = tiny_tokenizer()
+    model = lora(tiny_model(vocab_size=len(tokenizer)))
+    engine = RolloutEngine(model, tokenizer, (1,))
+    examples = [example(text, tokenizer) for text in TEXTS]
+    found = engine.generate(examples, 3, Sampling(temperature=1.3), torch.Generator().manual_seed(1))
+    groups = [Group(e, c, torch.tensor([0.0, 0.5, 1.0])) for e, c in zip(examples, found, strict=True)]
+    for batch in micro_batches(build_rows(groups, LossSettings(kl=1.0), temperature=1.3), 60):
+        new = logprobs_of(engine.decoder, engine.head, batch, engine.vocab_size)
+        assert float((new - batch.old_logprobs).detach().abs().max()) < 1e-4
+
+
+def test_the_sampler_sees_the_adapter():
+    tokenizer = tiny_tokenizer()
+    model = lora(tiny_model(vocab_size=len(tokenizer)))
+    engine = RolloutEngine(model, tokenizer, (1,))
+    one = [example(TEXTS[0], tokenizer)]
+    (with_adapter,) = engine.generate(one, 1, Sampling(0.0), torch.Generator())
+    with model.disable_adapter():
+        (without,) = engine.generate(one, 1, Sampling(0.0), torch.Generator())
+    assert with_adapter[0].logprobs[0] != without[0].logprobs[0]
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt_neox"])
+def test_greedy_equals_generate_token_by_token(kind):
+    tokenizer = tiny_tokenizer()
+    model = tiny_model(kind, vocab_size=len(tokenizer)).eval()
+    engine = RolloutEngine(model, tokenizer, (1,))
+    examples = [example(f"#{i}: {i}+{i * i}?\n", tokenizer, max_new_tokens=20) for i in range(20)]
+    for one, (completion,) in zip(
+        examples, engine.generate(examples, 1, Sampling(0.0), torch.Generator()), strict=True
+    ):
+        prompt = torch.tensor([list(one.prompt_ids)])
+        expected = model.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=20, do_sample=False)
+        assert list(completion.ids) == expected[0, prompt.shape[1] :].tolist()
+
+
+def test_equal_prompts_are_prefilled_once(monkeypatch):
+    tokenizer = tiny_tokenizer()
+    engine = RolloutEngine(tiny_model(vocab_size=len(tokenizer)), tokenizer, (1,))
+    seen = []
+    prefill = engine._prefill
+    monkeypatch.setattr(engine, "_prefill", lambda prompts, owner: seen.append(len(prompts)) or prefill(prompts, owner))
+    engine.generate([example(text, tokenizer) for text in TEXTS], 2, Sampling(), torch.Generator().manual_seed(0))
+    assert seen == [4]  # five examples, two of them with one prompt
+
+
+def test_results_do_not_depend_on_rows_in_flight_when_greedy():
+    tokenizer = tiny_tokenizer()
+    model = tiny_model(vocab_size=len(tokenizer))
+    examples = [example(text, tokenizer) for text in TEXTS]
+    ids = [
+        [c.ids for group in RolloutEngine(model, tokenizer, (1,), rows).generate(
+            examples, 2, Sampling(0.0), torch.Generator()
+        ) for c in group]
+        for rows in (1, 4, 256)
+    ]  # fmt: skip
+    assert ids[0] == ids[1] == ids[2]
+
+
+def test_same_generator_same_rollouts_and_the_models_mode_is_kept():
+    tokenizer = tiny_tokenizer()
+    model = tiny_model(vocab_size=len(tokenizer)).train()
+    engine = RolloutEngine(model, tokenizer, (1,))
+    one = [example(TEXTS[0], tokenizer)]
+    first, second, other = (
+        engine.generate(one, 4, Sampling(), torch.Generator().manual_seed(seed)) for seed in (5, 5, 6)
+    )
+    assert [c.ids for c in first[0]] == [c.ids for c in second[0]] != [c.ids for c in other[0]]
+    assert model.training
+
+
+def test_truncated_and_finished_are_told_apart():
+    tokenizer = tiny_tokenizer()
+    engine = RolloutEngine(tiny_model(vocab_size=len(tokenizer)), tokenizer, (1,))
+    one = [example(TEXTS[1], tokenizer, max_new_tokens=30)]
+    completions = engine.generate(one, 64, Sampling(), torch.Generator().manual_seed(0))[0]
+    for completion in completions:
+        assert completion.finished == (completion.ids[-1] == 1)
+        assert completion.finished or len(completion.ids) == 30
+    assert {c.finished for c in completions} == {True, False}
+
+
+def test_stop_string_ends_the_row_and_is_left_out_of_the_text():
+    tokenizer = tiny_tokenizer()
+    engine = RolloutEngine(tiny_model(vocab_size=len(tokenizer)), tokenizer, (1,))
+    one = [example(TEXTS[1], tokenizer, max_new_tokens=60, stop=("e", "+"))]
+    stopped = [
+        c for c in engine.generate(one, 64, Sampling(), torch.Generator().manual_seed(0))[0]
+        if c.finished and c.ids[-1] != 1
+    ]  # fmt: skip
+    assert stopped
+    for completion in stopped:
+        text = tokenizer.decode(list(completion.ids))
+        assert text[-1] in "e+"
+        assert completion.text == text[:-1]
+
+
+@pytest.mark.parametrize(
+    ("text", "think", "end"),
+    [
+        ("a\nb", False, 1),
+        ("\n\na\nb", False, 3),  # layout before the action does not stop it
+        ("<think>a\nb", True, None),  # not inside the thinking
+        ("<think>a\n</think>\nb", True, None),  # nor between the tag and the action
+        ("<think>a</think>b\n", True, 17),
+        ("ab", False, None),
+    ],
+)
+def test_stop_rule(text, think, end):
+    assert StopRule(("\n",), think).find(text) == end
+
+
+def test_sampling_frequencies_follow_the_distribution():
+    # 20,000 draws: standard error of a frequency of 0.5 is 0.0035; 4 of them is 0.014
+    logits = torch.log(torch.tensor([0.5, 0.3, 0.0, 0.2])).repeat(20_000, 1)
+    tokens, logprobs = sample(logits, Sampling(), torch.Generator().manual_seed(0))
+    frequencies = torch.bincount(tokens, minlength=4) / 20_000
+    assert torch.allclose(frequencies, torch.tensor([0.5, 0.3, 0.0, 0.2]), atol=0.014)
+    assert frequencies[2] == 0
+    assert torch.allclose(logprobs, torch.log(torch.tensor([0.5, 0.3, 0.0, 0.2]))[tokens], atol=1e-6)
+
+
+def test_cuts_keep_the_right_tokens():
+    logits = torch.log(torch.tensor([0.5, 0.3, 0.15, 0.05])).repeat(5_000, 1)
+    generator = torch.Generator().manual_seed(0)
+    assert set(sample(logits, Sampling(top_k=2), generator)[0].tolist()) == {0, 1}
+    # 0.5 + 0.3 reaches 0.7, so two tokens; 0.85 needs a third
+    assert set(sample(logits, Sampling(top_p=0.7), generator)[0].tolist()) == {0, 1}
+    assert set(sample(logits, Sampling(top_p=0.85), generator)[0].tolist()) == {0, 1, 2}
+
+
+def test_nf4_sampling_logprobs_equal_training_logprobs(tmp_path):
+    pytest.importorskip("bitsandbytes")
+    from srl.models import load_base, resolve
+
+    tokenizer = tiny_tokenizer()
+    tiny_model(vocab_size=len(tokenizer)).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    base = load_base(resolve(str(tmp_path)), quantization="nf4", device=torch.device("cpu"), dtype=torch.float32)
+    model = lora(base)
+    engine = RolloutEngine(model, tokenizer, (1,))
+    examples = [example(text, tokenizer) for text in TEXTS]
+    found = engine.generate(examples, 3, Sampling(), torch.Generator().manual_seed(1))
+    groups = [Group(e, c, torch.tensor([0.0, 0.5, 1.0])) for e, c in zip(examples, found, strict=True)]
+    for batch in micro_batches(build_rows(groups, LossSettings(kl=1.0)), 60):
+        new = logprobs_of(engine.decoder, engine.head, batch, engine.vocab_size)
+        assert float((new - batch.old_logprobs).detach().abs().max()) < 1e-4
