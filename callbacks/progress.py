@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -54,8 +56,14 @@ class Summary(Callback):
         self.first_step = 0
         self.now: dict[str, float] = {}
         self.now_step = 0
+        self.first_rewards: dict[str, float] = {}  # by held-out step
+        self.gain: tuple[float, float, int] | None = None
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        rows: Any = pl_module.validation_rows
+        rewards = {f"{row['uid']}/{row['position']}": row["reward"] for row in rows}
+        self.first_rewards = self.first_rewards or rewards
+        self.gain = paired_difference(self.first_rewards, rewards)
         values = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
         if not self.first:
             self.first, self.first_step = values, trainer.global_step
@@ -76,15 +84,31 @@ class Summary(Callback):
                 table.add_row(
                     name.removeprefix("val/"), f"{before:.3f}", f"{now:.3f}", f"{now - before:+.3f}"
                 )
+        if self.gain is not None:
+            mean, error, count = self.gain
+            table.caption = f"steps/reward: {mean:+.4f}, standard error {error:.4f} (paired, {count} steps)"
         return table
 
     def state_dict(self) -> dict[str, Any]:
-        return {"first": self.first, "first_step": self.first_step}
+        return {"first": self.first, "first_step": self.first_step, "first_rewards": self.first_rewards}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.first, self.first_step = dict(state_dict["first"]), int(state_dict["first_step"])
+        self.first_rewards = dict(state_dict["first_rewards"])
 
 
 def _order(name: str) -> tuple[int, str]:
     places = [place for place, prefix in enumerate(SHOWN) if name.startswith(prefix)]
     return (min(places, default=len(SHOWN)), name)
+
+
+def paired_difference(before: dict[str, float], after: dict[str, float]) -> tuple[float, float, int] | None:
+    """Mean of after - before over the common keys, its standard error, and their number; None below two.
+
+    >>> paired_difference({"a": 0.0, "b": 0.5}, {"a": 0.5, "b": 0.5})
+    (0.25, 0.25, 2)
+    """
+    gains = [after[key] - before[key] for key in before if key in after]
+    if len(gains) < 2:
+        return None
+    return statistics.mean(gains), statistics.stdev(gains) / math.sqrt(len(gains)), len(gains)

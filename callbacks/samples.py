@@ -16,7 +16,10 @@ ARTIFACT = "rollouts.json"
 
 
 class RolloutTable(Callback):
-    """Every `every_n_updates` updates, `rollouts` of the rollouts just trained on, as rows of one table."""
+    """Every `every_n_updates` updates, `rollouts` of the rollouts just trained on, as rows of one table.
+
+    Each validation adds a table of its own with every held-out step: what was written, and its reward.
+    """
 
     def __init__(self, every_n_updates: int = 10, rollouts: int = 8) -> None:
         if every_n_updates < 1 or rollouts < 0:
@@ -42,6 +45,14 @@ class RolloutTable(Callback):
                 count = len(rows)
                 table = {"step": [step] * count, "phase": [batch.phase.name] * count, **table}
                 logger.experiment.log_table(logger.run_id, table, ARTIFACT)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        rows: Any = pl_module.validation_rows
+        if rows and not trainer.sanity_checking:
+            table = {key: [row[key] for row in rows] for key in rows[0]}
+            for logger in mlflow_loggers(trainer):
+                name = f"validation/steps_{trainer.global_step:06d}.json"
+                logger.experiment.log_table(logger.run_id, table, name)
 
     def state_dict(self) -> dict[str, Any]:
         return {"last": self._last}

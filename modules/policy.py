@@ -268,6 +268,11 @@ class PolicyModule(LightningModule):
 
     # -- validation ---------------------------------------------------------------------------------------------
 
+    @property
+    def validation_rows(self) -> list[dict[str, Any]]:
+        """The held-out steps of the newest validation: uid, position, response, expert_action, reward."""
+        return self._metrics.rows
+
     def on_validation_epoch_start(self) -> None:
         self._metrics = ValidationMetrics(self.validation_settings)
         self._generator = torch.Generator(self.device).manual_seed(self.validation_settings.seed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torchmetrics import MeanMetric
@@ -47,6 +47,7 @@ class ValidationMetrics:
         self._average = MeanAtK()
         self._pass = PassAtK(settings.samples) if settings.samples else None
         self._sampled = False
+        self.rows: list[dict[str, Any]] = []  # one a held-out step, for pairing and for reading
 
     def _mean(self, name: str, value: float) -> None:
         self._means[name].update(value)
@@ -61,7 +62,17 @@ class ValidationMetrics:
             parts = split_response(text, think=example.think)
             exact = parts is not None and parts[1] == example.target
             copied = parts is not None and is_copy(parts[1], trajectory, example.step)
-            self._mean("val/steps/reward", step_reward(text, example.target, think=example.think))
+            reward = step_reward(text, example.target, think=example.think)
+            self.rows.append(
+                {
+                    "uid": example.uid,
+                    "position": example.step,
+                    "response": text,
+                    "expert_action": example.target,
+                    "reward": reward,
+                }
+            )
+            self._mean("val/steps/reward", reward)
             self._mean("val/steps/format", float(parts is not None))
             self._mean("val/steps/exact", float(exact))
             self._mean(f"val/steps/exact_{position_name(example.step)}", float(exact))

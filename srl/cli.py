@@ -7,9 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-
 from srl.errors import ConfigError, DataError, Interrupted, TrainingStopped
-
 
 COMMANDS = {
     "fit": "train by a curriculum of objectives; the run goes to MLflow",

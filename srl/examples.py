@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from rich.progress import track
 
 from srl.answers import gold_is_usable
 from srl.prompts import PromptRenderer, Shot
@@ -43,10 +45,10 @@ class ExampleBuilder:
     end_id: int | None = None
     skipped: list[Skip] = field(default_factory=list)
 
-    def build(self, trajectories: Iterable[Trajectory], objective: Objective) -> list[StepExample]:
+    def build(self, trajectories: Sequence[Trajectory], objective: Objective) -> list[StepExample]:
         """All examples of the objective's source; prompts over the limit and unusable answers are skipped."""
         found: list[StepExample] = []
-        for trajectory in trajectories:
+        for trajectory in track(trajectories, f"Prompts of {objective.name}", transient=True):
             if objective.source == "steps":
                 found += self.steps(trajectory, objective.name, imitate=not objective.samples)
             else:
