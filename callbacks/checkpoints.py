@@ -55,6 +55,8 @@ class Checkpoints(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._saved_at = trainer.global_step
+        if trainer.ckpt_path:
+            print(f"Restored {trainer.ckpt_path}: going on after update {trainer.global_step}", flush=True)
         for number in SIGNALS:
             self._handlers[number] = signal.signal(number, self._on_signal)
 
@@ -104,7 +106,7 @@ class Checkpoints(Checkpoint):
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_suffix(".tmp")
-        trainer.save_checkpoint(draft)
+        trainer.save_checkpoint(draft, weights_only=False)  # with optimizer, loops and callbacks
         with open(draft, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(draft, path)

@@ -25,16 +25,29 @@ SHOWN = (
 
 
 class UpdateBar(TQDMProgressBar):
-    """Lightning's bar with what matters here: phase, update, reward, kept share, tokens a second."""
+    """Lightning's bar, counting updates instead of draws, with phase, reward, kept share, tokens a second."""
+
+    def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
+        bar = self.train_progress_bar
+        bar.reset(total=trainer.max_steps if trainer.max_steps > 0 else None)
+        bar.initial = 0
+        bar.n = trainer.global_step
+        bar.set_description("Updates")
+        bar.refresh()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        bar = self.train_progress_bar
+        bar.set_postfix(self.get_metrics(trainer, pl_module), refresh=False)
+        bar.n = trainer.global_step
+        bar.refresh()
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         shown: dict[str, Any] = {}
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if hasattr(callback, "schedule"):
                 shown["phase"] = callback.schedule.phase.name
-        shown["update"] = (
-            f"{trainer.global_step}/{trainer.max_steps}" if trainer.max_steps > 0 else trainer.global_step
-        )
         values = trainer.callback_metrics
         for label, name in (
             ("reward", "train/reward"),

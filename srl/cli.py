@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import sys
+import warnings
 from pathlib import Path
 
 from srl.errors import ConfigError, DataError, Interrupted, TrainingStopped
@@ -77,10 +79,28 @@ def run(arguments: list[str]) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a bar for each rollout table
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    quiet()
     from srl.lightning_cli import SRLCLI
 
     SRLCLI.launch(arguments)
     return 0
+
+
+def quiet() -> None:
+    """Show our own log lines from INFO on, and leave out what libraries say that no user can act on."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    for name in ("srl", "modules", "datamodules", "callbacks"):
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.INFO)
+        logger.handlers = [handler]
+        logger.propagate = False
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+    warnings.filterwarnings(
+        "ignore", message=r"Found \d+ module\(s\) in eval mode"
+    )  # quantised or frozen bases
+    warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended to run from within Python")
+    warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
 
 
 def resolve_checkpoint(name: str, dirpath: str) -> str:

@@ -56,11 +56,15 @@ class ExampleBuilder:
         return found
 
     def steps(self, trajectory: Trajectory, objective: str, imitate: bool = False) -> list[StepExample]:
-        """One example per target step: prompt [problem, step_1 .. step_{k-1}], target step_k (paper, 4.1)."""
+        """One example per target step: prompt [problem, step_1 .. step_{k-1}], target step_k (paper, 4.2).
+
+        A preamble, what the expert wrote before step 1, belongs to the context and is never a target.
+        """
         last = len(trajectory.steps) - (not self.include_last)
         found = []
         for step in trajectory.steps[:last]:
             past = [earlier.text for earlier in trajectory.steps if earlier.index < step.index]
+            past = [trajectory.preamble, *past] if trajectory.preamble else past
             hint = step.title if self.title_hint else ""
             text = self.renderer.step(trajectory.problem, past, hint, self.step_shots)
             target_ids = self._target_ids(step.text) if imitate else ()

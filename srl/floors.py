@@ -23,7 +23,7 @@ def sentences(text: str) -> list[str]:
 def context_of(trajectory: Trajectory, step: int) -> list[str]:
     """The sentences a model sees when it writes this step (from 1): the problem's and the earlier steps'."""
     past = [sentence for earlier in trajectory.steps[: step - 1] for sentence in sentences(earlier.text)]
-    return sentences(trajectory.problem) + past
+    return sentences(trajectory.problem) + sentences(trajectory.preamble) + past
 
 
 def copying_floors(targets: Sequence[tuple[Trajectory, int]]) -> dict[str, float]:

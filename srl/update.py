@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +58,7 @@ def split_groups(groups: Sequence[Group], parts: int, seed: int | str | None = N
         random.Random(seed).shuffle(order)
     parts = min(parts, len(order))
     bounds = [round(i * len(order) / parts) for i in range(parts + 1)]
-    return [order[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+    return [order[a:b] for a, b in pairwise(bounds)]
 
 
 def build_rows(

@@ -85,3 +85,29 @@ def expert_file(tmp_path) -> Path:
     path = tmp_path / "expert.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in expert_rows(24)))
     return path
+
+
+def fit(model_folder: Path, expert_file: Path, folder: Path, *more: str, command: str = "fit") -> int:
+    """The real command line on the tiny model, in this process; returns its exit status.
+
+    The reward of a random model rarely differs within a group: its temperature is high and nothing is filtered
+    unless a test says so.
+    """
+    from srl.cli import main
+
+    arguments = [
+        command,
+        "--model.base", str(model_folder), "--model.lora", "{r: 4, alpha: 8}",
+        "--model.validation.samples", "2",
+        "--data.path", str(expert_file), "--data.think", "false", "--data.include_last", "true",
+        "--data.prompt.template", "raw", "--data.validation.problems", "4",
+        "--data.limits", "{step_tokens: 8, solution_tokens: 16, step_stop: [\"\\n\"]}",
+        "--curriculum.batch_groups", "3", "--rollout.num_generations", "4",
+        "--curriculum.phases", "[{name: srl, mix: {srl: 1.0}}]",
+        "--sampling.epsilon", "0", "--checkpoint.dirpath", str(folder),
+        "--trainer.logger.init_args.tracking_uri", f"sqlite:///{folder.parent}/mlflow.db",
+        "--trainer.logger.init_args.artifact_location", str(folder.parent / "artifacts"),
+        "--trainer.max_steps", "2", "--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu",
+        *more,
+    ]  # fmt: skip
+    return main(arguments)

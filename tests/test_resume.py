@@ -1,0 +1,121 @@
+"""A resumed run equals the uninterrupted one bit by bit: weights, moments, generators, cursor, buffer, phase."""
+
+import shutil
+
+import pytest
+import torch
+from conftest import fit
+
+PHASES = """[
+ {name: srl, mix: {srl: 1.0}, batch_groups: 3, until: {steps: 3}},
+ {name: both, mix: {srl: 1.0, rlvr: 1.0, sft: 1.0}, lr: 0.01, batch_groups: 4}
+]"""
+
+
+def run(model_folder, expert_file, folder, *more):
+    """Four draws are not enough for a batch now and then: epsilon drops groups, so the buffer is in use."""
+    arguments = [
+        "--curriculum.phases", PHASES, "--curriculum.draw_prompts", "2", "--sampling.epsilon", "0.02",
+        "--sampling.max_draws", "9", "--sampling.patience", "1000", "--trainer.max_steps", "7",
+        "--trainer.val_check_interval", "3", "--checkpoint.every_n_updates", "1", *more,
+    ]  # fmt: skip
+    return fit(model_folder, expert_file, folder, *arguments)
+
+
+class Keep:
+    """Copies last.ckpt each time it is written, by update and by how full the buffer was."""
+
+    def __init__(self, monkeypatch, folder):
+        from callbacks.checkpoints import Checkpoints
+
+        self.copies = []
+        save = Checkpoints._save
+
+        def saving(callback, trainer, path):
+            save(callback, trainer, path)
+            if path.name == "last.ckpt":
+                copy = folder / f"copy{len(self.copies)}.ckpt"
+                shutil.copy(path, copy)
+                self.copies.append(copy)
+
+        monkeypatch.setattr(Checkpoints, "_save", saving)
+
+
+def equal(a, b, where=""):
+    """Deep equality with exact tensors; says where the first difference is."""
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            equal(a[key], b[key], f"{where}/{key}")
+    elif isinstance(a, (list, tuple)):
+        assert len(a) == len(b), where
+        for index, (x, y) in enumerate(zip(a, b, strict=True)):
+            equal(x, y, f"{where}/{index}")
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    else:
+        assert a == b, where
+
+
+def what_counts(path):
+    """The state that decides everything to come. Timing and Lightning's own progress counters are left out."""
+    state = torch.load(path, weights_only=True)
+    callbacks = {name.split("{")[0]: value for name, value in state["callbacks"].items()}
+    sampling = callbacks["DynamicSamplingCallback"]
+    sampling["sums"] = {k: v for k, v in sampling["sums"].items() if "seconds" not in k}
+    return {
+        "weights": state["state_dict"],
+        "optimizer": state["optimizer_states"],
+        "global_step": state["global_step"],
+        "loader": state["loops"]["fit_loop"]["state_dict"]["combined_loader"],
+        "callbacks": {
+            name: callbacks[name]
+            for name in (
+                "CurriculumCallback", "DynamicSamplingCallback", "RolloutCallback", "RandomState", "StepRewardCallback"
+            )
+        },
+    }  # fmt: skip
+
+
+def test_resume_is_bitwise_equal_from_every_checkpoint(model_folder, expert_file, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        keep = Keep(patch, tmp_path)
+        run(model_folder, expert_file, tmp_path / "whole")
+    expected = what_counts(tmp_path / "whole" / "last.ckpt")
+    assert expected["global_step"] == 7
+    states = [torch.load(copy, weights_only=True) for copy in keep.copies]
+    half_full = [
+        copy
+        for copy, state in zip(keep.copies, states, strict=True)
+        if any(v.get("buffer") for k, v in state["callbacks"].items() if "DynamicSampling" in k)
+    ]
+    after_hand_off = [c for c, s in zip(keep.copies, states, strict=True) if 3 < s["global_step"] < 7]
+    before_hand_off = [c for c, s in zip(keep.copies, states, strict=True) if 0 < s["global_step"] < 3]
+    assert half_full, "no checkpoint had groups waiting: the test would prove less than it says"
+    chosen = dict.fromkeys([before_hand_off[0], half_full[0], half_full[-1], after_hand_off[0]])
+    for copy in chosen:
+        folder = tmp_path / f"again-{copy.stem}"
+        run(model_folder, expert_file, folder, "--ckpt_path", str(copy))
+        equal(expected, what_counts(folder / "last.ckpt"))
+
+
+def test_resuming_says_so_and_refuses_another_model_and_other_data(model_folder, expert_file, tmp_path, capsys):
+    run(model_folder, expert_file, tmp_path / "a", "--trainer.max_steps", "2")
+    status = run(model_folder, expert_file, tmp_path / "a", "--ckpt_path", "last", "--trainer.max_steps", "3")
+    assert status == 0
+    assert "going on after update 2" in capsys.readouterr().out
+    last = str(tmp_path / "a" / "last.ckpt")
+    assert run(model_folder, expert_file, tmp_path / "b", "--ckpt_path", last, "--model.lora.r", "2") == 2
+    assert "the checkpoint was made with" in capsys.readouterr().err
+    assert run(model_folder, expert_file, tmp_path / "b", "--ckpt_path", last, "--data.include_last", "false") == 2
+    assert "resume with the same data" in capsys.readouterr().err
+    assert run(model_folder, expert_file, tmp_path / "nothing", "--ckpt_path", "last") == 2
+    assert "there is no file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("lora", ["null", "{r: 4, alpha: 8}"])
+def test_a_checkpoint_holds_the_trained_weights_only(model_folder, expert_file, tmp_path, lora):
+    run(model_folder, expert_file, tmp_path / "a", "--trainer.max_steps", "1", "--model.lora", lora)
+    state = torch.load(tmp_path / "a" / "last.ckpt", weights_only=True)["state_dict"]
+    assert state
+    assert all(("lora_" in name) == (lora != "null") for name in state)
