@@ -5,6 +5,7 @@ import torch
 from conftest import tiny_model, tiny_tokenizer
 
 from srl.engine.engine import RolloutEngine
+from srl.engine.prefill import common_length
 from srl.engine.sampling import StopRule, sample
 from srl.models import LoraSettings, attach_lora
 from srl.packing import micro_batches
@@ -101,6 +102,23 @@ def test_equal_prompts_are_prefilled_once(monkeypatch):
     monkeypatch.setattr(engine, "_prefill", lambda prompts, owner: seen.append(len(prompts)) or prefill(prompts, owner))
     engine.generate([example(text, tokenizer) for text in TEXTS], 2, Sampling(), torch.Generator().manual_seed(0))
     assert seen == [4]  # five examples, two of them with one prompt
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt_neox"])
+def test_a_common_beginning_is_computed_once_and_changes_nothing(kind, monkeypatch):
+    tokenizer = tiny_tokenizer()
+    model = tiny_model(kind, vocab_size=len(tokenizer))
+    engine = RolloutEngine(model, tokenizer, (1,), prefill_tokens=30)
+    system = "The same long beginning for all. "
+    examples = [example(system + text, tokenizer) for text in TEXTS]
+    assert common_length([e.prompt_ids for e in examples]) == len(system)
+    found = engine.generate(examples, 2, Sampling(), torch.Generator().manual_seed(0))
+    monkeypatch.setattr("srl.engine.prefill.MIN_COMMON", 10**6)
+    plain = engine.generate(examples, 2, Sampling(), torch.Generator().manual_seed(0))
+    for one, ours, theirs in zip(examples, found, plain, strict=True):
+        for a, b in zip(ours, theirs, strict=True):
+            assert a.ids == b.ids
+            assert torch.allclose(a.logprobs, plain_logprobs(model, one.prompt_ids, a.ids), atol=1e-4)
 
 
 def test_results_do_not_depend_on_rows_in_flight_when_greedy():

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
-
 from srl.engine.attention import NAME, OwnCache, SharedPrefix
+from srl.engine.prefill import prefill
 from srl.engine.sampling import StopRule, TokenTexts, sample
+from srl.engine.verify import verify
+from srl.errors import ConfigError
 from srl.models import inner_decoder, output_head
 from srl.rollout import Completion, Sampling, StepExample
 
@@ -83,7 +85,10 @@ class RolloutEngine:
         self.head = output_head(model)
         self.decoder.set_attn_implementation(NAME)
         self.vocab_size = int(self.decoder.config.vocab_size)
+        self.context = context_length(self.decoder.config)
         self.texts = TokenTexts(lambda ids: tokenizer.decode(ids, skip_special_tokens=False))
+        with self._evaluating():
+            verify(self)
 
     @property
     def device(self) -> torch.device:
@@ -100,6 +105,8 @@ class RolloutEngine:
         kinds: dict[tuple[int, tuple[str, ...], bool], list[int]] = {}
         for index, example in enumerate(examples):
             kinds.setdefault((example.max_new_tokens, example.stop, example.think), []).append(index)
+        for example in examples:
+            self._check_length(example)
         out: list[list[Completion]] = [[] for _ in examples]
         with self._evaluating():
             for indices in kinds.values():
@@ -108,6 +115,15 @@ class RolloutEngine:
                     for index, completions in zip(chunk, found, strict=True):
                         out[index] = completions
         return out
+
+    def _check_length(self, example: StepExample) -> None:
+        size = len(example.prompt_ids) + example.max_new_tokens
+        if size > self.context:
+            raise ConfigError(
+                f"problem {example.uid}: a prompt of {len(example.prompt_ids)} tokens and a response of "
+                f"{example.max_new_tokens} exceed the {self.context} tokens that the model attends to; lower "
+                "data.limits.max_prompt_tokens, step_tokens or solution_tokens"
+            )
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
@@ -140,24 +156,9 @@ class RolloutEngine:
 
     def _prefill(self, prompts: list[tuple[int, ...]], owner: Tensor) -> tuple[SharedPrefix, Tensor]:
         """P prompts -> their keys and values, and the logits after each float32 [P, V]."""
-        longest = max(map(len, prompts))
-        keys: list[list[Tensor]] = []
-        values: list[list[Tensor]] = []
-        last = []
-        for chunk in _chunks(prompts, max(1, self.prefill_tokens // longest)):
-            ids = torch.zeros(len(chunk), longest, dtype=torch.int64)
-            for row, prompt in enumerate(chunk):
-                ids[row, : len(prompt)] = torch.tensor(prompt)
-            cache = DynamicCache()
-            # padding lies on the right: causal attention keeps it out of every real token
-            hidden = self.decoder(input_ids=ids.to(self.device), past_key_values=cache, use_cache=True)
-            ends = torch.tensor([len(prompt) - 1 for prompt in chunk], device=self.device)
-            last.append(self.head(hidden.last_hidden_state[torch.arange(len(chunk)), ends]).float())
-            keys.append([layer.keys for layer in cache.layers])
-            values.append([layer.values for layer in cache.layers])
+        keys, values, logits = prefill(self.decoder, self.head, prompts, self.device, self.prefill_tokens)
         lengths = torch.tensor([len(prompt) for prompt in prompts], device=self.device)
-        joined = [[torch.cat(parts) for parts in zip(*side, strict=True)] for side in (keys, values)]
-        return SharedPrefix(joined[0], joined[1], lengths, owner), torch.cat(last)
+        return SharedPrefix(keys, values, lengths, owner), logits
 
     def _decode(
         self,
@@ -213,3 +214,12 @@ class RolloutEngine:
 def _chunks(items: Sequence, size: int) -> Iterator[Sequence]:
     for start in range(0, len(items), size):
         yield items[start : start + size]
+
+
+def context_length(config: Any) -> int:
+    """Tokens that every layer attends to: the positions, or a sliding window where some layer has one."""
+    limits = [getattr(config, "max_position_embeddings", None) or sys.maxsize]
+    layers = getattr(config, "layer_types", None) or ["sliding_attention"]
+    if "sliding_attention" in layers and getattr(config, "use_sliding_window", True):
+        limits.append(getattr(config, "sliding_window", None) or sys.maxsize)
+    return min(limits)
