@@ -48,10 +48,9 @@ class CurriculumCallback(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: StepBatch, batch_idx: int
     ) -> None:
-        if trainer.global_step == self._global_step:
-            return
+        updates = trainer.global_step - self._global_step
         left = self.schedule.phase
-        if self.schedule.advance():
+        if updates and self.schedule.advance(updates):
             self._enter(trainer)
             self._hand_off(trainer, left)
 

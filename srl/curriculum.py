@@ -94,9 +94,9 @@ class Schedule:
     def phase(self) -> Phase:
         return self.phases[self.index]
 
-    def advance(self) -> bool:
-        """Count one update; True when it was the phase's last and the next one begins."""
-        self.updates += 1
+    def advance(self, updates: int = 1) -> bool:
+        """Count the optimizer steps of one batch; True when they end the phase and the next one begins."""
+        self.updates += updates
         until = self.phase.until
         if until is None or self.updates < until.steps:
             return False
