@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from srl.engine.engine import RolloutEngine
     from srl.packing import MicroBatch
 
+log = logging.getLogger(__name__)
 PRECISIONS = ("32-true", "bf16-mixed")
 
 
@@ -32,10 +34,10 @@ PRECISIONS = ("32-true", "bf16-mixed")
 class UpdateSettings:
     """How the kept groups of one batch become optimizer steps.
 
-    tokens_per_micro_batch: padded tokens forward and backward at once; it bounds memory and leaves the gradient
-    as it is. share_prompt: pack the rollouts of a prompt behind one copy of it. mini_batches, epochs: optimizer
-    steps are mini_batches * epochs a batch; 1 and 1 is strictly on-policy. max_grad_norm: clip above it.
-    max_bad: stop after this many updates in a row with a gradient that is not finite.
+    tokens_per_micro_batch: padded tokens forward and backward at once; it bounds memory and leaves the
+    gradient as it is. share_prompt: pack the rollouts of a prompt behind one copy of it. mini_batches, epochs:
+    optimizer steps are mini_batches * epochs a batch; 1 and 1 is strictly on-policy. max_grad_norm: clip above
+    it. max_bad: stop after this many updates in a row with a gradient that is not finite.
     """
 
     tokens_per_micro_batch: int = 8192
@@ -44,6 +46,12 @@ class UpdateSettings:
     epochs: int = 1
     max_grad_norm: float = 1.0
     max_bad: int = 5
+
+    def __post_init__(self) -> None:
+        for name in ("tokens_per_micro_batch", "mini_batches", "epochs", "max_grad_norm", "max_bad"):
+            value = getattr(self, name)
+            if value <= 0:
+                raise ConfigError(f"model.update.{name} is {value}: it must be above 0")
 
 
 class PolicyModule(LightningModule):
@@ -83,13 +91,15 @@ class PolicyModule(LightningModule):
         self._tokenizer: PreTrainedTokenizerBase | None = None
         self._engine: RolloutEngine | None = None
         self._metrics = ValidationMetrics(validation)
+        if rows_in_flight < 1:
+            raise ConfigError(f"model.rows_in_flight is {rows_in_flight}: it must be at least 1")
         if loss.kl > 0 and lora is None:
             raise ConfigError(
-                "model.loss.kl needs the adapter: the reference policy is the base with the adapter switched off. "
-                "Set model.lora, or model.loss.kl: 0"
+                "model.loss.kl needs the adapter: the reference policy is the base with the adapter switched "
+                "off. Set model.lora, or model.loss.kl: 0"
             )
 
-    # -- the model ----------------------------------------------------------------------------------------------
+    # -- the model -------------------------------------------------------------------------------------
 
     @property
     def files(self) -> Any:
@@ -128,9 +138,10 @@ class PolicyModule(LightningModule):
             )
 
     def configure_model(self) -> None:
-        """Load the base, attach the adapter (seeded), check the head. Runs once, also before validate and fit."""
+        """Load the base, attach the adapter (seeded), check the head. Once, though validate and fit both call."""
         if self.policy is not None:
             return
+        from srl.merged import merge_lora_forward
         from srl.models import attach_lora, checks_head, enable_gradient_checkpointing, load_base
 
         device = self.trainer.strategy.root_device
@@ -144,6 +155,7 @@ class PolicyModule(LightningModule):
         checks_head(model)
         if self.lora is not None:
             model = attach_lora(model, self.lora, seed=run_seed())
+            merge_lora_forward(model)
         elif getattr(model, "is_quantized", False):
             raise ConfigError(
                 "model.lora is null, but a 4-bit base cannot be trained: set model.quantization: none"
@@ -154,11 +166,14 @@ class PolicyModule(LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        optimizer = self.optimizer_factory(trained)
+        try:
+            optimizer = self.optimizer_factory(trained)
+        except ValueError as error:
+            raise ConfigError(f"model.optimizer: {error}") from error
         self.base_lr = float(optimizer.defaults["lr"])
         return optimizer
 
-    # -- one update ---------------------------------------------------------------------------------------------
+    # -- one update ------------------------------------------------------------------------------------
 
     def training_step(self, batch: StepBatch, batch_idx: int) -> None:
         """Update on the kept groups, if dynamic sampling handed any on; log once per batch that updated."""
@@ -173,6 +188,8 @@ class PolicyModule(LightningModule):
                 on_policy = epoch == 0 and index == 0
                 batch.metrics |= self._update(groups, batch, on_policy, first)
         batch.metrics |= {"phase": float(batch.phase_index)}
+        if self.global_step == first:  # every update was skipped: this step has been logged but for the count
+            batch.metrics = {"train/updates_skipped": float(self.skipped_updates)}
         # logger=False: Lightning would log these values again at every draw that does not update
         self.log_dict(batch.metrics, logger=False, batch_size=len(batch))
         for logger in self.loggers:
@@ -199,7 +216,9 @@ class PolicyModule(LightningModule):
                 )
         trained = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         norm = float(nn.utils.clip_grad_norm_(trained, settings.max_grad_norm)) if rows else 0.0
-        if rows and self._finite(norm):
+        if not rows or self._finite(
+            norm
+        ):  # without rows nothing moves, but it counts, or a run could not end
             optimizer.step()
         optimizer.zero_grad()
         return self._update_metrics(totals, norm, lr, rows_without_signal=not rows)
@@ -234,11 +253,12 @@ class PolicyModule(LightningModule):
             return True
         self.bad_updates += 1
         self.skipped_updates += 1
+        log.warning("update skipped: its gradient is not finite; %d so far", self.skipped_updates)
         if self.bad_updates >= self.update_settings.max_bad:
             raise TrainingStopped(
-                f"{self.bad_updates} updates in a row had a gradient that is not finite (norm {norm}); none of them "
-                "was applied. Try a lower learning rate, float32 (trainer.precision: 32-true), or look at the "
-                "rewards in the rollout table"
+                f"{self.bad_updates} updates in a row had a gradient that is not finite (norm {norm}); none of "
+                "them was applied. Try a lower learning rate, float32 (trainer.precision: 32-true), or look at "
+                "the rewards in the rollout table"
             )
         return False
 
@@ -266,7 +286,7 @@ class PolicyModule(LightningModule):
             metrics["train/kl"] = totals["kl"]
         return metrics
 
-    # -- validation ---------------------------------------------------------------------------------------------
+    # -- validation ------------------------------------------------------------------------------------
 
     @property
     def validation_rows(self) -> list[dict[str, Any]]:
@@ -278,7 +298,7 @@ class PolicyModule(LightningModule):
         self._generator = torch.Generator(self.device).manual_seed(self.validation_settings.seed)
 
     def validation_step(self, batch: ValidationBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Loader 0: held-out steps. Loader 1: held-out problems, solved both ways. Same names in every phase."""
+        """Loader 0: held-out steps. Loader 1: held-out problems, both ways. Same names in every phase."""
         if dataloader_idx == 0:
             self._metrics.steps(self.engine, batch, self._generator)
         else:
@@ -289,10 +309,10 @@ class PolicyModule(LightningModule):
         metrics = self._metrics.compute()
         self.log_dict(metrics | {"step": float(self.global_step)}, batch_size=1)
 
-    # -- checkpoints --------------------------------------------------------------------------------------------
+    # -- checkpoints -----------------------------------------------------------------------------------
 
     def _identity(self) -> dict[str, Any]:
-        """What a checkpoint must agree with. A file's path may move, so a local base goes by its last name."""
+        """What a checkpoint must agree with. A local base may move, so it goes by its last name."""
         return {
             "base": self.base.rstrip("/").rsplit("/", 1)[-1],
             "lora": None if self.lora is None else asdict(self.lora),
@@ -311,7 +331,7 @@ class PolicyModule(LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another base or adapter, and one whose weights have other names or shapes."""
+        """Refuse a checkpoint of another base or adapter, or with weights of other names or shapes."""
         from srl.models import load_adapter_state
 
         saved = checkpoint.get("srl")

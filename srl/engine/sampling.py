@@ -13,8 +13,8 @@ from srl.rollout import Sampling
 def sample(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """logits float32 [R, V] -> (tokens int64 [R], their log-probabilities float32 [R]).
 
-    By the inverse of the cumulative distribution: one uniform number a row. The log-probability is that of the
-    uncut distribution at the temperature (greedy: at temperature 1).
+    By the inverse of the cumulative distribution: one uniform number a row. The log-probability is that of
+    the uncut distribution at the temperature (greedy: at temperature 1).
     """
     if sampling.temperature == 0:
         tokens = logits.argmax(-1)

@@ -33,7 +33,8 @@ def verify(engine: RolloutEngine) -> float:
         engine.decoder.set_attn_implementation(NAME)
     found = {"decoding": _decoded(engine, ids), "packed training": _packed(engine, ids)}
     scale = float(expected.abs().max()) + 1e-6
-    tolerance = 1e-3 if engine.head.weight.dtype == torch.float32 else 5e-2
+    exact = engine.head.weight.dtype == torch.float32 and not torch.is_autocast_enabled(engine.device.type)
+    tolerance = 1e-3 if exact else 5e-2  # of the largest logit
     worst = 0.0
     for what, logits in found.items():
         gap = float((logits - expected[PROMPT - 1 :]).abs().max())
