@@ -55,7 +55,8 @@ class _MergedForward:
     def _weight(self, base: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
         versions = (base._version, a._version, b._version, a.data_ptr(), b.data_ptr(), base.data_ptr())
         if self.merged is None or versions != self.versions:
-            with torch.no_grad():
+            # validation runs in inference mode, and what is made there could not be trained with afterwards
+            with torch.inference_mode(False), torch.no_grad():
                 self.merged = torch.addmm(base, b, a, alpha=scale)
             self.versions = versions
         return self.merged

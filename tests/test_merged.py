@@ -70,3 +70,10 @@ def test_half_precision_and_autocast_keep_peft(pair):
     assert merge_lora_forward(half) == 0
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert outputs(merged).dtype == torch.bfloat16
+
+
+def test_a_weight_merged_in_inference_mode_can_be_trained_with(pair):
+    _, merged = pair
+    with torch.inference_mode():
+        outputs(merged)
+    assert gradients(merged)
