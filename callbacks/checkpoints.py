@@ -1,23 +1,60 @@
-"""Checkpoints: `last.ckpt` and `best.ckpt`, and a clean end on Ctrl-C and SIGTERM."""
+"""Checkpoints: `last.ckpt` and `best.ckpt`, a clean end on Ctrl-C and SIGTERM; when validation is due."""
 
 from __future__ import annotations
 
 import logging
 import os
 import signal
+import sys
+import tempfile
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from callbacks.tracking import set_tag
-from srl.errors import ConfigError, Interrupted
+from srl.errors import ConfigError, Interrupted, TrainingStopped
 
 log = logging.getLogger(__name__)
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 FALLBACK = "val/steps/reward"  # where no held-out problem has an answer
+
+
+class ValidationByUpdates(Callback):
+    """Makes `trainer.val_check_interval` count updates.
+
+    Lightning counts draws, of which many leave the weights as they are. Here no weights are validated twice,
+    and a resumed run makes up for a validation that was due when it ended.
+    """
+
+    def __init__(self) -> None:
+        self.validated = 0  # global_step of the newest validation
+        self._interval = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._interval = int(trainer.val_check_batch or 0)
+        self._set(trainer)
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        self._set(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.sanity_checking:
+            self.validated = trainer.global_step
+
+    def _set(self, trainer: Trainer) -> None:
+        """Lightning validates when the number of draws divides by val_check_batch: always, or never."""
+        if self._interval:  # else validation goes by the clock
+            due = trainer.global_step // self._interval > self.validated // self._interval
+            trainer.val_check_batch = 1 if due else sys.maxsize
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"validated": self.validated}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.validated = int(state_dict["validated"])
 
 
 class Checkpoints(Checkpoint):
@@ -41,7 +78,8 @@ class Checkpoints(Checkpoint):
         self.best_step = -1
         self._saved_at = -1
         self._signal: int | None = None
-        self._handlers: dict[int, Any] = {}
+        self._fitting = False
+        self._handlers: dict[int, Any] = {}  # what handled the signals before the run
 
     @property
     def last_path(self) -> Path:
@@ -51,14 +89,19 @@ class Checkpoints(Checkpoint):
     def best_path(self) -> Path:
         return self.dirpath / "best.ckpt"
 
-    # -- when ---------------------------------------------------------------------------------------------------
+    # -- when ------------------------------------------------------------------------------------------
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._handlers = {number: signal.getsignal(number) for number in SIGNALS}
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._listen(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._saved_at = trainer.global_step
         if trainer.ckpt_path:
             print(f"Restored {trainer.ckpt_path}: going on after update {trainer.global_step}", flush=True)
-        for number in SIGNALS:
-            self._handlers[number] = signal.signal(number, self._on_signal)
+        self._listen(trainer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -66,9 +109,10 @@ class Checkpoints(Checkpoint):
         step = trainer.global_step
         updated = step != self._saved_at
         stopping = self._signal is not None
+        due = updated and step // self.every_n_updates > self._saved_at // self.every_n_updates
         if step >= trainer.max_steps >= 0:
             trainer.should_stop = True  # so that Lightning validates the final weights before it ends
-        if stopping or self._validation_is_next(trainer) or (updated and step % self.every_n_updates == 0):
+        if stopping or due or self._validation_is_next(trainer):
             self._save(trainer, self.last_path)
         if stopping:
             self._end(trainer)
@@ -95,7 +139,19 @@ class Checkpoints(Checkpoint):
             signal.signal(number, handler)
         self._handlers = {}
 
-    # -- what ---------------------------------------------------------------------------------------------------
+    def check_folder(self) -> None:
+        """Create the folder. Errors: ConfigError when it cannot be written, before anything was computed."""
+        try:
+            self.dirpath.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.dirpath):
+                pass
+        except OSError as error:
+            raise ConfigError(
+                f"checkpoint.dirpath {self.dirpath}: cannot be written ({error.strerror}); "
+                "name another folder"
+            ) from error
+
+    # -- what ------------------------------------------------------------------------------------------
 
     def _validation_is_next(self, trainer: Trainer) -> bool:
         loop = trainer.fit_loop
@@ -104,36 +160,51 @@ class Checkpoints(Checkpoint):
     def _save(self, trainer: Trainer, path: Path) -> None:
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_suffix(".tmp")
-        trainer.save_checkpoint(draft, weights_only=False)  # with optimizer, loops and callbacks
-        with open(draft, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(draft, path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            trainer.save_checkpoint(draft, weights_only=False)  # with optimizer, loops and callbacks
+            with open(draft, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(draft, path)
+        except OSError as error:
+            raise TrainingStopped(self._unwritten(trainer, path, error)) from error
         self._saved_at = trainer.global_step
         if path == self.last_path:
             set_tag(trainer, "last_checkpoint", f"{path} (update {trainer.global_step})")
+
+    def _unwritten(self, trainer: Trainer, path: Path, error: OSError) -> str:
+        left = "there is no earlier one"
+        if path.exists():
+            left = f"the {path.name} from before is whole: make room, then go on with --ckpt_path last"
+        return f"update {trainer.global_step}: cannot write {path} ({error.strerror or error}); {left}"
+
+    def _listen(self, trainer: Trainer) -> None:
+        """Take the signals over from Lightning, which has its own SIGTERM handler by now."""
+        self._fitting = trainer.state.fn == "fit" and not trainer.fast_dev_run  # type: ignore[attr-defined]
+        if trainer.received_sigterm:
+            self._signal = signal.SIGTERM
+        for number in SIGNALS:
+            signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self._signal = number
-        name = signal.Signals(number).name
-        print(
-            f"\n{name}: finishing this update, then saving {self.last_path}. Ctrl-C again ends at once.",
-            flush=True,
-        )
+        doing = f"finishing this update, then saving {self.last_path}" if self._fitting else "ending"
+        text = f"\n{signal.Signals(number).name}: {doing}. Ctrl-C again ends at once.\n"
+        os.write(2, text.encode())  # print could be what was interrupted, and it cannot be entered twice
 
     def _end(self, trainer: Trainer) -> None:
         assert self._signal is not None
-        set_tag(trainer, "ended_by", signal.Signals(self._signal).name)
-        raise Interrupted(
-            f"stopped by {signal.Signals(self._signal).name} after update {self._saved_at}; "
-            f"go on with --ckpt_path last (that is {self.last_path})",
-            128 + self._signal,
-        )
+        name = signal.Signals(self._signal).name
+        set_tag(trainer, "ended_by", name)
+        how = "during a validation; no update was under way"
+        if self._fitting:
+            how = f"after update {self._saved_at}; go on with --ckpt_path last (that is {self.last_path})"
+        raise Interrupted(f"stopped by {name} {how}", 128 + self._signal)
 
-    # -- state --------------------------------------------------------------------------------------------------
+    # -- state -----------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "best_step": self.best_step}

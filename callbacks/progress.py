@@ -62,7 +62,7 @@ class UpdateBar(TQDMProgressBar):
 
 
 class Summary(Callback):
-    """Remembers the first validation of the run (step 0) and prints it beside the last one when the run ends."""
+    """Remembers the run's first validation (step 0) and prints it beside the last one when the run ends."""
 
     def __init__(self) -> None:
         self.first: dict[str, float] = {}

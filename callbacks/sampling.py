@@ -17,11 +17,12 @@ SHOWN = 3  # sample responses in the diagnosis
 
 
 class DynamicSamplingCallback(Callback):
-    """Keeps a group when the population standard deviation of its rewards exceeds `epsilon` (paper, section 4.2).
+    """Keeps a group when the population standard deviation of its rewards exceeds `epsilon`.
 
-    A batch trains when it has its P groups, or after `max_draws` draws with what it has, with a warning. Groups
-    beyond P wait for the next update, which knows that they are one update old. After `patience` draws in a row
-    without one informative group the run stops with a diagnosis. enabled False keeps every group.
+    Source: the paper, section 4.2. A batch trains when it has its P groups, or after `max_draws` draws with
+    what it has, with a warning; with none at all it goes on. Groups beyond P wait for the next update, which
+    knows that they are one update old. After `patience` draws in a row without one informative group the run
+    stops with a diagnosis. enabled False keeps every group.
     """
 
     def __init__(
@@ -29,7 +30,8 @@ class DynamicSamplingCallback(Callback):
     ) -> None:
         if epsilon < 0 or max_draws < 1 or patience < 1:
             raise ConfigError(
-                f"sampling: epsilon {epsilon} must be at least 0, max_draws {max_draws} and patience {patience} at least 1"
+                f"sampling: epsilon {epsilon} must be at least 0, max_draws {max_draws} and patience "
+                f"{patience} at least 1"
             )
         self.epsilon, self.max_draws, self.patience, self.enabled = epsilon, max_draws, patience, enabled
         self.buffer: list[Group] = []
@@ -55,6 +57,9 @@ class DynamicSamplingCallback(Callback):
         if len(self.buffer) < size and self.draws < self.max_draws:
             batch.groups = []
             return
+        if not self.buffer:  # nothing to train on: the next draws try again, and the figures go on
+            batch.groups, self.draws = [], 0
+            return
         if len(self.buffer) < size:
             log.warning(
                 "update on %d of %d groups: %d draws (sampling.max_draws) gave no more informative ones",
@@ -76,7 +81,7 @@ class DynamicSamplingCallback(Callback):
             log.info("%d groups that waited for an update left at the hand-off", len(self.buffer) - len(stay))
         self.buffer, self.draws, self.silent_draws, self.phase = stay, 0, 0, batch.phase.name
 
-    # -- figures ------------------------------------------------------------------------------------------------
+    # -- figures ----------------------------------------------------------------------------------------
 
     def _count(self, batch: StepBatch, kept: list[Group]) -> None:
         sums = self.sums
@@ -133,8 +138,9 @@ class DynamicSamplingCallback(Callback):
     def _diagnosis(self, batch: StepBatch) -> str:
         sums = self.sums
         lines = [
-            f"{self.silent_draws} draws in a row (sampling.patience) had no informative group: every group's rewards "
-            f"differ by less than sampling.epsilon {self.epsilon}, so there is nothing to learn from."
+            f"{self.silent_draws} draws in a row (sampling.patience) had no informative group: the rewards "
+            f"of every group deviate by no more than sampling.epsilon {self.epsilon}, so there is nothing to "
+            "learn from."
         ]
         if sums["rollouts"]:
             lines.append(
@@ -149,15 +155,17 @@ class DynamicSamplingCallback(Callback):
         for group in batch.groups[:SHOWN]:
             if group.completions:
                 lines.append(
-                    f"[{group.example.uid}] reward {float(group.rewards[0]):.3f}: {group.completions[0].text!r}"
+                    f"[{group.example.uid}] reward {float(group.rewards[0]):.3f}: "
+                    f"{group.completions[0].text!r}"
                 )
         lines.append(
-            "If the format is not followed: a short sft phase first, or data.think: false. If responses are truncated: "
-            "raise data.limits.step_tokens or solution_tokens. If all are right or all wrong: other problems, or more SRL first."
+            "If the format is not followed: data.think: false, or first a short sft phase on steps that have "
+            "`thinking`. If responses are truncated: raise data.limits.step_tokens or solution_tokens. If all "
+            "are right or all wrong: other problems, or more SRL first."
         )
         return "\n".join(lines)
 
-    # -- state --------------------------------------------------------------------------------------------------
+    # -- state ------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         return {

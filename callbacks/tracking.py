@@ -76,6 +76,8 @@ class RunInfo(Callback):
     def __init__(self, config: dict[str, Any], config_text: str, resumed_from: str | None = None) -> None:
         self.config, self.config_text, self.resumed_from = config, config_text, resumed_from
         self.done = False
+        self._counted: dict[str, int] = {}  # of the data, what was reported
+        self._skipped = 0
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._write(trainer, pl_module)
@@ -84,18 +86,17 @@ class RunInfo(Callback):
         self._write(trainer, pl_module)
 
     def _write(self, trainer: Trainer, pl_module: Any) -> None:
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        self._report(trainer, data)
         if self.done or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         self.done = True
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        self._tell(data)
         steps = data.step_targets[:FLOOR_STEPS]
         floors = {f"floors/{name}": value for name, value in copying_floors(steps).items()}
-        counts = {f"data/{name}": float(count) for name, count in data.report.counts.items()}
         trained = sum(p.numel() for p in pl_module.parameters() if p.requires_grad)
         for logger in mlflow_loggers(trainer):
             logger.log_metrics(
-                floors | counts | {"model/trained_parameters": float(trained)}, step=trainer.global_step
+                floors | {"model/trained_parameters": float(trained)}, step=trainer.global_step
             )
             self._describe(logger, data)
 
@@ -107,18 +108,29 @@ class RunInfo(Callback):
         client.log_dict(run, data.report.files, "data_files.json")
         for name, digest in data.report.files.items():
             client.set_tag(run, f"data_sha256/{Path(name).name}", digest)
-        if data.report.skipped:
-            rows = [vars(skip) for skip in data.report.skipped]
-            client.log_dict(run, {"skipped": rows}, "skipped.json")
         if self.resumed_from is not None:
             client.set_tag(run, "resumed_from", self.resumed_from)
 
-    def _tell(self, data: Any) -> None:
-        """What the data became, on the screen: nothing is dropped in silence."""
-        counts = data.report.counts
-        print("Data: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
+    def _report(self, trainer: Trainer, data: Any) -> None:
+        """What the data became, on the screen and in MLflow: nothing is dropped in silence.
+
+        Called for the held-out part, and again for the training examples, which are built after step 0.
+        """
+        counts = {name: n for name, n in data.report.counts.items() if self._counted.get(name) != n}
+        self._counted |= counts
         skipped = data.report.skipped
-        for skip in skipped[:SKIPPED_SHOWN]:
+        new, self._skipped = skipped[self._skipped :], len(skipped)
+        if new:
+            counts["skipped"] = len(skipped)
+        if not counts:
+            return
+        print("Data: " + ", ".join(f"{count} {name}" for name, count in counts.items()), flush=True)
+        for skip in new[:SKIPPED_SHOWN]:
             print(f"  skipped {skip.where} ({skip.uid}): {skip.reason}")
-        if len(skipped) > SKIPPED_SHOWN:
-            print(f"  ... {len(skipped)} skipped in all: see skipped.json in the MLflow run")
+        if len(new) > SKIPPED_SHOWN:
+            print(f"  ... {len(new)} skipped, see skipped.json in the MLflow run")
+        for logger in mlflow_loggers(trainer):
+            logger.log_metrics({f"data/{name}": float(n) for name, n in counts.items()}, trainer.global_step)
+            if new:
+                rows = [skip._asdict() for skip in skipped]
+                logger.experiment.log_dict(logger.run_id, {"skipped": rows}, "skipped.json")

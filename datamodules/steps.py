@@ -8,6 +8,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,9 @@ log = logging.getLogger(__name__)
 class Validation:
     """What is held out and how much of it each validation looks at.
 
-    problems: held out of `path` by `seed`, whole problems with all their steps; ignored when val_path is given.
-    max_steps: step examples at most (null: all), spread over the problems. max_solve: problems solved at most.
-    batch_size: prompts a validation batch.
+    problems: held out of `path` by `seed`, whole problems with all their steps; ignored when val_path is
+    given. max_steps: step examples at most (null: all), spread over the problems. max_solve: problems solved
+    at most. batch_size: prompts a validation batch.
     """
 
     problems: int = 60
@@ -40,7 +41,7 @@ class Validation:
 
 
 class ValidationBatch:
-    """Held-out examples of one kind and their trajectories, in the same order. A plain class, as StepBatch is."""
+    """Held-out examples of one kind and their trajectories, in the same order. Plain, as StepBatch is."""
 
     def __init__(self, examples: list[StepExample], trajectories: list[Trajectory]) -> None:
         self.examples, self.trajectories = examples, trajectories
@@ -75,8 +76,8 @@ class StepDataModule(LightningDataModule):
     which part of a hub data set. row: the names of the fields and how a solution becomes steps. think: the
     response begins with `<think>...</think>`. title_hint: show the step's title in the prompt. include_last:
     make the last step a target too. shots: demonstrations before each question, taken out of the training
-    trajectories. draws_per_epoch: draws that Lightning calls an epoch (null: each example once). seed: of the split and of the choice of
-    demonstrations, so that runs with other seeds keep the same held-out problems.
+    trajectories. draws_per_epoch: draws that Lightning calls an epoch (null: each example once). seed: of the
+    split and of the choice of demonstrations, so that runs with other seeds keep the same held-out problems.
     """
 
     def __init__(
@@ -115,16 +116,19 @@ class StepDataModule(LightningDataModule):
                 "set data.think: false or data.shots: 0"
             )
 
-    # -- reading ----------------------------------------------------------------------------------------------
+    # -- reading ----------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
         """Read, split by problem, assert that nothing overlaps, and build the examples. Runs once."""
         if self.builder is not None:
             return
-        module = self.trainer.lightning_module  # type: ignore[union-attr]
+        assert self.trainer is not None
+        module: Any = self.trainer.lightning_module
         self._read()
         renderer = PromptRenderer(module.tokenizer, self.prompt, self.think)
-        demonstrations, self.train = self.train[: self.shots], self.train[self.shots :]
+        demonstrations = self.train[: self.shots]
+        shown = {_key(trajectory) for trajectory in demonstrations}
+        self.train = [trajectory for trajectory in self.train if _key(trajectory) not in shown]
         self.builder = ExampleBuilder(
             renderer,
             self.limits,
@@ -142,16 +146,17 @@ class StepDataModule(LightningDataModule):
         random.Random(self.seed).shuffle(trajectories)
         if self.max_problems is not None:
             trajectories = trajectories[: self.max_problems]
+        usable = len({_key(trajectory) for trajectory in trajectories})
+        count = self.validation.problems if self.val_path is None else 0
+        if count + self.shots >= usable:
+            raise ConfigError(
+                f"data.path {self.path} has {usable} usable problems, but {count} are to be held out "
+                f"(data.validation.problems) and {self.shots} shown as demonstrations (data.shots): lower "
+                "one of them"
+            )
+        self.train, self.held_out = _by_problem(trajectories, count)
         if self.val_path is not None:
-            self.train, self.held_out = trajectories, self._load(self.val_path)
-        else:
-            count = self.validation.problems
-            if count + self.shots >= len(trajectories):
-                raise ConfigError(
-                    f"data.path {self.path} has {len(trajectories)} usable problems, but {count} are to be held out "
-                    f"(data.validation.problems) and {self.shots} shown as demonstrations: lower one of them"
-                )
-            self.train, self.held_out = _by_problem(trajectories, count)
+            self.held_out = self._load(self.val_path)
         assert_disjoint(self.train, self.held_out)
         self.report.counts |= {
             "problems/train": len(self.train),
@@ -189,7 +194,7 @@ class StepDataModule(LightningDataModule):
         self.report.files[name] = str(rows._fingerprint)
         return [(f"{name}:{number}", row) for number, row in enumerate(rows, start=1)]
 
-    # -- building ---------------------------------------------------------------------------------------------
+    # -- building ---------------------------------------------------------------------------------------
 
     def build_stream(self, names: Sequence[str], batch_size: int) -> Stream:
         """The training stream over the examples of the objectives that the curriculum names."""
@@ -205,6 +210,14 @@ class StepDataModule(LightningDataModule):
             if not sources[name]:
                 raise ConfigError(self._nothing_for(name, self.builder.skipped[before:]))
         self.report.skipped += self.builder.skipped[before:]
+        if self.think and any(example.target_ids for example in sources.get("sft", [])):
+            bare = sum(not step.thinking for trajectory in self.train for step in trajectory.steps)
+            if bare:
+                log.warning(
+                    "%d expert steps have no `thinking`: sft teaches them as bare steps, without the <think> "
+                    "tags that data.think: true rewards",
+                    bare,
+                )
         longest = max(map(len, sources.values()))
         self.stream = Stream(sources, self.draws_per_epoch or max(1, -(-longest // batch_size)), run_seed())
         return self.stream
@@ -213,8 +226,8 @@ class StepDataModule(LightningDataModule):
         reasons = Counter(skip.reason.split(":")[0] for skip in skipped if skip.where == objective)
         why = ", ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3)) or "no steps"
         return (
-            f"curriculum: objective {objective} has no examples in {self.path} ({len(self.train)} problems: {why}). "
-            "Give data that has them, or take the objective out of the mix"
+            f"curriculum: objective {objective} has no examples in {self.path} ({len(self.train)} problems: "
+            f"{why}). Give data that has them, or take the objective out of the mix"
         )
 
     def _build_validation(self, builder: ExampleBuilder) -> None:
@@ -226,12 +239,13 @@ class StepDataModule(LightningDataModule):
         if self.validation.max_steps is not None and len(steps) > self.validation.max_steps:
             chosen = sorted(random.Random(self.seed).sample(range(len(steps)), self.validation.max_steps))
             steps = [steps[i] for i in chosen]
-        solvable = [t for t in self.held_out if t.answer is not None]
-        problems = [
+        solvable = (
             (example, trajectory)
-            for trajectory in solvable[: self.validation.max_solve]
+            for trajectory in self.held_out
+            if trajectory.answer is not None
             for example in builder.problem(trajectory, "validation")
-        ]
+        )
+        problems = list(islice(solvable, self.validation.max_solve))
         self.report.counts |= {"examples/val_steps": len(steps), "examples/val_problems": len(problems)}
         self.step_targets = [(trajectory, example.step) for example, trajectory in steps]
         self._loaders = [self._batches(steps), self._batches(problems)]
@@ -265,8 +279,8 @@ def assert_disjoint(train: Sequence[Trajectory], held_out: Sequence[Trajectory])
     for trajectory in held_out:
         if _key(trajectory) in texts:
             raise DataError(
-                f"problem {trajectory.uid} is held out, but {texts[_key(trajectory)]} in the training data is the "
-                "same problem: remove it from one of the two files"
+                f"problem {trajectory.uid} is held out, but {texts[_key(trajectory)]} in the training data "
+                "is the same problem: remove it from one of the two files"
             )
 
 

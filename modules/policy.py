@@ -35,9 +35,9 @@ class UpdateSettings:
     """How the kept groups of one batch become optimizer steps.
 
     tokens_per_micro_batch: padded tokens forward and backward at once; it bounds memory and leaves the
-    gradient as it is. share_prompt: pack the rollouts of a prompt behind one copy of it. mini_batches, epochs:
-    optimizer steps are mini_batches * epochs a batch; 1 and 1 is strictly on-policy. max_grad_norm: clip above
-    it. max_bad: stop after this many updates in a row with a gradient that is not finite.
+    gradient as it is. share_prompt: pack the rollouts of a prompt behind one copy of it. mini_batches,
+    epochs: optimizer steps are mini_batches * epochs a batch; 1 and 1 is strictly on-policy. max_grad_norm:
+    clip above it. max_bad: stop after this many updates in a row with a gradient that is not finite.
     """
 
     tokens_per_micro_batch: int = 8192
@@ -138,7 +138,7 @@ class PolicyModule(LightningModule):
             )
 
     def configure_model(self) -> None:
-        """Load the base, attach the adapter (seeded), check the head. Once, though validate and fit both call."""
+        """Load the base, attach the adapter (seeded), check the head. Once, though called by each stage."""
         if self.policy is not None:
             return
         from srl.merged import merge_lora_forward
@@ -216,10 +216,8 @@ class PolicyModule(LightningModule):
                 )
         trained = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         norm = float(nn.utils.clip_grad_norm_(trained, settings.max_grad_norm)) if rows else 0.0
-        if not rows or self._finite(
-            norm
-        ):  # without rows nothing moves, but it counts, or a run could not end
-            optimizer.step()
+        if not rows or self._finite(norm):
+            optimizer.step()  # without rows nothing moves, but it counts, or a run might never end
         optimizer.zero_grad()
         return self._update_metrics(totals, norm, lr, rows_without_signal=not rows)
 
@@ -256,9 +254,9 @@ class PolicyModule(LightningModule):
         log.warning("update skipped: its gradient is not finite; %d so far", self.skipped_updates)
         if self.bad_updates >= self.update_settings.max_bad:
             raise TrainingStopped(
-                f"{self.bad_updates} updates in a row had a gradient that is not finite (norm {norm}); none of "
-                "them was applied. Try a lower learning rate, float32 (trainer.precision: 32-true), or look at "
-                "the rewards in the rollout table"
+                f"{self.bad_updates} updates in a row had a gradient that is not finite (norm {norm}); none "
+                "of them was applied. Try a lower learning rate, float32 (trainer.precision: 32-true), or "
+                "look at the rewards in the rollout table"
             )
         return False
 

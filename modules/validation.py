@@ -36,6 +36,8 @@ class ValidationSettings:
     def __post_init__(self) -> None:
         if self.samples < 0:
             raise ConfigError(f"model.validation.samples is {self.samples}: use 0 for greedy only")
+        if self.temperature <= 0:
+            raise ConfigError(f"model.validation.temperature is {self.temperature}: it must be above 0")
 
 
 class ValidationMetrics:
@@ -87,7 +89,7 @@ class ValidationMetrics:
         builder: ExampleBuilder,
         generator: torch.Generator,
     ) -> None:
-        """Whole problems: greedy in one response, greedy step by step, and `samples` times at the temperature."""
+        """Whole problems: greedy in one response, greedy step by step, and `samples` times with noise."""
         from srl.evaluation import GREEDY, solve_by_steps, solve_whole
 
         for (attempt,) in solve_whole(engine, batch.examples, 1, GREEDY, generator):

@@ -110,7 +110,7 @@ class Schedule:
         names = [phase.name for phase in self.phases]
         if state["phase"] not in names:
             raise ConfigError(
-                f"the checkpoint is in phase {state['phase']!r}, but curriculum.phases has {', '.join(names)}: "
-                "resume with the config that wrote it"
+                f"the checkpoint is in phase {state['phase']!r}, but curriculum.phases has "
+                f"{', '.join(names)}: resume with the config that wrote it"
             )
         self.index, self.updates = names.index(state["phase"]), int(state["updates"])

@@ -21,7 +21,10 @@ FINAL = re.compile(r"\\boxed|^\s*####|answer is", re.IGNORECASE | re.MULTILINE)
 
 @dataclass(frozen=True)
 class Solved:
-    """One attempt at a problem. text: the response, or the actions joined by line breaks."""
+    """One attempt at a problem. text: the response, or the actions joined by line breaks.
+
+    finished: the response was not truncated; by steps, a final answer was stated or every turn was made.
+    """
 
     uid: str
     text: str
@@ -61,30 +64,32 @@ def solve_by_steps(
     """Greedy, one step per call: the model's actions, without its thinking, are the next prompt's history.
 
     A problem has as many turns as the expert took steps. It ends early when an action states a final answer
-    (a box, ####, "the answer is"; with answer_check "exact" never), when a response breaks the format, or when
-    the prompt outgrows its limit.
+    (a box, ####, "the answer is"; with answer_check "exact" never), when a response breaks the format, or
+    when the prompt outgrows its limit.
     """
     past: list[list[str]] = [[] for _ in trajectories]
+    finished = [False] * len(trajectories)
     active = list(range(len(trajectories)))
     while active:
         prompts = {i: builder.next_step(trajectories[i], past[i]) for i in active}
-        active = [i for i in active if prompts[i] and len(past[i]) < len(trajectories[i].steps)]
+        active = [i for i in active if prompts[i]]
         examples = [prompts[i][0] for i in active]
         completions = engine.generate(examples, 1, GREEDY, generator) if examples else []
-        going = []
+        answered = set()
         for i, example, (completion,) in zip(active, examples, completions, strict=True):
             parts = split_response(example.response(completion.text), think=example.think)
             if parts is None:
                 continue
+            answered.add(i)
             past[i].append(parts[1])
-            if trajectories[i].answer_check == "exact" or not FINAL.search(parts[1]):
-                going.append(i)
-        active = going
-    return [_judge(trajectory, actions) for trajectory, actions in zip(trajectories, past, strict=True)]
+            final = trajectories[i].answer_check != "exact" and FINAL.search(parts[1]) is not None
+            finished[i] = final or len(past[i]) == len(trajectories[i].steps)
+        active = [i for i in active if i in answered and not finished[i]]
+    return [_judge(*attempt) for attempt in zip(trajectories, past, finished, strict=True)]
 
 
-def _judge(trajectory: Trajectory, actions: list[str]) -> Solved:
+def _judge(trajectory: Trajectory, actions: list[str], finished: bool) -> Solved:
     text = "\n".join(actions)
     answer = trajectory.answer
     correct = bool(actions) and answer is not None and is_correct(text, answer, trajectory.answer_check)
-    return Solved(trajectory.uid, text, correct, finished=len(actions) == len(trajectory.steps))
+    return Solved(trajectory.uid, text, correct, finished)

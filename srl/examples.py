@@ -11,6 +11,7 @@ from rich.progress import track
 from srl.answers import gold_is_usable
 from srl.prompts import PromptRenderer, Shot
 from srl.rollout import StepExample
+from srl.steps import Step
 from srl.trajectory import Skip, Trajectory
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ class ResponseLimits:
     """How long a response may be, and what ends it besides the model's end token.
 
     step_tokens, solution_tokens: sampled tokens at most, for one step and for a whole solution.
-    step_stop: strings that end a step once its action has begun. max_prompt_tokens: a longer prompt is skipped
-    and counted, never cut.
+    step_stop: strings that end a step once its action has begun. max_prompt_tokens: a longer prompt is
+    skipped and counted, never cut.
     """
 
     step_tokens: int = 512
@@ -67,18 +68,15 @@ class ExampleBuilder:
             past = [trajectory.preamble, *past] if trajectory.preamble else past
             hint = step.title if self.title_hint else ""
             text = self.renderer.step(trajectory.problem, past, hint, self.step_shots)
-            target_ids = self._target_ids(step.text) if imitate else ()
+            target_ids = self._target_ids(self._imitated(step, _opens(text))) if imitate else ()
             found += self._example(trajectory, objective, step.index, text, step.text, target_ids)
         return found
 
     def problem(self, trajectory: Trajectory, objective: str) -> list[StepExample]:
         """The whole problem as one example; none when its answer cannot be checked."""
         if trajectory.answer is None or not gold_is_usable(trajectory.answer, trajectory.answer_check):
-            reason = (
-                "no answer"
-                if trajectory.answer is None
-                else f"answer {trajectory.answer!r} cannot be checked"
-            )
+            found = trajectory.answer
+            reason = "no answer" if found is None else f"answer cannot be checked: {found!r}"
             self.skipped.append(Skip(objective, trajectory.uid, reason))
             return []
         text = self.renderer.solution(trajectory.problem, self.solution_shots)
@@ -108,8 +106,15 @@ class ExampleBuilder:
     def solution_shots(self) -> list[Shot]:
         return [Shot(self.renderer.request(shot.problem), shot.solution) for shot in self.shots]
 
+    def _imitated(self, step: Step, opened: bool) -> str:
+        """What the model is to write: with the expert's thinking where there is any, else the bare step."""
+        if not (self.think and step.thinking):
+            return step.text
+        gap = "" if self.renderer.template == "raw" else "\n"
+        return f"{'' if opened else '<think>'}{step.thinking}</think>{gap}{step.text}"
+
     def _target_ids(self, text: str) -> tuple[int, ...]:
-        """The expert's text as the model would have to write it: ended by the first stop string, else the end token."""
+        """The expert's text as the model has to write it, ended by the first stop string or the end token."""
         stop = self.limits.step_stop[0] if self.limits.step_stop else ""
         ids = self.renderer.tokenizer(text + stop, add_special_tokens=False)["input_ids"]
         return tuple(ids) if stop or self.end_id is None else (*ids, self.end_id)
@@ -127,9 +132,7 @@ class ExampleBuilder:
         limit = self.limits.max_prompt_tokens
         if len(prompt_ids) > limit:
             what = f"step {step}" if step else "whole problem"
-            reason = (
-                f"{what}: prompt of {len(prompt_ids)} tokens is over data.limits.max_prompt_tokens {limit}"
-            )
+            reason = f"prompt over data.limits.max_prompt_tokens {limit}: {what} has {len(prompt_ids)} tokens"
             self.skipped.append(Skip(objective, trajectory.uid, reason))
             return []
         return [
@@ -146,7 +149,12 @@ class ExampleBuilder:
                 think=self.think,
                 stop=self.limits.step_stop if step else (),
                 max_new_tokens=self.limits.step_tokens if step else self.limits.solution_tokens,
-                opened=text.rstrip().endswith("<think>"),
+                opened=_opens(text),
                 n_steps=len(trajectory.steps),
             )
         ]
+
+
+def _opens(prompt: str) -> bool:
+    """Whether the prompt itself opens the thinking, as some chat templates do."""
+    return prompt.rstrip().endswith("<think>")

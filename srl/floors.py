@@ -27,22 +27,22 @@ def context_of(trajectory: Trajectory, step: int) -> list[str]:
 
 
 def copying_floors(targets: Sequence[tuple[Trajectory, int]]) -> dict[str, float]:
-    """Mean similarity to the expert's step of copies that need no understanding, over (trajectory, step) pairs.
+    """Mean similarity to the expert's step of copies that need no understanding: (trajectory, step) pairs.
 
-    other_step: the step of the next trajectory in the list. first_sentence: of the problem. last_step: the
-    expert's previous step (the problem's last sentence for step 1). best_sentence: the context's sentence
-    nearest to the expert's step, an oracle.
+    other_step: the step of the next trajectory in the list, missing where there is one trajectory only.
+    first_sentence: of the problem. last_step: the expert's previous step (the problem's last sentence for
+    step 1). best_sentence: the context's sentence nearest to the expert's step, an oracle.
     """
     totals = dict.fromkeys(("other_step", "first_sentence", "last_step", "best_sentence"), 0.0)
+    if len({trajectory.uid for trajectory, _ in targets}) < 2:
+        del totals["other_step"]
     for index, (trajectory, step) in enumerate(targets):
         expert = trajectory.steps[step - 1].text
         context = context_of(trajectory, step) or [trajectory.problem]
         last = trajectory.steps[step - 2].text if step > 1 else sentences(trajectory.problem)[-1:] or [""]
-        other, other_step = next(
-            (t for t in [*targets[index + 1 :], *targets[:index]] if t[0].uid != trajectory.uid),
-            targets[index],
-        )
-        totals["other_step"] += similarity(other.steps[other_step - 1].text, expert)
+        rest = [*targets[index + 1 :], *targets[:index]]
+        for other, other_step in [pair for pair in rest if pair[0].uid != trajectory.uid][:1]:
+            totals["other_step"] += similarity(other.steps[other_step - 1].text, expert)
         totals["first_sentence"] += similarity(context[0], expert)
         totals["last_step"] += similarity(last if isinstance(last, str) else last[0], expert)
         totals["best_sentence"] += max(similarity(sentence, expert) for sentence in context)
@@ -50,8 +50,7 @@ def copying_floors(targets: Sequence[tuple[Trajectory, int]]) -> dict[str, float
 
 
 def is_copy(action: str, trajectory: Trajectory, step: int) -> bool:
-    """True when the action stands verbatim in the problem or in an earlier step, white space aside."""
-    seen = " ".join(
-        (trajectory.problem + "\n" + "\n".join(s.text for s in trajectory.steps[: step - 1])).split()
-    )
+    """True when the action stands verbatim in the problem, preamble or an earlier step, white space aside."""
+    earlier = [before.text for before in trajectory.steps[: step - 1]]
+    seen = " ".join("\n".join([trajectory.problem, trajectory.preamble, *earlier]).split())
     return bool(action.strip()) and " ".join(action.split()) in seen

@@ -49,8 +49,10 @@ def token_weights(
     sequence: 1 / (N len_i), the paper's equation 1. token: 1 / sum(len), DAPO (arXiv 2503.14476).
     constant: 1 / (N L) with L = `longest`, Dr. GRPO (arXiv 2503.20783).
 
-    >>> token_weights([2, 8], "sequence"), token_weights([2, 8], "token"), token_weights([2, 8], "constant", 10)
-    ([0.25, 0.0625], [0.1, 0.1], [0.05, 0.05])
+    >>> token_weights([2, 8], "sequence"), token_weights([2, 8], "token")
+    ([0.25, 0.0625], [0.1, 0.1])
+    >>> token_weights([2, 8], "constant", longest=10)
+    [0.05, 0.05]
     """
     rows = len(lengths)
     if how == "sequence":

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import os
-import re
 from typing import Any
 
 import jsonargparse
@@ -12,8 +10,9 @@ import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from callbacks.checkpoints import Checkpoints
+from callbacks.checkpoints import Checkpoints, ValidationByUpdates
 from callbacks.curriculum import CurriculumCallback
 from callbacks.progress import Summary, UpdateBar
 from callbacks.random_state import RandomState
@@ -24,7 +23,7 @@ from callbacks.sampling import DynamicSamplingCallback
 from callbacks.tracking import RunInfo
 from datamodules.steps import StepDataModule
 from modules.policy import PolicyModule
-from srl.cli import COMMANDS, resolve_checkpoint
+from srl.cli import COMMANDS, explain, first_line, resolve_checkpoint
 from srl.errors import ConfigError
 
 # In the order in which their hooks run on a draw. Checkpoints come last whatever their place here.
@@ -59,6 +58,7 @@ def trainer_defaults() -> dict[str, Any]:
         "val_check_interval": 50,
         "enable_model_summary": False,
         "use_distributed_sampler": False,
+        "inference_mode": False,  # what validation caches in the policy must still serve a backward pass
     }
 
 
@@ -78,18 +78,16 @@ class SRLCLI(LightningCLI):
                 trainer_defaults=trainer_defaults(),
                 auto_configure_optimizers=False,
                 load_from_checkpoint_support=False,
-                parser_kwargs={"exit_on_error": False},
+                parser_kwargs={"prog": "python -m srl"},
                 args=arguments,
             )
         except jsonargparse.ArgumentError as error:
-            raise ConfigError(_one_line(error.message or str(error), cls._known_keys())) from error
+            raise ConfigError(explain(error.message or str(error), cls._keys, arguments)) from error
+        except MisconfigurationException as error:
+            raise ConfigError(f"trainer: {first_line(error)}") from error
 
     _only = "fit"
     _keys: tuple[str, ...] = ()
-
-    @classmethod
-    def _known_keys(cls) -> tuple[str, ...]:
-        return cls._keys
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -98,17 +96,30 @@ class SRLCLI(LightningCLI):
         return {SRLCLI._only: every[SRLCLI._only]}
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
-        return super().init_parser(**{**self.parser_kwargs, **kwargs})
+        return super().init_parser(**{**kwargs, "exit_on_error": False})
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         for key, callback in CALLBACKS.items():
             parser.add_lightning_class_args(callback, key)
-        SRLCLI._keys = tuple(action.dest for action in parser._actions)
+        SRLCLI._keys = tuple(action.dest for action in parser._actions if not action.dest.endswith(".help"))
 
-    def before_instantiate_classes(self) -> None:
-        config = self.config[self.subcommand]
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Resolve `last` and `best` here: Lightning opens the checkpoint right after parsing."""
+        super().parse_arguments(parser, args)
+        config = self.config[SRLCLI._only]
         if config.get("ckpt_path"):
             config.ckpt_path = resolve_checkpoint(str(config.ckpt_path), config.checkpoint.dirpath)
+
+    def instantiate_classes(self) -> None:
+        """Constructors refuse what the parser cannot see, such as a number out of its range."""
+        try:
+            super().instantiate_classes()
+        except ConfigError:
+            raise
+        except ValueError as error:
+            raise ConfigError(first_line(error)) from error
+        if self.subcommand == "fit" and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self.config_init[self.subcommand].checkpoint.check_folder()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self.config_init[self.subcommand]
@@ -117,6 +128,7 @@ class SRLCLI(LightningCLI):
         user = config.trainer.get("callbacks") or []
         ours = [
             RandomState(),
+            ValidationByUpdates(),
             Summary(),
             RunInfo(self.config_dump, text, resumed_from=config.get("ckpt_path")),
         ]
@@ -137,14 +149,3 @@ class SRLCLI(LightningCLI):
         self.trainer.validate(
             model, datamodule=datamodule, ckpt_path=kwargs.get("ckpt_path"), weights_only=True
         )
-
-
-def _one_line(message: str, keys: tuple[str, ...]) -> str:
-    """jsonargparse's message on one line, with the nearest known key for an unknown one."""
-    text = " ".join(message.split())
-    unknown = re.search(r"[Kk]ey '([\w.]+)' is not expected|[Uu]nrecognized arguments: --([\w.]+)", text)
-    if unknown:
-        name = unknown.group(1) or unknown.group(2)
-        near = difflib.get_close_matches(name, keys, n=3, cutoff=0.5)
-        text += f" Did you mean {' or '.join(near)}?" if near else ""
-    return text

@@ -14,7 +14,7 @@ from srl.similarity import split_response, step_reward
 
 
 class Objective(Protocol):
-    """`samples` False: the row's action is the expert's text and neither engine, reward nor filter is used."""
+    """`samples` False: the row's action is the expert's text; neither engine, reward nor filter is used."""
 
     name: str
     source: Source
@@ -47,7 +47,7 @@ class StepSimilarity:
         self.autojunk = autojunk
 
     def reward(self, example: StepExample, completions: Sequence[Completion]) -> dict[str, list[float]]:
-        """reward [G] in [0, 1] or -1 (paper, section 4.2); format and exact (action equals the step), 0 or 1."""
+        """reward [G] in [0, 1] or -1 (paper, section 4.2); format, exact (action equals the step): 0 or 1."""
         texts = [example.response(completion.text) for completion in completions]
         actions = [split_response(text, think=example.think) for text in texts]
         rewards = [

@@ -122,5 +122,5 @@ class PromptRenderer:
         return text
 
     def ids(self, text: str) -> tuple[int, ...]:
-        """Rendered text -> token ids. A chat template writes its own special tokens, so none are added to it."""
+        """Rendered text -> token ids. A chat template writes its own special tokens: none are added to it."""
         return tuple(self.tokenizer(text, add_special_tokens=self.template == "plain")["input_ids"])

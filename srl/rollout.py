@@ -108,7 +108,10 @@ class Group:
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Group:
         """The group that `state_dict` wrote; an unknown field raises TypeError."""
-        example = {k: tuple(v) if isinstance(v, list) else v for k, v in state["example"].items()}
+        example: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in state["example"].items()
+        }
         completions = [Completion(**{**c, "ids": tuple(c["ids"])}) for c in state["completions"]]
         rest = {k: v for k, v in state.items() if k not in ("example", "completions")}
         return cls(StepExample(**example), completions, **rest)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from srl.errors import ConfigError
@@ -10,11 +10,15 @@ from srl.errors import ConfigError
 
 @dataclass(frozen=True)
 class Step:
-    """One step of a solution. index counts from 1; a step without a title has title ""."""
+    """One step of a solution. index counts from 1; a step without a title has title "".
+
+    thinking: the expert's private thinking before the step, where the data has it; only imitation uses it.
+    """
 
     index: int
     title: str
     body: str
+    thinking: str = field(default="", repr=False)
 
     @property
     def text(self) -> str:

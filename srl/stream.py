@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from srl.errors import ConfigError
@@ -15,12 +14,13 @@ class Stream:
     """An endless stream of draws that states a length, as Lightning needs of a loader it is to resume.
 
     Each source (objective) is walked in its own order, shuffled anew each time it has been used up, by a
-    generator seeded with (seed, objective, pass). A draw takes its share of prompts from each source; shares
-    that are not whole numbers are carried over to the next draw, so that they hold exactly in the long run.
+    generator seeded with (seed, objective, pass). A draw takes its share of prompts from each source; what a
+    source is owed or was given too early is carried over to the next draw: under one mixture of n sources
+    none is ever a whole prompt ahead of its share, nor n - 1 behind it, however small the draws.
     """
 
     def __init__(
-        self, sources: dict[str, Sequence[StepExample]], draws_per_epoch: int, seed: int = 0
+        self, sources: Mapping[str, Sequence[StepExample]], draws_per_epoch: int, seed: int = 0
     ) -> None:
         self.sources = sources
         self.seed = seed
@@ -49,18 +49,15 @@ class Stream:
             yield self.draw()
 
     def draw(self) -> StepBatch:
-        """The next B examples."""
+        """The next B examples, each from the source that is owed most; those of one source stand together."""
         for name, share in self.mix.items():
             self._credit[name] += share * self.batch_size
-        counts = {name: math.floor(self._credit[name] + 1e-9) for name in self.mix}
-        rest = self.batch_size - sum(counts.values())
-        for name in sorted(self.mix, key=lambda name: counts[name] - self._credit[name])[:rest]:
-            counts[name] += 1
-        examples = []
-        for name, count in counts.items():
-            self._credit[name] -= count
-            examples += [self._take(name) for _ in range(count)]
-        return StepBatch(examples)
+        counts = dict.fromkeys(self.mix, 0)
+        for _ in range(self.batch_size):
+            owed_most = max(self.mix, key=self._credit.__getitem__)
+            self._credit[owed_most] -= 1
+            counts[owed_most] += 1
+        return StepBatch([self._take(name) for name, count in counts.items() for _ in range(count)])
 
     def _take(self, name: str) -> StepExample:
         source = self.sources[name]

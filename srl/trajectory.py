@@ -61,7 +61,10 @@ class Trajectory:
     def to_json(self) -> str:
         """One line of expert JSONL, no line break; an empty conclusion and the check "math" are left out."""
         row: dict[str, Any] = {"uid": self.uid, "problem": self.problem, "preamble": self.preamble}
-        row["steps"] = [{"title": step.title, "body": step.body} for step in self.steps]
+        row["steps"] = [
+            {"title": step.title, "body": step.body} | ({"thinking": step.thinking} if step.thinking else {})
+            for step in self.steps
+        ]
         row["answer"] = self.answer
         if self.conclusion:
             row["conclusion"] = self.conclusion
@@ -254,7 +257,9 @@ def _cut_at_marker(text: str, marker: str) -> tuple[str, str, str | None]:
 
 def _step(index: int, value: Any, where: str) -> Step:
     name = f"steps[{index - 1}]"
+    thinking = ""
     if isinstance(value, dict):
+        thinking = fields.optional(value, "thinking", f"{where}: {name}").strip()
         body = fields.required(value, "body", f"{where}: {name}", "the step's text")
         body = fields.text(body, f"{name}.body", where).rstrip()
         title = fields.optional(value, "title", f"{where}: {name}").strip()
@@ -266,4 +271,4 @@ def _step(index: int, value: Any, where: str) -> Step:
         )
     if not title and not body:
         raise DataError(f'{where}: field "{name}" is blank; write the step or leave it out')
-    return Step(index, title, body if title else body.lstrip())
+    return Step(index, title, body if title else body.lstrip(), thinking)

@@ -29,8 +29,8 @@ from srl.rollout import Group
 class LossSettings:
     """The paper's equation 1 and its variants.
 
-    weighting: sequence (1/(N len), the paper), token (DAPO), constant (Dr. GRPO). scaling: divide advantages by
-    the group's standard deviation (std) or not (none). clip_low, clip_high: the ratio stays in
+    weighting: sequence (1/(N len), the paper), token (DAPO), constant (Dr. GRPO). scaling: divide advantages
+    by the group's standard deviation (std) or not (none). clip_low, clip_high: the ratio stays in
     [1 - clip_low, 1 + clip_high]. kl: coefficient of the KL term (0 in the paper, appendix B).
     mask_truncated: leave completions that ran into the token limit out of the loss.
     """
@@ -52,7 +52,7 @@ class LossSettings:
 
 
 def split_groups(groups: Sequence[Group], parts: int, seed: int | str | None = None) -> list[list[Group]]:
-    """Whole groups in `parts` mini-batches of nearly equal size, shuffled by `seed` (None keeps the order)."""
+    """Whole groups in `parts` mini-batches of nearly equal size, shuffled by `seed` (None: not)."""
     order = list(groups)
     if seed is not None:
         random.Random(seed).shuffle(order)
@@ -71,9 +71,9 @@ def build_rows(
     """One mini-batch of groups -> its rows; the weights of all tokens of all groups sum to 1.
 
     Each objective's rows share a weight equal to its share of the groups, spread over its own rows, so that
-    imitation and reinforcement add up in a mixture. Rows that cannot move anything (advantage 0 and no KL) are
-    left out after weighting. A group sampled before `step`, or an update that is not the first since sampling
-    (`on_policy` False), uses the ratio to the sampling log-probabilities.
+    imitation and reinforcement add up in a mixture. Rows that cannot move anything (advantage 0 and no KL)
+    are left out after weighting. A group sampled before `step`, or an update that is not the first since
+    sampling (`on_policy` False), uses the ratio to the sampling log-probabilities.
     """
     rows: list[Row] = []
     for objective in dict.fromkeys(group.example.objective for group in groups):
@@ -121,7 +121,7 @@ def _rows_of(group: Group, settings: LossSettings, temperature: float, stale: bo
 def logprobs_of(
     decoder: nn.Module, head: Callable[[Tensor], Tensor], batch: MicroBatch, vocab_size: int
 ) -> Tensor:
-    """Log-probabilities of the action tokens under today's weights, at each row's temperature, float32 [A]."""
+    """Log-probabilities of the action tokens under today's weights at each row's temperature, float32 [A]."""
     hidden = decoder(
         input_ids=batch.input_ids,
         attention_mask=batch.mask(),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -90,8 +93,8 @@ def expert_file(tmp_path) -> Path:
 def fit(model_folder: Path, expert_file: Path, folder: Path, *more: str, command: str = "fit") -> int:
     """The real command line on the tiny model, in this process; returns its exit status.
 
-    The reward of a random model rarely differs within a group: its temperature is high and nothing is filtered
-    unless a test says so.
+    The reward of a random model rarely differs within a group: its temperature is high and nothing is
+    filtered unless a test says so.
     """
     from srl.cli import main
 
@@ -111,3 +114,98 @@ def fit(model_folder: Path, expert_file: Path, folder: Path, *more: str, command
         *more,
     ]  # fmt: skip
     return main(arguments)
+
+
+def letter_rows(count: int) -> list[dict]:
+    """Two steps, both the letter a or both b: learnt in a few updates, so that outcomes differ in a group."""
+    return [
+        {
+            "uid": f"l{i}",
+            "problem": f"{i}:",
+            "steps": ["ab"[i % 2]] * 2,
+            "answer": "\n".join(["ab"[i % 2]] * 2),
+            "answer_check": "exact",
+        }
+        for i in range(count)
+    ]
+
+
+def write_rows(path: Path, rows: list[dict]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+LETTER_PHASES = """[
+ {name: copy, mix: {sft: 1.0}, lr: 0.03, batch_groups: 12, until: {steps: 12}},
+ {name: steps, mix: {srl: 1.0}, until: {steps: 3}},
+ {name: outcome, mix: {rlvr: 1.0}}
+]"""
+
+
+@pytest.fixture(scope="session")
+def hand_off(model_folder, tmp_path_factory) -> SimpleNamespace:
+    """One run through sft, srl and rlvr with MLflow: status, what it printed, its folder and its MLflow run.
+
+    Of its 40 problems one has a single step and one a prompt over the limit. Two config files are merged.
+    """
+    from mlflow import MlflowClient
+
+    folder = tmp_path_factory.mktemp("hand-off")
+    rows = letter_rows(40)
+    rows[5]["steps"] = ["a"]
+    rows[6]["problem"] = "x" * 70
+    data = write_rows(folder / "letters.jsonl", rows)
+    (folder / "one.yaml").write_text("rollout: {num_generations: 5}\nsamples: {every_n_updates: 3}\n")
+    (folder / "two.yaml").write_text("samples: {every_n_updates: 2, rollouts: 6}\n")
+    arguments = [
+        "--config", str(folder / "one.yaml"), "--config", str(folder / "two.yaml"),
+        "--rollout.num_generations", "5", "--curriculum.phases", LETTER_PHASES,
+        "--data.limits", "{step_tokens: 3, solution_tokens: 3, step_stop: [\"\\n\"], max_prompt_tokens: 64}",
+        "--trainer.max_steps", "18", "--trainer.val_check_interval", "8",
+        "--sampling.max_draws", "3", "--sampling.patience", "200",
+    ]  # fmt: skip
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = fit(model_folder, data, folder / "run", *arguments)
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    runs = client.search_runs([client.get_experiment_by_name("srl").experiment_id])
+    said = {"status": status, "out": out.getvalue(), "err": err.getvalue()}
+    return SimpleNamespace(**said, folder=folder, data=data, client=client, runs=runs, arguments=arguments)
+
+
+QUIET = ["--trainer.logger", "false", "--model.validation.samples", "0"]
+
+
+@pytest.fixture(scope="session")
+def logging_ready() -> None:
+    """Lightning's log handler keeps the stderr of its import, which must outlive the test."""
+    import lightning.pytorch  # noqa: F401
+
+
+@pytest.fixture
+def refused(logging_ready, model_folder, expert_file, tmp_path, capsys):
+    """Run the command line on arguments that it must refuse: the one line that it wrote."""
+
+    def run(*more, status=2):
+        found = fit(model_folder, expert_file, tmp_path / "run", *QUIET, *more)
+        err = capsys.readouterr().err
+        assert found == status, err
+        (line,) = [line for line in err.splitlines() if line.startswith("srl: error: ")]
+        assert "Traceback" not in err
+        assert err.endswith(line + "\n"), "more lines after it"
+        assert len(line) < 500, line
+        return line
+
+    return run
+
+
+@pytest.fixture
+def trained(logging_ready, model_folder, expert_file, tmp_path, capsys):
+    """Run the command line: status, what it wrote to stderr, and to stdout."""
+
+    def run(*more):
+        status = fit(model_folder, expert_file, tmp_path / "run", *QUIET, *more)
+        captured = capsys.readouterr()
+        return status, captured.err, captured.out
+
+    return run

@@ -43,7 +43,7 @@ def test_sampling_logprobs_equal_a_plain_forward(kind, with_lora):
     tokenizer = tiny_tokenizer()
     model = tiny_model(kind, vocab_size=len(tokenizer))
     model = lora(model) if with_lora else model
-    end_ids = tuple(range(1, 24))  # a random model rarely writes one given token: rows must end at many lengths
+    end_ids = tuple(range(1, 24))  # a random model rarely writes one given token: rows must end early, too
     engine = RolloutEngine(model, tokenizer, end_ids, prefill_tokens=40)
     examples = [example(text, tokenizer) for text in TEXTS]
     generator = torch.Generator().manual_seed(0)
@@ -90,7 +90,8 @@ def test_greedy_equals_generate_token_by_token(kind):
         examples, engine.generate(examples, 1, Sampling(0.0), torch.Generator()), strict=True
     ):
         prompt = torch.tensor([list(one.prompt_ids)])
-        expected = model.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=20, do_sample=False)
+        mask = torch.ones_like(prompt)
+        expected = model.generate(prompt, attention_mask=mask, max_new_tokens=20, do_sample=False)
         assert list(completion.ids) == expected[0, prompt.shape[1] :].tolist()
 
 
@@ -99,8 +100,11 @@ def test_equal_prompts_are_prefilled_once(monkeypatch):
     engine = RolloutEngine(tiny_model(vocab_size=len(tokenizer)), tokenizer, (1,))
     seen = []
     prefill = engine._prefill
-    monkeypatch.setattr(engine, "_prefill", lambda prompts, owner: seen.append(len(prompts)) or prefill(prompts, owner))
-    engine.generate([example(text, tokenizer) for text in TEXTS], 2, Sampling(), torch.Generator().manual_seed(0))
+    monkeypatch.setattr(
+        engine, "_prefill", lambda found, owner: seen.append(len(found)) or prefill(found, owner)
+    )
+    examples = [example(text, tokenizer) for text in TEXTS]
+    engine.generate(examples, 2, Sampling(), torch.Generator().manual_seed(0))
     assert seen == [4]  # five examples, two of them with one prompt
 
 
@@ -213,8 +217,8 @@ def test_nf4_sampling_logprobs_equal_training_logprobs(tmp_path):
     tokenizer = tiny_tokenizer()
     tiny_model(vocab_size=len(tokenizer)).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    base = load_base(resolve(str(tmp_path)), quantization="nf4", device=torch.device("cpu"), dtype=torch.float32)
-    model = lora(base)
+    files, cpu = resolve(str(tmp_path)), torch.device("cpu")
+    model = lora(load_base(files, quantization="nf4", device=cpu, dtype=torch.float32))
     engine = RolloutEngine(model, tokenizer, (1,))
     examples = [example(text, tokenizer) for text in TEXTS]
     found = engine.generate(examples, 3, Sampling(), torch.Generator().manual_seed(1))

@@ -46,7 +46,8 @@ def test_weights_sum_to_one(how):
 
 def test_clipped_objective_by_hand():
     # ratios 1.5 and 0.5 with clip 0.2. A=+1: min(1.5, 1.2) = 1.2 and min(0.5, 0.8) = 0.5
-    # A=-1: min(-1.5, -1.2) = -1.5 and min(-0.5, -0.8) = -0.8. Weights 1/4 each: -(1.2 + .5 - 1.5 - .8) / 4 = .15
+    # A=-1: min(-1.5, -1.2) = -1.5 and min(-0.5, -0.8) = -0.8
+    # weights 1/4 each: -(1.2 + .5 - 1.5 - .8) / 4 = .15
     old = torch.zeros(4)
     new = torch.log(torch.tensor([1.5, 0.5, 1.5, 0.5]))
     advantage = torch.tensor([1.0, 1.0, -1.0, -1.0])
@@ -57,9 +58,8 @@ def test_clipped_objective_by_hand():
 
 def test_clip_high_is_separate():
     # A=+1, ratio 1.5: with clip_high 0.28 the surrogate is 1.28
-    loss, _ = policy_loss(
-        torch.log(torch.tensor([1.5])), torch.zeros(1), torch.ones(1), torch.ones(1), clip_low=0.2, clip_high=0.28
-    )
+    new, one = torch.log(torch.tensor([1.5])), torch.ones(1)
+    loss, _ = policy_loss(new, torch.zeros(1), one, one, clip_low=0.2, clip_high=0.28)
     assert float(loss) == pytest.approx(-1.28, abs=1e-6)
 
 

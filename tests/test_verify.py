@@ -19,8 +19,9 @@ def test_supported_architectures_agree(kind):
 
 def test_attention_sinks_are_refused():
     config = transformers.GptOssConfig(
-        hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        head_dim=8, vocab_size=96, num_local_experts=2, num_experts_per_tok=1, initializer_range=0.2,
+        hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=8, vocab_size=96, num_local_experts=2, num_experts_per_tok=1,
+        initializer_range=0.2,
     )  # fmt: skip
     torch.manual_seed(0)
     model = transformers.AutoModelForCausalLM.from_config(config).eval()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
+
 from srl.engine.attention import NAME, OwnCache, SharedPrefix
 from srl.engine.prefill import prefill
 from srl.engine.sampling import StopRule, TokenTexts, sample
@@ -65,7 +66,8 @@ class RolloutEngine:
     """Samples from `model` as it stands: same weights, LoRA un-merged, quantised base untouched.
 
     rows_in_flight bounds the rollouts decoded at once (at least one prompt's), prefill_tokens the padded
-    prompt tokens prefilled at once; both bound memory and change nothing else but the order of random numbers.
+    prompt tokens prefilled at once; both bound memory and change nothing else but the order of random
+    numbers.
     """
 
     def __init__(
@@ -81,12 +83,12 @@ class RolloutEngine:
         self.end_ids = frozenset(end_ids)
         self.rows_in_flight = rows_in_flight
         self.prefill_tokens = prefill_tokens
-        self.decoder = inner_decoder(model)
+        self.decoder = cast(Any, inner_decoder(model))  # transformers' own; they share no type
         self.head = output_head(model)
         self.decoder.set_attn_implementation(NAME)
         self.vocab_size = int(self.decoder.config.vocab_size)
         self.context = context_length(self.decoder.config)
-        self.texts = TokenTexts(lambda ids: tokenizer.decode(ids, skip_special_tokens=False))
+        self.texts = TokenTexts(self._text_of)
         with self._evaluating():
             verify(self)
 
@@ -190,7 +192,8 @@ class RolloutEngine:
         hidden = self.decoder(
             input_ids=tokens[:, None],
             position_ids=(shared.lengths[shared.owner] + cache.length)[:, None],
-            # every row sees its whole prompt and all of its own tokens; a 4-d mask keeps transformers from making one
+            # every row sees its whole prompt and all of its own tokens; a 4-d mask keeps transformers from
+            # making one
             attention_mask=torch.ones(len(tokens), 1, 1, 1, dtype=torch.bool, device=tokens.device),
             past_key_values=cache,
             use_cache=True,
@@ -203,12 +206,17 @@ class RolloutEngine:
         out = []
         for row, ids in enumerate(flight.ids):
             body = ids[:-1] if ids[-1] in self.end_ids else ids
-            text = self.tokenizer.decode(body, skip_special_tokens=False)
+            text = self._text_of(body)
             prefix = "<think>" if flight.opened[row] else ""
             end = flight.rule.find(prefix + text)
             text = text if end is None else text[: end - len(prefix)]
             out.append(Completion(tuple(ids), text, logprobs[row, : len(ids)].clone(), flight.finished[row]))
         return out
+
+    def _text_of(self, ids: list[int]) -> str:
+        text = self.tokenizer.decode(ids, skip_special_tokens=False)
+        assert isinstance(text, str)  # a list only for a batch of sequences
+        return text
 
 
 def _chunks(items: Sequence, size: int) -> Iterator[Sequence]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,9 @@ def common_length(prompts: list[tuple[int, ...]]) -> int:
     """
     if len(prompts) < 2:
         return 0
-    shared = min(len(os.path.commonprefix(prompts)), min(map(len, prompts)) - 1)
+    first, last = min(prompts), max(prompts)  # in sorted order these two agree least
+    most = min(map(len, prompts)) - 1
+    shared = next((place for place in range(most) if first[place] != last[place]), most)
     return shared if shared >= MIN_COMMON else 0
 
 
@@ -47,9 +49,11 @@ def prefill(
     longest = max(map(len, rests))
     size = max(1, token_budget // longest)
     parts = [
-        _chunk(decoder, head, rests[i : i + size], longest, start, common, device) for i in range(0, len(rests), size)
+        _chunk(decoder, head, rests[i : i + size], longest, start, common, device)
+        for i in range(0, len(rests), size)
     ]
-    keys, values = ([torch.cat(layer) for layer in zip(*side, strict=True)] for side in list(zip(*parts))[:2])
+    keys = [torch.cat(layer) for layer in zip(*(part[0] for part in parts), strict=True)]
+    values = [torch.cat(layer) for layer in zip(*(part[1] for part in parts), strict=True)]
     return keys, values, torch.cat([logits for _, _, logits in parts])
 
 
@@ -72,4 +76,5 @@ def _chunk(
     out = decoder(input_ids=ids.to(device), position_ids=positions, past_key_values=cache, use_cache=True)
     ends = torch.tensor([len(rest) - 1 for rest in rests], device=device)
     logits = head(out.last_hidden_state[torch.arange(len(rests), device=device), ends]).float()
-    return [layer.keys for layer in cache.layers], [layer.values for layer in cache.layers], logits
+    layers: Any = cache.layers  # of attention: verify.py refuses models with recurrent ones
+    return [layer.keys for layer in layers], [layer.values for layer in layers], logits

@@ -61,7 +61,7 @@ class StopRule:
         """Where the response ends in `text`, or None when it goes on.
 
         >>> StopRule(("\\n",), think=True).find("<think>a\\nb</think>\\nx = 1\\ny")
-        25
+        24
         """
         if not self.stop:
             return None

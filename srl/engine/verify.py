@@ -19,10 +19,10 @@ PROMPT = 5  # of them; the rest are decoded one by one
 
 
 def verify(engine: RolloutEngine) -> float:
-    """Compare decoding and packed training with transformers' eager attention; the largest difference of a logit.
+    """Compare decoding and packed training with transformers' eager attention: the largest gap of a logit.
 
-    Sliding windows within the window agree; attention sinks, score caps or recurrent layers would not, and are
-    refused by ConfigError instead of training on wrong log-probabilities.
+    Sliding windows within the window agree; attention sinks, score caps or recurrent layers would not, and
+    are refused by ConfigError instead of training on wrong log-probabilities.
     """
     ids = torch.arange(TOKENS, device=engine.device)[None] % engine.vocab_size + 3  # [1, TOKENS]
     ids = ids.clamp(max=engine.vocab_size - 1)
@@ -42,14 +42,14 @@ def verify(engine: RolloutEngine) -> float:
         if not gap <= tolerance * scale:
             kind = getattr(engine.decoder.config, "model_type", type(engine.decoder).__name__)
             raise ConfigError(
-                f"model.base: the attention of this architecture ({kind}) is not supported: {what} differs from "
-                f"transformers by {gap:.3g} in the logits. Use a Llama, Qwen2 or Qwen3 like decoder"
+                f"model.base: the attention of this architecture ({kind}) is not supported: {what} differs "
+                f"from transformers by {gap:.3g} in the logits. Use a Llama, Qwen2 or Qwen3 like decoder"
             )
     return worst
 
 
 def _decoded(engine: RolloutEngine, ids: Tensor) -> Tensor:
-    """Prefill the prompt, then feed the other tokens one at a time: logits float32 [TOKENS - PROMPT + 1, V]."""
+    """Prefill the prompt, then feed the other tokens one by one: logits float32 [TOKENS - PROMPT + 1, V]."""
     owner = torch.zeros(1, dtype=torch.int64, device=engine.device)
     shared, logits = engine._prefill([tuple(ids[0, :PROMPT].tolist())], owner)
     cache = OwnCache()
@@ -63,7 +63,10 @@ def _packed(engine: RolloutEngine, ids: Tensor) -> Tensor:
     rows = [Row(prompt, action[::-1], weight=1.0), Row(prompt, action, weight=1.0)]
     batch = micro_batches(rows, token_budget=10**6)[0].to(engine.device)
     hidden = engine.decoder(
-        input_ids=batch.input_ids, attention_mask=batch.mask(), position_ids=batch.position_ids, use_cache=False
+        input_ids=batch.input_ids,
+        attention_mask=batch.mask(),
+        position_ids=batch.position_ids,
+        use_cache=False,
     ).last_hidden_state[0]
     places = [PROMPT - 1, *range(PROMPT + len(action), PROMPT + 2 * len(action))]
     return engine.head(hidden[places]).float()

@@ -1,0 +1,142 @@
+"""What goes wrong while a run is under way: it goes on where it can, and else ends in one clear line."""
+
+import resource
+
+import pytest
+import torch
+
+# -- while it runs ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def nan_rewards(monkeypatch):
+    """Rewards of chosen problems become nan: `spoil(draw)` says whether the draw's first group does."""
+    from srl.objectives import StepSimilarity
+
+    reward, calls = StepSimilarity.reward, []
+
+    def patch(spoil):
+        def spoilt(objective, example, completions):
+            calls.append(1)
+            parts = reward(objective, example, completions)
+            draw, place = divmod(len(calls) - 1, 3)
+            return {**parts, "reward": [float("nan")] * 4} if place == 0 and spoil(draw) else parts
+
+        monkeypatch.setattr(StepSimilarity, "reward", spoilt)
+        return calls
+
+    return patch
+
+
+def test_a_group_with_a_nan_reward_is_dropped_and_counted(trained, tmp_path, nan_rewards):
+    nan_rewards(lambda draw: draw % 2 == 0)  # never two draws in a row
+    status, err, _ = trained(
+        "--sampling.enabled", "false", "--reward.max_bad", "2", "--trainer.max_steps", "4"
+    )
+    assert status == 0, err
+    assert "1 groups dropped: a reward is not finite" in err
+    state = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
+    rewards = next(v for k, v in state["callbacks"].items() if "StepRewardCallback" in k)
+    assert rewards["dropped"] >= 2
+    assert all(bool(tensor.isfinite().all()) for tensor in state["state_dict"].values())
+
+
+def test_nan_rewards_in_a_row_stop_the_run(trained, nan_rewards):
+    calls = nan_rewards(lambda draw: True)
+    status, err, _ = trained("--reward.max_bad", "3", "--trainer.max_steps", "50")
+    assert status == 1
+    assert "srl: error: 3 draws in a row had a reward that is not finite: objective srl, problem " in err
+    assert len(calls) == 9  # 3 draws of 3 groups
+
+
+def spoil_gradients(monkeypatch, which):
+    """The loss of the updates whose number `which` accepts is nan."""
+    import modules.policy
+
+    loss_of, calls = modules.policy.loss_of, []
+
+    def spoilt(*arguments):
+        calls.append(1)
+        loss, stats = loss_of(*arguments)
+        return (loss * float("nan") if which(len(calls)) else loss), stats
+
+    monkeypatch.setattr(modules.policy, "loss_of", spoilt)
+    return calls
+
+
+def test_a_nan_gradient_skips_its_update_and_counts_it(trained, tmp_path, monkeypatch):
+    from modules.policy import PolicyModule
+
+    weights, train = [], PolicyModule.training_step
+
+    def step(module, *arguments):
+        train(module, *arguments)
+        trainable = [p.detach().clone() for p in module.parameters() if p.requires_grad]
+        weights.append((module.global_step, torch.cat([p.flatten() for p in trainable])))
+
+    monkeypatch.setattr(PolicyModule, "training_step", step)
+    spoil_gradients(monkeypatch, lambda call: call == 2)
+    status, err, _ = trained("--sampling.enabled", "false", "--trainer.max_steps", "2")
+    assert status == 0, err
+    assert "update skipped: its gradient is not finite; 1 so far" in err
+    assert [update for update, _ in weights] == [1, 1, 2]
+    assert torch.equal(weights[0][1], weights[1][1])
+    assert not torch.equal(weights[1][1], weights[2][1])
+    saved = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["srl"]
+    assert (saved["skipped_updates"], saved["bad_updates"]) == (1, 0)
+
+
+def test_nan_gradients_in_a_row_stop_the_run(trained, monkeypatch):
+    calls = spoil_gradients(monkeypatch, lambda call: True)
+    status, err, _ = trained("--model.update.max_bad", "3", "--trainer.max_steps", "50")
+    assert status == 1
+    assert "srl: error: 3 updates in a row had a gradient that is not finite" in err
+    assert len(calls) == 3
+
+
+def test_without_an_informative_group_the_run_stops_with_a_diagnosis(trained):
+    status, err, _ = trained("--sampling.epsilon", "10", "--sampling.patience", "3", "--data.think", "true")
+    assert status == 1
+    diagnosis = err[err.index("srl: error: ") :]
+    assert "3 draws in a row (sampling.patience) had no informative group" in diagnosis
+    assert "mean reward -1.000" in diagnosis
+    assert "of 36 rollouts" in diagnosis  # 3 draws of 3 groups of 4
+    assert "format followed in 0%" in diagnosis
+    assert diagnosis.count("] reward -1.000: '") == 3
+    assert "a short sft phase first, or data.think: false" in diagnosis
+    assert "Traceback" not in err
+
+
+def test_max_draws_trains_a_short_batch_with_a_warning(trained):
+    status, err, _ = trained(
+        "--sampling.max_draws", "1", "--sampling.epsilon", "0.05", "--trainer.max_steps", "3"
+    )
+    assert status == 0, err
+    assert "of 3 groups: 1 draws (sampling.max_draws) gave no more informative ones" in err
+
+
+# -- the disk -----------------------------------------------------------------------------------------------
+
+
+def test_a_folder_that_cannot_be_written_is_refused_at_once(refused, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    folder = tmp_path / "file" / "run"
+    line = refused("--checkpoint.dirpath", str(folder))
+    assert f"checkpoint.dirpath {folder}: cannot be written (Not a directory); name another folder" in line
+
+
+def test_a_full_disk_ends_the_run_in_one_line_and_leaves_the_last_checkpoint_whole(
+    refused, trained, tmp_path
+):
+    """A limit on the size of files stands in for the full disk: both fail in the middle of a write."""
+    assert trained("--trainer.max_steps", "1")[0] == 0
+    last = tmp_path / "run" / "last.ckpt"
+    before, soft_hard = last.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, soft_hard[1]))
+    try:
+        line = refused("--ckpt_path", "last", "--trainer.max_steps", "2", status=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, soft_hard)
+    assert f"cannot write {last} (File too large)" in line
+    assert "go on with --ckpt_path last" in line
+    assert last.read_bytes() == before

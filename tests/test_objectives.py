@@ -1,0 +1,73 @@
+"""Rewards by objective, on responses whose similarity can be counted."""
+
+import pytest
+import torch
+
+from srl.objectives import NAMES, objectives
+from srl.rollout import Completion, StepExample
+
+
+def example(target="bcde", **kwargs):
+    return StepExample("u", "srl", "steps", 1, (1,), target, **kwargs)
+
+
+def said(*texts):
+    return [Completion((1,), text, torch.zeros(1), True) for text in texts]
+
+
+def test_every_objective_by_name():
+    assert NAMES == ["sft", "srl", "rlvr"]
+    kinds = {name: (o.source, o.samples, o.name) for name, o in objectives().items()}
+    assert kinds == {
+        "sft": ("steps", False, "sft"),
+        "srl": ("steps", True, "srl"),
+        "rlvr": ("problems", True, "rlvr"),
+    }
+
+
+def test_imitation_rewards_nothing():
+    with pytest.raises(TypeError, match="sft has no rollouts"):
+        objectives()["sft"].reward(example(), [])
+
+
+def test_step_similarity_scores_the_action_after_the_thinking():
+    # abcd/bcde: the block bcd, M = 3, T = 8 -> 0.75; the thinking alone equals the step, but is never scored
+    texts = ["<think>bcde</think> abcd", "<think></think>\nbcde\n", "bcde", "<think>bcde", "<think>x</think>"]
+    assert objectives()["srl"].reward(example(), said(*texts)) == {
+        "reward": [0.75, 1.0, -1.0, -1.0, -1.0],
+        "format": [1.0, 1.0, 0.0, 0.0, 0.0],
+        "exact": [0.0, 1.0, 0.0, 0.0, 0.0],
+    }
+
+
+def test_without_thinking_any_text_is_the_action():
+    found = objectives()["srl"].reward(example(think=False), said("abcd", " bcde", " \n"))
+    assert found == {"reward": [0.75, 1.0, -1.0], "format": [1.0, 1.0, 0.0], "exact": [0.0, 1.0, 0.0]}
+
+
+def test_a_tag_that_the_prompt_opened_is_part_of_the_response():
+    found = objectives()["srl"].reward(example(opened=True), said("x</think>bcde", "<think>x</think>bcde"))
+    assert found["reward"] == [1.0, -1.0]  # the second has two opening tags
+
+
+def test_autojunk_reaches_the_reward():
+    # x(ab)*150 has 301 characters: "a" and "b" are each over 1 % of it, so autojunk ignores both. Off: M = 2,
+    # T = 2 + 301. On: nothing is left to match, and "ab" does not stand at the very start
+    long = example("x" + "ab" * 150, think=False)
+    assert objectives()["srl"].reward(long, said("ab"))["reward"] == [pytest.approx(4 / 303)]
+    assert objectives(autojunk=True)["srl"].reward(long, said("ab"))["reward"] == [0.0]
+
+
+def test_outcome_is_one_for_the_right_answer_and_zero_for_all_else():
+    math = example(answer="1/2")
+    texts = [r"<think>1/3</think>\boxed{0.5}", r"\boxed{0.6}", "no idea", r"<think>\boxed{0.5}"]
+    assert objectives()["rlvr"].reward(math, said(*texts)) == {"reward": [1.0, 0.0, 0.0, 0.0]}
+    exact = example(answer="a\nb", answer_check="exact", opened=True)
+    assert objectives()["rlvr"].reward(exact, said("x</think>a \nb", "a\nb", "x</think>a b")) == {
+        "reward": [1.0, 0.0, 0.0]  # opened: without the closing tag all of it is thinking
+    }
+
+
+def test_outcome_without_an_answer_is_a_programming_error():
+    with pytest.raises(AssertionError, match="left out when built"):
+        objectives()["rlvr"].reward(example(), said("1"))

@@ -1,0 +1,134 @@
+"""The architecture, as tests: which way imports run, what stays light, file lengths, configs that parse."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("srl", "modules", "datamodules", "callbacks")
+SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+PURE = [
+    path
+    for path in SOURCES
+    if path.is_relative_to(ROOT / "srl")
+    and path.relative_to(ROOT / "srl").as_posix() not in ("cli.py", "__main__.py", "lightning_cli.py")
+    and "commands" not in path.relative_to(ROOT).parts
+]
+CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+
+
+def named(paths):
+    return pytest.mark.parametrize("path", paths, ids=lambda path: path.relative_to(ROOT).as_posix())
+
+
+def imported(text: str) -> set[str]:
+    """Top-level packages that a source imports anywhere, except for type checking alone.
+
+    >>> sorted(imported("import a.b, c\\nfrom d.e import f\\nif TYPE_CHECKING:\\n    import g"))
+    ['a', 'c', 'd']
+    """
+    found: set[str] = set()
+
+    def walk(node: ast.AST) -> None:
+        if isinstance(node, ast.Import):
+            found.update(alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "write absolute imports"
+            found.add((node.module or "").split(".")[0])
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            for child in node.orelse:
+                walk(child)
+            return
+        for child in ast.iter_child_nodes(node):
+            walk(child)
+
+    walk(ast.parse(text))
+    return found
+
+
+def imports_of(path: Path) -> set[str]:
+    return imported(path.read_text())
+
+
+def test_the_files_are_found():
+    assert {path.relative_to(ROOT).as_posix() for path in SOURCES} >= {
+        "srl/stream.py", "srl/engine/engine.py", "modules/policy.py", "datamodules/steps.py",
+        "callbacks/sampling.py",
+    }  # fmt: skip
+    assert len(PURE) < len([path for path in SOURCES if "srl" in path.relative_to(ROOT).parts])
+    assert CONFIGS
+
+
+@named(PURE)
+def test_srl_knows_neither_lightning_nor_what_is_built_on_it(path):
+    upwards = {"lightning", "lightning_fabric", "pytorch_lightning", "modules", "datamodules", "callbacks"}
+    assert not imports_of(path) & upwards
+
+
+@named([path for path in SOURCES if path.relative_to(ROOT).parts[0] != "srl"])
+def test_nothing_but_the_command_line_imports_the_command_line(path):
+    tree = ast.parse(path.read_text())
+    names = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    names |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    assert not names & {"srl.cli", "srl.lightning_cli", "srl.__main__"}
+
+
+def test_module_and_data_module_know_no_callbacks():
+    for path in SOURCES:
+        if path.relative_to(ROOT).parts[0] in ("modules", "datamodules"):
+            assert "callbacks" not in imports_of(path), path
+
+
+@pytest.mark.parametrize(
+    "statement", ["import srl", "import srl.cli", "import srl.cli; srl.cli.main(['--help'])"]
+)
+def test_the_first_import_is_light(statement):
+    heavy = "torch", "transformers", "lightning", "datasets", "mlflow", "peft", "numpy"
+    code = f"{statement}\nimport sys\nsys.exit(' '.join(sorted(set({heavy}) & set(sys.modules))) or 0)"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+
+
+@named(SOURCES)
+def test_a_file_has_at_most_300_lines(path):
+    assert len(path.read_text().splitlines()) <= 300
+
+
+@pytest.fixture
+def parse(monkeypatch):
+    """The command line's own parser and checks, stopped before anything is built."""
+    from srl.lightning_cli import SRLCLI
+
+    monkeypatch.setattr(SRLCLI, "instantiate_classes", lambda self: None)
+    monkeypatch.setattr(SRLCLI, "_run_subcommand", lambda self, subcommand: None)
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("sys.argv", ["srl"])  # Lightning warns when both are given
+    return lambda *arguments: SRLCLI.launch(["fit", *arguments]).config["fit"]
+
+
+@named(CONFIGS)
+def test_every_config_parses(path, parse):
+    config = parse("--config", str(path))
+    assert config.model.base
+    assert config.data.path
+    assert config.curriculum.phases
+
+
+@named(CONFIGS)
+def test_every_config_begins_with_its_command_and_its_question(path):
+    command, question = path.read_text().splitlines()[:2]
+    assert command.startswith("# python -m srl ")
+    assert path.relative_to(ROOT).as_posix() in command
+    assert question.startswith("# Question: ")
+
+
+def test_a_config_with_an_unknown_key_does_not_parse(parse, tmp_path):
+    from srl.errors import ConfigError
+
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text(CONFIGS[0].read_text() + "\nrollouts: {num_generations: 4}\n")
+    with pytest.raises(ConfigError, match="rollouts"):
+        parse("--config", str(wrong))
