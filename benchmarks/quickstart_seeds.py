@@ -1,8 +1,8 @@
 """The quick start under several seeds: `python benchmarks/quickstart_seeds.py [--seeds 5] [--output DIR]`.
 
-Each seed is a whole `fit` in a process of its own: adapter, order of the data and rollouts differ; base model, data
-and held-out problems do not. Prints one JSON object on the last line: held-out accuracy and steps before and after,
-by seed, and wall and CPU seconds of each process. Accuracies repeat exactly on one machine, seconds do not.
+Each seed is a whole `fit` in a process of its own: adapter, order of the data and rollouts differ; base
+model, data and held-out problems do not. Prints one JSON object on the last line: held-out accuracy and steps
+before and after, by seed, and wall and CPU seconds of each process. Accuracies repeat on one machine.
 """
 
 from __future__ import annotations

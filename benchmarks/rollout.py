@@ -1,10 +1,10 @@
-"""Rollouts and updates against plain ones, in one run: `python benchmarks/rollout.py [--model SOURCE] [--repeats 3]`.
+"""Rollouts and updates against plain ones, in one run: `python benchmarks/rollout.py [--model SOURCE]`.
 
-Rollouts: our engine against transformers' `generate` with peft's LoRA, same prompts, same G, same number of sampled tokens, no stop.
-Update: log-probabilities and gradients with the prompt shared by its G completions against one padded row each and
-peft's LoRA.
-Both are repeated in turn; the ratios are medians of ours over theirs in CPU seconds (below 1: ours is faster). Prints one JSON object
-on the last line. Threads are torch's own unless OMP_NUM_THREADS says otherwise.
+Rollouts: our engine against transformers' `generate` with peft's LoRA, same prompts, same G, same number of
+sampled tokens, no stop. Update: log-probabilities and gradients with the prompt shared by its G completions
+against one padded row each and peft's LoRA. All are repeated in turn; the ratios are medians of ours over
+theirs in CPU seconds (below 1: ours is faster). Prints one JSON object on the last line. Threads are torch's
+own unless OMP_NUM_THREADS says otherwise.
 """
 
 from __future__ import annotations

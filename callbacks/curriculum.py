@@ -68,7 +68,9 @@ class CurriculumCallback(Callback):
         if phase.reset_optimizer:
             for optimizer in trainer.optimizers:
                 optimizer.state.clear()
-        reason = f"{left.name} -> {phase.name} at update {trainer.global_step}: it had made its {left.until.steps} updates"  # type: ignore[union-attr]
+        assert left.until is not None
+        reason = f"it had made its {left.until.steps} updates"
+        reason = f"{left.name} -> {phase.name} at update {trainer.global_step}: {reason}"
         set_tag(trainer, f"hand_off/{phase.name}", reason)
         rank_zero_info(f"Hand-off: {reason}")
 

@@ -1,4 +1,4 @@
-"""RandomState: the global generators in the checkpoint, so that a resumed run draws what it would have drawn."""
+"""RandomState: the global generators in the checkpoint, so that a resumed run draws what it would have."""
 
 from __future__ import annotations
 

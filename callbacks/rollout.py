@@ -16,8 +16,9 @@ from srl.rollout import Group, Sampling, StepBatch, run_seed
 class RolloutCallback(Callback):
     """Samples G rollouts of every prompt from the weights that train.
 
-    num_generations: G. temperature, top_p, top_k: of the draw; a cut biases the importance ratio, so by default
-    nothing is cut. seed: of the engine's own generator, whose state is in the checkpoint; null takes the run's.
+    num_generations: G. temperature, top_p, top_k: of the draw; a cut biases the importance ratio, so by
+    default nothing is cut. seed: of the engine's own generator, whose state is in the checkpoint; null takes
+    the run's.
     """
 
     def __init__(

@@ -160,8 +160,8 @@ class DynamicSamplingCallback(Callback):
                 )
         lines.append(
             "If the format is not followed: data.think: false, or first a short sft phase on steps that have "
-            "`thinking`. If responses are truncated: raise data.limits.step_tokens or solution_tokens. If all "
-            "are right or all wrong: other problems, or more SRL first."
+            "`thinking`. If responses are truncated: raise data.limits.step_tokens or solution_tokens. If "
+            "all are right or all wrong: other problems, or more SRL first."
         )
         return "\n".join(lines)
 

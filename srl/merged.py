@@ -1,7 +1,7 @@
 """LoRA through one merged weight with its own exact backward, where the base is not quantised.
 
-y = W' x with W' = W + s B A, made once per optimizer step instead of two extra products per call. Sampling and
-training use the same W'. The base weight is never changed, so nothing drifts.
+y = W' x with W' = W + s B A, made once per optimizer step instead of two extra products per call. Sampling
+and training use the same W'. The base weight is never changed, so nothing drifts.
 """
 
 from __future__ import annotations
@@ -65,15 +65,15 @@ class _MergedForward:
 def merge_lora_forward(model: nn.Module, name: str = "default") -> int:
     """Give every float32 LoRA linear layer the merged forward; the number of layers that took it.
 
-    Quantised layers and layers in half precision keep peft's own forward (a merged copy would be rounded), as does
-    every layer under autocast or with the adapter switched off. Costs one more copy of the adapted weights.
+    Quantised layers and layers in half precision keep peft's own forward (a merged copy would be rounded), as
+    does every layer under autocast or with the adapter off. Costs one more copy of the adapted weights.
     """
     from peft.tuners.lora.layer import Linear
 
     count = 0
     for layer in model.modules():
         if type(layer) is Linear and type(layer.base_layer) is nn.Linear and _is_float32(layer, name):
-            layer.forward = _MergedForward(layer, name)
+            setattr(layer, "forward", _MergedForward(layer, name))  # noqa: B010 - mypy knows it as a method
             count += 1
     return count
 
