@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -12,6 +12,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
+from modules.update import UpdateSettings, add_up, update_metrics
 from modules.validation import ValidationMetrics, ValidationSettings
 from srl.curriculum import Phase
 from srl.errors import ConfigError, TrainingStopped
@@ -28,30 +29,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 PRECISIONS = ("32-true", "bf16-mixed")
-
-
-@dataclass(frozen=True)
-class UpdateSettings:
-    """How the kept groups of one batch become optimizer steps.
-
-    tokens_per_micro_batch: padded tokens forward and backward at once; it bounds memory and leaves the
-    gradient as it is. share_prompt: pack the rollouts of a prompt behind one copy of it. mini_batches,
-    epochs: optimizer steps are mini_batches * epochs a batch; 1 and 1 is strictly on-policy. max_grad_norm:
-    clip above it. max_bad: stop after this many updates in a row with a gradient that is not finite.
-    """
-
-    tokens_per_micro_batch: int = 8192
-    share_prompt: bool = True
-    mini_batches: int = 1
-    epochs: int = 1
-    max_grad_norm: float = 1.0
-    max_bad: int = 5
-
-    def __post_init__(self) -> None:
-        for name in ("tokens_per_micro_batch", "mini_batches", "epochs", "max_grad_norm", "max_bad"):
-            value = getattr(self, name)
-            if value <= 0:
-                raise ConfigError(f"model.update.{name} is {value}: it must be above 0")
 
 
 class PolicyModule(LightningModule):
@@ -71,7 +48,7 @@ class PolicyModule(LightningModule):
         gradient_checkpointing: bool = False,
         optimizer: OptimizerCallable = torch.optim.AdamW,
         loss: LossSettings = LossSettings(),  # noqa: B008 - frozen
-        update: UpdateSettings = UpdateSettings(),
+        update: UpdateSettings = UpdateSettings(),  # noqa: B008 - frozen
         validation: ValidationSettings = ValidationSettings(),  # noqa: B008 - frozen
         rows_in_flight: int = 256,
         trust_remote_code: bool = False,
@@ -125,8 +102,9 @@ class PolicyModule(LightningModule):
             from srl.engine.engine import RolloutEngine
             from srl.models import end_token_ids
 
-            end_ids = end_token_ids(self.tokenizer, self.policy)
-            self._engine = RolloutEngine(self.policy, self.tokenizer, end_ids, self.rows_in_flight)
+            policy: Any = self.policy
+            end_ids = end_token_ids(self.tokenizer, policy)
+            self._engine = RolloutEngine(policy, self.tokenizer, end_ids, self.rows_in_flight)
         return self._engine
 
     def setup(self, stage: str) -> None:
@@ -201,25 +179,21 @@ class PolicyModule(LightningModule):
 
         settings = self.update_settings
         rows = build_rows(groups, self.loss_settings, batch.temperature, on_policy, step)
-        optimizer = self.optimizers()
+        optimizer: Any = self.optimizers()
         lr = self._set_lr(batch.phase, batch.phase_updates, optimizer)
-        totals: dict[str, float] = {"loss": 0.0}
+        totals: dict[str, float] = {}
         for micro in micro_batches(rows, settings.tokens_per_micro_batch, settings.share_prompt):
             loss, stats = self._micro_loss(micro.to(self.device))
             self.manual_backward(loss)
-            totals["loss"] += float(loss.detach())
-            for name, value in stats.items():
-                totals[name] = (
-                    max(totals.get(name, 0.0), value)
-                    if name.endswith("_max")
-                    else (totals.get(name, 0.0) + value)
-                )
+            add_up(totals, stats | {"loss": float(loss.detach())})
         trained = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         norm = float(nn.utils.clip_grad_norm_(trained, settings.max_grad_norm)) if rows else 0.0
         if not rows or self._finite(norm):
             optimizer.step()  # without rows nothing moves, but it counts, or a run might never end
         optimizer.zero_grad()
-        return self._update_metrics(totals, norm, lr, rows_without_signal=not rows)
+        skipped = float(self.skipped_updates)
+        metrics = {"train/grad_norm": norm, "train/lr": lr, "train/updates_skipped": skipped}
+        return metrics | update_metrics(totals)
 
     def _micro_loss(self, micro: MicroBatch) -> tuple[Tensor, dict[str, float]]:
         new = self._logprobs(micro)
@@ -259,30 +233,6 @@ class PolicyModule(LightningModule):
                 "look at the rewards in the rollout table"
             )
         return False
-
-    def _update_metrics(
-        self, totals: dict[str, float], norm: float, lr: float, rows_without_signal: bool
-    ) -> dict[str, float]:
-        metrics = {
-            "train/grad_norm": norm,
-            "train/lr": lr,
-            "train/updates_skipped": float(self.skipped_updates),
-        }
-        if rows_without_signal:
-            return metrics
-        metrics["train/loss"] = totals["loss"]
-        if totals["tokens"]:
-            metrics["train/clipped"] = totals["clipped"] / totals["tokens"]
-            metrics["train/neg_logprob"] = totals["neg_logprob"] / totals["tokens"]
-            metrics["train/action_tokens"] = totals["tokens"]
-        if totals["nll_tokens"]:
-            metrics["train/nll"] = totals["nll"] / totals["nll_tokens"]
-        if totals["gap_tokens"]:  # sampler against trainer, on rollouts of today's weights
-            metrics["train/logprob_gap_mean"] = totals["gap"] / totals["gap_tokens"]
-            metrics["train/logprob_gap_max"] = totals["gap_max"]
-        if "kl" in totals:
-            metrics["train/kl"] = totals["kl"]
-        return metrics
 
     # -- validation ------------------------------------------------------------------------------------
 

@@ -103,7 +103,7 @@ def test_without_an_informative_group_the_run_stops_with_a_diagnosis(trained):
     assert "of 36 rollouts" in diagnosis  # 3 draws of 3 groups of 4
     assert "format followed in 0%" in diagnosis
     assert diagnosis.count("] reward -1.000: '") == 3
-    assert "a short sft phase first, or data.think: false" in diagnosis
+    assert "If the format is not followed: data.think: false" in diagnosis
     assert "Traceback" not in err
 
 

@@ -14,6 +14,8 @@ import pytest
 import torch
 from conftest import expert_rows, fit, write_rows
 
+LAZY = ["transformers.models.llama.modeling_llama", "transformers.models.bloom.modeling_bloom"]  # peft's too
+
 
 def child(model_folder, data, folder, marks, arguments):
     """One run in a process of its own, its output in a file; leaves a mark where the test waits for one."""
@@ -50,7 +52,7 @@ def watch(marks):
 @pytest.fixture(scope="module")
 def server():
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["srl.lightning_cli", "conftest"])
+    context.set_forkserver_preload(["srl.lightning_cli", "conftest", "srl.engine.engine", "peft", *LAZY])
     return context
 
 
