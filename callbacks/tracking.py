@@ -124,7 +124,7 @@ class RunInfo(Callback):
             counts["skipped"] = len(skipped)
         if not counts:
             return
-        print("Data: " + ", ".join(f"{count} {name}" for name, count in counts.items()), flush=True)
+        print("Data: " + ", ".join(f"{name} {count}" for name, count in counts.items()), flush=True)
         for skip in new[:SKIPPED_SHOWN]:
             print(f"  skipped {skip.where} ({skip.uid}): {skip.reason}")
         if len(new) > SKIPPED_SHOWN:

@@ -113,6 +113,7 @@ def quiet() -> None:
         logger.handlers = [handler]
         logger.propagate = False
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advert)
     warnings.filterwarnings(
         "ignore", message=r"Found \d+ module\(s\) in eval mode"
     )  # quantised or frozen bases
@@ -123,6 +124,10 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message="Total length of `ListLoader`")  # the data's report says it
     lightning = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     lightning.addFilter(lambda record: "litlogger" not in record.getMessage())  # an advertisement
+
+
+def _is_no_advert(record: logging.LogRecord) -> bool:
+    return "litlogger" not in str(record.msg)
 
 
 def resolve_checkpoint(name: str, dirpath: str) -> str:

@@ -58,7 +58,6 @@ def trainer_defaults() -> dict[str, Any]:
         "val_check_interval": 50,
         "enable_model_summary": False,
         "use_distributed_sampler": False,
-        "inference_mode": False,  # what validation caches in the policy must still serve a backward pass
     }
 
 

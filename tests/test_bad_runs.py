@@ -35,6 +35,7 @@ def test_a_group_with_a_nan_reward_is_dropped_and_counted(trained, tmp_path, nan
     )
     assert status == 0, err
     assert "1 groups dropped: a reward is not finite" in err
+    assert "update skipped" not in err  # the others were trained on
     state = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
     rewards = next(v for k, v in state["callbacks"].items() if "StepRewardCallback" in k)
     assert rewards["dropped"] >= 2
@@ -67,10 +68,11 @@ def spoil_gradients(monkeypatch, which):
 def test_a_nan_gradient_skips_its_update_and_counts_it(trained, tmp_path, monkeypatch):
     from modules.policy import PolicyModule
 
-    weights, train = [], PolicyModule.training_step
+    weights, logged, train = [], [], PolicyModule.training_step
 
-    def step(module, *arguments):
-        train(module, *arguments)
+    def step(module, batch, *arguments):
+        train(module, batch, *arguments)
+        logged.append(batch.metrics)
         trainable = [p.detach().clone() for p in module.parameters() if p.requires_grad]
         weights.append((module.global_step, torch.cat([p.flatten() for p in trainable])))
 
@@ -80,6 +82,8 @@ def test_a_nan_gradient_skips_its_update_and_counts_it(trained, tmp_path, monkey
     assert status == 0, err
     assert "update skipped: its gradient is not finite; 1 so far" in err
     assert [update for update, _ in weights] == [1, 1, 2]
+    assert logged[1] == {"train/updates_skipped": 1.0}  # nothing else, for update 1 has been logged
+    assert logged[2]["train/updates_skipped"] == 1.0
     assert torch.equal(weights[0][1], weights[1][1])
     assert not torch.equal(weights[1][1], weights[2][1])
     saved = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["srl"]
