@@ -122,8 +122,6 @@ def quiet() -> None:
     )
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
     warnings.filterwarnings("ignore", message="Total length of `ListLoader`")  # the data's report says it
-    lightning = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    lightning.addFilter(lambda record: "litlogger" not in record.getMessage())  # an advertisement
 
 
 def _is_no_advert(record: logging.LogRecord) -> bool:
