@@ -9,6 +9,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from callbacks.tracking import set_tag
 from srl.curriculum import Phase, Schedule, check_phases
+from srl.errors import ConfigError
 from srl.objectives import NAMES
 from srl.rollout import StepBatch
 
@@ -22,6 +23,10 @@ class CurriculumCallback(Callback):
 
     def __init__(self, phases: list[Phase], batch_groups: int = 16, draw_prompts: int | None = None) -> None:
         check_phases(phases, NAMES)
+        if batch_groups < 1 or (draw_prompts is not None and draw_prompts < 1):
+            raise ConfigError(
+                f"curriculum: batch_groups {batch_groups} and draw_prompts {draw_prompts} must be at least 1"
+            )
         self.schedule = Schedule(phases)
         self.batch_groups, self.draw_prompts = batch_groups, draw_prompts
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from srl.errors import TrainingStopped
+from srl.errors import ConfigError, TrainingStopped
 from srl.objectives import objectives
 from srl.rollout import Group, StepBatch
 
@@ -23,6 +23,8 @@ class StepRewardCallback(Callback):
     """
 
     def __init__(self, autojunk: bool = False, max_bad: int = 5) -> None:
+        if max_bad < 1:
+            raise ConfigError(f"reward.max_bad is {max_bad}: it must be at least 1")
         self.objectives = objectives(autojunk)
         self.max_bad = max_bad
         self.bad_draws = 0  # in a row
@@ -36,6 +38,7 @@ class StepRewardCallback(Callback):
                 self._score(group)
         bad = [group for group in batch.groups if not bool(torch.isfinite(group.rewards).all())]
         self.bad_draws = self.bad_draws + 1 if bad else 0
+        batch.metrics["reward/dropped_groups"] = float(self.dropped + len(bad))
         if not bad:
             return
         self.dropped += len(bad)

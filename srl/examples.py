@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rich.progress import track
 
 from srl.answers import gold_is_usable
+from srl.errors import ConfigError
 from srl.prompts import PromptRenderer, Shot
 from srl.rollout import StepExample
 from srl.steps import Step
@@ -31,6 +32,11 @@ class ResponseLimits:
     solution_tokens: int = 2048
     step_stop: tuple[str, ...] = ()
     max_prompt_tokens: int = 2048
+
+    def __post_init__(self) -> None:
+        for name in ("step_tokens", "solution_tokens", "max_prompt_tokens"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"data.limits.{name} is {getattr(self, name)}: it must be at least 1")
 
 
 @dataclass

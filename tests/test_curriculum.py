@@ -210,3 +210,9 @@ def test_the_callbacks_state_is_the_schedules():
     assert again.batch().phase.name == "b"
     with pytest.raises(ConfigError, match="no objective called sr1"):
         Run([Phase("a", {"sr1": 1.0})])
+
+
+@pytest.mark.parametrize("wrong", [{"batch_groups": 0}, {"draw_prompts": 0}])
+def test_sizes_of_nothing_are_refused(wrong):
+    with pytest.raises(ConfigError, match="at least 1"):
+        CurriculumCallback([Phase("srl", {"srl": 1.0})], **wrong)

@@ -253,3 +253,9 @@ def test_special_tokens_are_added_to_plain_text_alone(template, adds):
     )
     ids = PromptRenderer(tokenizer, PromptFormat(template)).ids("ab")
     assert ids == ((2,) if adds else ()) + tuple(tokenizer("ab", add_special_tokens=False)["input_ids"])
+
+
+@pytest.mark.parametrize("name", ["step_tokens", "solution_tokens", "max_prompt_tokens"])
+def test_limits_of_nothing_are_refused(name):
+    with pytest.raises(ConfigError, match=name):
+        ResponseLimits(**{name: 0})
