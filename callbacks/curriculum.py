@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info
 
 from callbacks.tracking import set_tag
 from srl.curriculum import Phase, Schedule, check_phases
 from srl.errors import ConfigError
 from srl.objectives import NAMES
 from srl.rollout import StepBatch
+
+log = logging.getLogger(__name__)
 
 
 class CurriculumCallback(Callback):
@@ -77,7 +79,7 @@ class CurriculumCallback(Callback):
         reason = f"it had made its {left.until.steps} updates"
         reason = f"{left.name} -> {phase.name} at update {trainer.global_step}: {reason}"
         set_tag(trainer, f"hand_off/{phase.name}", reason)
-        rank_zero_info(f"Hand-off: {reason}")
+        log.info("Hand-off: %s", reason)
 
     def state_dict(self) -> dict[str, Any]:
         return self.schedule.state_dict()

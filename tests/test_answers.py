@@ -152,7 +152,7 @@ def test_a_megabyte_takes_no_time(response: str) -> None:
     begin = time.perf_counter()
     assert not is_correct(response, "5")
     assert not is_correct(response, "5", "exact")
-    assert time.perf_counter() - begin < 5.0
+    assert time.perf_counter() - begin < 15.0  # under a second when the machine is free
 
 
 def test_works_in_another_thread() -> None:
