@@ -5,6 +5,7 @@ Nothing here raises on what a model wrote, and nothing rewards a gold answer tha
 
 import re
 import threading
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -76,6 +77,16 @@ def is_correct(response: str, answer: str | None, check: str = "math") -> bool:
         return said is not None and _normal(said) == _normal(answer)
     found = extract_answer(response)
     return found is not None and _equal(answer, found)
+
+
+def are_correct(cases: Sequence[tuple[str, str | None, str]]) -> list[bool]:
+    """`is_correct` of many (response, answer, check), in the same order."""
+    return [is_correct(*case) for case in cases]
+
+
+def are_equal(pairs: Sequence[tuple[str, str]]) -> list[bool]:
+    """Say of many (gold answer, extracted answer) whether math-verify finds them equal, in the same order."""
+    return [_equal(gold, found) for gold, found in pairs]
 
 
 def gold_is_usable(answer: str | None, check: str = "math") -> bool:
