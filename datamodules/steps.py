@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningDataModule
 
-from srl.errors import ConfigError, DataError
+from datamodules.files import (
+    DataReport,
+    assert_disjoint,
+    load_trajectories,
+    problem_key,
+    split_by_problem,
+)
+from srl.errors import ConfigError
 from srl.examples import ExampleBuilder, ResponseLimits
 from srl.objectives import objectives
 from srl.prompts import PromptFormat, PromptRenderer
 from srl.rollout import StepExample, run_seed
 from srl.stream import Stream
-from srl.trajectory import RowFormat, Skip, Trajectory, read_trajectories, rows_to_trajectories
+from srl.trajectory import RowFormat, Skip, Trajectory
 
 log = logging.getLogger(__name__)
 
@@ -58,15 +63,6 @@ class ListLoader:
 
     def __iter__(self) -> Iterator[ValidationBatch]:
         return iter(self.batches)
-
-
-@dataclass
-class DataReport:
-    """Where the data came from and what became of it; shown at the start and logged."""
-
-    files: dict[str, str] = field(default_factory=dict)  # path -> sha256, or the hub's fingerprint
-    skipped: list[Skip] = field(default_factory=list)
-    counts: dict[str, int] = field(default_factory=dict)
 
 
 class StepDataModule(LightningDataModule):
@@ -127,8 +123,8 @@ class StepDataModule(LightningDataModule):
         self._read()
         renderer = PromptRenderer(module.tokenizer, self.prompt, self.think)
         demonstrations = self.train[: self.shots]
-        shown = {_key(trajectory) for trajectory in demonstrations}
-        self.train = [trajectory for trajectory in self.train if _key(trajectory) not in shown]
+        shown = {problem_key(trajectory) for trajectory in demonstrations}
+        self.train = [trajectory for trajectory in self.train if problem_key(trajectory) not in shown]
         self.builder = ExampleBuilder(
             renderer,
             self.limits,
@@ -146,7 +142,7 @@ class StepDataModule(LightningDataModule):
         random.Random(self.seed).shuffle(trajectories)
         if self.max_problems is not None:
             trajectories = trajectories[: self.max_problems]
-        usable = len({_key(trajectory) for trajectory in trajectories})
+        usable = len({problem_key(trajectory) for trajectory in trajectories})
         count = self.validation.problems if self.val_path is None else 0
         if count + self.shots >= usable:
             raise ConfigError(
@@ -154,7 +150,7 @@ class StepDataModule(LightningDataModule):
                 f"(data.validation.problems) and {self.shots} shown as demonstrations (data.shots): lower "
                 "one of them"
             )
-        self.train, self.held_out = _by_problem(trajectories, count)
+        self.train, self.held_out = split_by_problem(trajectories, count)
         if self.val_path is not None:
             self.held_out = self._load(self.val_path)
         assert_disjoint(self.train, self.held_out)
@@ -165,34 +161,7 @@ class StepDataModule(LightningDataModule):
         }
 
     def _load(self, path: str) -> list[Trajectory]:
-        if Path(path).exists() or path.endswith((".jsonl", ".json")) or path.startswith((".", "/", "~")):
-            file = Path(path).expanduser()
-            trajectories, skipped = read_trajectories(file, self.row)
-            self.report.files[path] = hashlib.sha256(file.read_bytes()).hexdigest()
-        else:
-            trajectories, skipped = rows_to_trajectories(self._hub_rows(path), self.row)
-        self.report.skipped += skipped
-        if not trajectories:
-            first = f"; the first: {skipped[0].where}: {skipped[0].reason}" if skipped else ""
-            raise DataError(
-                f"{path}: none of the {len(skipped)} rows gave two steps or more{first}. See data.row.style"
-            )
-        return trajectories
-
-    def _hub_rows(self, name: str) -> list[tuple[str, dict[str, Any]]]:
-        import datasets
-
-        try:
-            rows = datasets.load_dataset(name, self.hub_config, split=self.split)
-        except (
-            Exception
-        ) as error:  # the hub client raises a dozen unrelated types when it cannot get a data set
-            raise ConfigError(
-                f"data.path {name}: not a file here, and the hub did not give it ({_first_line(error)}). "
-                "Give the path of a JSONL file, or check the id, data.hub_config and the network"
-            ) from error
-        self.report.files[name] = str(rows._fingerprint)
-        return [(f"{name}:{number}", row) for number, row in enumerate(rows, start=1)]
+        return load_trajectories(path, self.row, self.report, self.hub_config, self.split)
 
     # -- building ---------------------------------------------------------------------------------------
 
@@ -261,28 +230,3 @@ class StepDataModule(LightningDataModule):
 
     def val_dataloader(self) -> list[ListLoader]:
         return self._loaders
-
-
-def _by_problem(trajectories: list[Trajectory], count: int) -> tuple[list[Trajectory], list[Trajectory]]:
-    """Hold out `count` distinct problem texts; every solution of a held-out problem goes with it."""
-    held = set(list(dict.fromkeys(_key(t) for t in trajectories))[:count])
-    return [t for t in trajectories if _key(t) not in held], [t for t in trajectories if _key(t) in held]
-
-
-def _key(trajectory: Trajectory) -> str:
-    return " ".join(trajectory.problem.split())
-
-
-def assert_disjoint(train: Sequence[Trajectory], held_out: Sequence[Trajectory]) -> None:
-    """No problem text may stand on both sides (white space aside). Errors: DataError naming the first."""
-    texts = {_key(trajectory): trajectory.uid for trajectory in train}
-    for trajectory in held_out:
-        if _key(trajectory) in texts:
-            raise DataError(
-                f"problem {trajectory.uid} is held out, but {texts[_key(trajectory)]} in the training data "
-                "is the same problem: remove it from one of the two files"
-            )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
