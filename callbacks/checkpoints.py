@@ -26,7 +26,8 @@ class ValidationByUpdates(Callback):
     """Makes `trainer.val_check_interval` count updates.
 
     Lightning counts draws, of which many leave the weights as they are. Here no weights are validated twice,
-    and a resumed run makes up for a validation that was due when it ended.
+    and a resumed run makes up for a validation that was due when it ended, before its first draw: what the
+    validation decides, such as a hand-off, then comes where it would have come.
     """
 
     def __init__(self) -> None:
@@ -36,6 +37,14 @@ class ValidationByUpdates(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._interval = int(trainer.val_check_batch or 0)
         self._set(trainer)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._set(trainer)
+        if trainer.val_check_batch == 1 and self._interval:  # due already: only ever after a resume
+            trainer.validating = True
+            trainer.fit_loop.epoch_loop.val_loop.run()
+            trainer.training = True
+            self._set(trainer)
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         self._set(trainer)

@@ -8,22 +8,33 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from callbacks.tracking import set_tag
-from srl.curriculum import Phase, Schedule, check_phases
+from srl.curriculum import HandOff, Schedule
 from srl.errors import ConfigError
 from srl.objectives import NAMES
+from srl.phases import Phase, check_phases
 from srl.rollout import StepBatch
+from srl.selection import Adaptive, Reverse
 
 log = logging.getLogger(__name__)
 
 
 class CurriculumCallback(Callback):
-    """Sets each draw's phase and hands off when the phase has made its updates.
+    """Sets each draw's phase and hands off when the phase's end has come, saying why.
 
-    phases: in order; see srl.curriculum.Phase. batch_groups: groups an update (P) where a phase gives none.
-    draw_prompts: prompts a draw (B); null draws as many as the batch has groups.
+    phases: in order; see srl.phases.Phase. batch_groups: groups an update (P) where a phase gives none.
+    draw_prompts: prompts a draw (B); null draws as many as the batch has groups. adaptive: prefer prompts of
+    middling difficulty in objectives with rewards; null draws all in turn. reverse: how the start of the
+    objective `reverse` slides; null takes the defaults.
     """
 
-    def __init__(self, phases: list[Phase], batch_groups: int = 16, draw_prompts: int | None = None) -> None:
+    def __init__(
+        self,
+        phases: list[Phase],
+        batch_groups: int = 16,
+        draw_prompts: int | None = None,
+        adaptive: Adaptive | None = None,
+        reverse: Reverse | None = None,
+    ) -> None:
         check_phases(phases, NAMES)
         if batch_groups < 1 or (draw_prompts is not None and draw_prompts < 1):
             raise ConfigError(
@@ -31,55 +42,120 @@ class CurriculumCallback(Callback):
             )
         self.schedule = Schedule(phases)
         self.batch_groups, self.draw_prompts = batch_groups, draw_prompts
+        self.adaptive, self.reverse = adaptive, reverse
+        self.prepares_fit = False  # set before the validation of step 0, so that bad data fails before it
+        self._validated: dict[str, float] = {}  # the newest validation
+        self._known: set[str] = set()  # metrics of updates seen in this phase
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "fit":
-            phase = self.schedule.phase
-            names = dict.fromkeys(
-                name for p in self.schedule.phases for name, share in p.mix.items() if share > 0
-            )
-            trainer.datamodule.build_stream(list(names), self._draw_size(phase))  # type: ignore[attr-defined]
+        if stage == "fit" or self.prepares_fit:
+            self.build_stream(trainer.datamodule)  # type: ignore[attr-defined]
+
+    def build_stream(self, datamodule: Any) -> None:
+        """Build the examples of every objective of every phase. Errors: an objective without any."""
+        phases = self.schedule.phases
+        names = dict.fromkeys(name for phase in phases for name in phase.objectives)
+        size = self.draw_size(self.schedule.phase)
+        datamodule.build_stream(list(names), size, self.adaptive, self.reverse)
+
+    def draw_size(self, phase: Phase) -> int:
+        """Prompts a draw (B) in this phase."""
+        return self.draw_prompts or phase.batch_groups or self.batch_groups
+
+    # -- when ------------------------------------------------------------------------------------------
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._enter(trainer)
+        if trainer.global_step == 0:  # what was measured before the first update may end the phase at once
+            self._hand_off(trainer, self.schedule.observe(self._validated))
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: StepBatch, batch_idx: int
     ) -> None:
-        batch.phase = self.schedule.phase
+        phase, shares = self.schedule.phase, self.schedule.shares
+        batch.phase = phase
         batch.phase_index = self.schedule.index
         batch.phase_updates = self.schedule.updates
-        batch.batch_groups = self.schedule.phase.batch_groups or self.batch_groups
+        batch.batch_groups = phase.batch_groups or self.batch_groups
+        batch.objectives = frozenset(shares or phase.objectives)
+        stream = trainer.datamodule.stream  # type: ignore[attr-defined]
+        batch.metrics |= stream.metrics()
+        if phase.anneal:
+            batch.metrics |= {f"curriculum/share_{name}": share for name, share in shares.items()}
         self._global_step = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: StepBatch, batch_idx: int
     ) -> None:
+        trainer.datamodule.stream.observe(batch.scored)  # type: ignore[attr-defined]
         updates = trainer.global_step - self._global_step
-        left = self.schedule.phase
-        if updates and self.schedule.advance(updates):
-            self._enter(trainer)
-            self._hand_off(trainer, left)
+        if not updates:
+            return
+        self._check_metric(batch.metrics)
+        found = self.schedule.advance(updates) or self.schedule.observe(batch.metrics)
+        if found is None and self.schedule.phase.anneal:
+            self._mix(trainer)
+        self._hand_off(trainer, found)
 
-    def _draw_size(self, phase: Phase) -> int:
-        return self.draw_prompts or phase.batch_groups or self.batch_groups
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        metrics = trainer.callback_metrics
+        self._validated = {name: float(value) for name, value in metrics.items() if name.startswith("val/")}
+        self._check_validated()
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._hand_off(trainer, self.schedule.observe(self._validated))
+
+    # -- what ------------------------------------------------------------------------------------------
 
     def _enter(self, trainer: Trainer) -> None:
         """Point the stream at the phase's mixture; the next draw is the first of it."""
-        phase = self.schedule.phase
-        trainer.datamodule.stream.set_mix(phase.mix, self._draw_size(phase))  # type: ignore[attr-defined]
-        set_tag(trainer, "phase", phase.name)
+        self._known = set()
+        self._mix(trainer)
+        set_tag(trainer, "phase", self.schedule.phase.name)
 
-    def _hand_off(self, trainer: Trainer, left: Phase) -> None:
-        phase = self.schedule.phase
-        if phase.reset_optimizer:
+    def _mix(self, trainer: Trainer) -> None:
+        stream, phase = trainer.datamodule.stream, self.schedule.phase  # type: ignore[attr-defined]
+        if phase.per_problem is not None:
+            stream.set_pools(phase.per_problem, self.draw_size(phase))
+        else:
+            stream.set_mix(self.schedule.shares, self.draw_size(phase))
+
+    def _hand_off(self, trainer: Trainer, found: HandOff | None) -> None:
+        """Change to the phase that the schedule has entered, and log the reason and its figures."""
+        if found is None:
+            return
+        self._enter(trainer)
+        if found.entered.reset_optimizer:
             for optimizer in trainer.optimizers:
                 optimizer.state.clear()
-        assert left.until is not None
-        reason = f"it had made its {left.until.steps} updates"
-        reason = f"{left.name} -> {phase.name} at update {trainer.global_step}: {reason}"
-        set_tag(trainer, f"hand_off/{phase.name}", reason)
+        name, step = found.entered.name, trainer.global_step
+        reason = f"{found.left.name} -> {name} at update {step}: {found.reason}"
+        set_tag(trainer, f"hand_off/{name}", reason)
+        figures = {f"hand_off/{name}/{metric}": value for metric, value in found.figures.items()}
+        for logger in trainer.loggers:
+            logger.log_metrics({"curriculum/hand_off": float(self.schedule.index), **figures}, step=step)
         log.info("Hand-off: %s", reason)
+
+    def _check_validated(self) -> None:
+        """Every validation metric that a phase waits for must be there. ConfigError lists those that are."""
+        for phase in self.schedule.phases:
+            metric = phase.until.metric if phase.until else None
+            if metric is not None and metric.startswith("val/") and metric not in self._validated:
+                raise ConfigError(
+                    f"curriculum: phase {phase.name} waits for {metric}, which the validation does not "
+                    f"measure; there are {', '.join(sorted(self._validated))}"
+                )
+
+    def _check_metric(self, metrics: dict[str, float]) -> None:
+        """After the first update of a phase its other metrics are known, too."""
+        until = self.schedule.phase.until
+        if self._known or until is None or until.metric is None or until.metric.startswith("val/"):
+            return
+        self._known = set(metrics)
+        if until.metric not in metrics:
+            raise ConfigError(
+                f"curriculum: phase {self.schedule.phase.name} waits for {until.metric}, which its updates "
+                f"do not log; there are {', '.join(sorted(self._known))}"
+            )
 
     def state_dict(self) -> dict[str, Any]:
         return self.schedule.state_dict()

@@ -39,10 +39,11 @@ class StepRewardCallback(Callback):
         bad = [group for group in batch.groups if not bool(torch.isfinite(group.rewards).all())]
         self.bad_draws = self.bad_draws + 1 if bad else 0
         batch.metrics["reward/dropped_groups"] = float(self.dropped + len(bad))
+        batch.groups = [group for group in batch.groups if all(group is not other for other in bad)]
+        batch.scored = list(batch.groups)
         if not bad:
             return
         self.dropped += len(bad)
-        batch.groups = [group for group in batch.groups if all(group is not other for other in bad)]
         example = bad[0].example
         where = f"objective {example.objective}, problem {example.uid}, rewards {bad[0].rewards.tolist()}"
         log.warning(

@@ -38,7 +38,7 @@ class RolloutCallback(Callback):
         self.num_generations = num_generations
         self.sampling = Sampling(temperature, top_p, top_k)
         self.seed = seed
-        self._samples = {name: objective.samples for name, objective in objectives().items()}
+        self._samples = {name: one.imitates is None for name, one in objectives().items()}
         self._generator: torch.Generator | None = None
         self._restored: torch.Tensor | None = None
 

@@ -76,7 +76,7 @@ class DynamicSamplingCallback(Callback):
     def _new_phase(self, batch: StepBatch) -> None:
         """Groups of objectives that the new phase does not train are dropped, and that is said."""
         assert batch.phase is not None
-        stay = [group for group in self.buffer if batch.phase.mix.get(group.example.objective, 0) > 0]
+        stay = [group for group in self.buffer if group.example.objective in batch.objectives]
         if len(stay) < len(self.buffer):
             log.info("%d groups that waited for an update left at the hand-off", len(self.buffer) - len(stay))
         self.buffer, self.draws, self.silent_draws, self.phase = stay, 0, 0, batch.phase.name

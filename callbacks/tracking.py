@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -76,6 +78,7 @@ class RunInfo(Callback):
     def __init__(self, config: dict[str, Any], config_text: str, resumed_from: str | None = None) -> None:
         self.config, self.config_text, self.resumed_from = config, config_text, resumed_from
         self.done = False
+        self.run_id: str | None = None  # of MLflow; in the checkpoint, so that `test` finds the run
         self._counted: dict[str, int] = {}  # of the data, what was reported
         self._skipped = 0
 
@@ -88,6 +91,7 @@ class RunInfo(Callback):
     def _write(self, trainer: Trainer, pl_module: Any) -> None:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         self._report(trainer, data)
+        self.run_id = next((logger.run_id for logger in mlflow_loggers(trainer)), None)
         if self.done or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         self.done = True
@@ -99,6 +103,12 @@ class RunInfo(Callback):
                 floors | {"model/trained_parameters": float(trained)}, step=trainer.global_step
             )
             self._describe(logger, data)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"run_id": self.run_id}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """A resumed fit is a run of its own: its checkpoints name that one."""
 
     def _describe(self, logger: MLFlowLogger, data: Any) -> None:
         client, run = logger.experiment, logger.run_id
@@ -134,3 +144,44 @@ class RunInfo(Callback):
             if new:
                 rows = [skip._asdict() for skip in skipped]
                 logger.experiment.log_dict(logger.run_id, {"skipped": rows}, "skipped.json")
+
+
+# -- a run that is gone on with -----------------------------------------------------------------------
+
+
+def run_of_checkpoint(path: str) -> str | None:
+    """The id of the MLflow run that wrote a checkpoint; None where it had no MLflow logger."""
+    import torch
+
+    states = torch.load(path, map_location="cpu", weights_only=True, mmap=True).get("callbacks", {})
+    return next((state.get("run_id") for name, state in states.items() if name == RunInfo.__name__), None)
+
+
+def run_exists(tracking_uri: str | None, run_id: str) -> bool:
+    """Whether the tracking server knows a run that has not been deleted."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = MlflowClient(tracking_uri).get_run(run_id)
+    except MlflowException:
+        return False
+    return str(run.info.lifecycle_stage) == "active"
+
+
+@contextmanager
+def status_kept(trainer: Trainer) -> Iterator[None]:
+    """Leave status and end of an existing run as they were: Lightning's logger ends the run it logged to."""
+    kept = [
+        (logger, logger.experiment.get_run(logger.run_id).info)
+        for logger in mlflow_loggers(trainer)
+        if logger._run_id is not None
+    ]
+    try:
+        yield
+    finally:
+        for logger, info in kept:
+            if info.end_time is None:
+                logger.experiment.update_run(info.run_id, status=info.status)
+            else:
+                logger.experiment.set_terminated(info.run_id, info.status, info.end_time)

@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import LightningDataModule
 
+from datamodules.benchmarks import BenchmarkLoader, benchmark_loader, read_benchmark
 from datamodules.files import (
     DataReport,
     assert_disjoint,
@@ -19,6 +20,7 @@ from datamodules.files import (
     problem_key,
     split_by_problem,
 )
+from srl.benchmarks import benchmark_sources
 from srl.errors import ConfigError
 from srl.examples import ExampleBuilder, ResponseLimits
 from srl.objectives import objectives
@@ -26,6 +28,12 @@ from srl.prompts import PromptFormat, PromptRenderer
 from srl.rollout import StepExample, run_seed
 from srl.stream import Stream
 from srl.trajectory import RowFormat, Skip, Trajectory
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from modules.testing import TestSettings
+    from srl.selection import Adaptive, Reverse
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +82,7 @@ class StepDataModule(LightningDataModule):
     make the last step a target too. shots: demonstrations before each question, taken out of the training
     trajectories. draws_per_epoch: draws that Lightning calls an epoch (null: each example once). seed: of the
     split and of the choice of demonstrations, so that runs with other seeds keep the same held-out problems.
+    benchmarks: what `test` and `predict` solve: known names (srl.benchmarks.KNOWN), files, hub ids, heldout.
     """
 
     def __init__(
@@ -93,6 +102,7 @@ class StepDataModule(LightningDataModule):
         max_problems: int | None = None,
         draws_per_epoch: int | None = None,
         seed: int = 0,
+        benchmarks: tuple[str, ...] = ("heldout",),
     ) -> None:
         super().__init__()
         self.path, self.val_path = path, val_path
@@ -106,6 +116,8 @@ class StepDataModule(LightningDataModule):
         self.builder: ExampleBuilder | None = None
         self.stream: Stream | None = None
         self._loaders: list[ListLoader] = []
+        self.sources = benchmark_sources(benchmarks)
+        self.benchmarks: list[BenchmarkLoader] = []
         if shots and think:
             raise ConfigError(
                 "data.shots shows worked steps without thinking, which teaches the wrong format: "
@@ -115,13 +127,18 @@ class StepDataModule(LightningDataModule):
     # -- reading ----------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
+        assert self.trainer is not None
+        module: Any = self.trainer.lightning_module
+        self.prepare(module.tokenizer)
+        if stage in ("test", "predict") and not self.benchmarks:
+            self._read_benchmarks(stage == "test", module.test_settings)
+
+    def prepare(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """Read, split by problem, assert that nothing overlaps, and build the examples. Runs once."""
         if self.builder is not None:
             return
-        assert self.trainer is not None
-        module: Any = self.trainer.lightning_module
         self._read()
-        renderer = PromptRenderer(module.tokenizer, self.prompt, self.think)
+        renderer = PromptRenderer(tokenizer, self.prompt, self.think)
         demonstrations = self.train[: self.shots]
         shown = {problem_key(trajectory) for trajectory in demonstrations}
         self.train = [trajectory for trajectory in self.train if problem_key(trajectory) not in shown]
@@ -132,7 +149,7 @@ class StepDataModule(LightningDataModule):
             title_hint=self.title_hint,
             include_last=self.include_last,
             shots=demonstrations,
-            end_id=module.tokenizer.eos_token_id,
+            end_id=tokenizer.eos_token_id,
         )
         self._build_validation(self.builder)
         self.report.skipped += self.builder.skipped
@@ -165,8 +182,14 @@ class StepDataModule(LightningDataModule):
 
     # -- building ---------------------------------------------------------------------------------------
 
-    def build_stream(self, names: Sequence[str], batch_size: int) -> Stream:
-        """The training stream over the examples of the objectives that the curriculum names."""
+    def build_stream(
+        self,
+        names: Sequence[str],
+        batch_size: int,
+        adaptive: Adaptive | None = None,
+        reverse: Reverse | None = None,
+    ) -> Stream:
+        """The training stream over the examples of the objectives that the curriculum names. Runs once."""
         if self.stream is not None:
             return self.stream
         assert self.builder is not None
@@ -179,17 +202,20 @@ class StepDataModule(LightningDataModule):
             if not sources[name]:
                 raise ConfigError(self._nothing_for(name, self.builder.skipped[before:]))
         self.report.skipped += self.builder.skipped[before:]
-        if self.think and any(example.target_ids for example in sources.get("sft", [])):
-            bare = sum(not step.thinking for trajectory in self.train for step in trajectory.steps)
-            if bare:
-                log.warning(
-                    "%d expert steps have no `thinking`: sft teaches them as bare steps, without the <think> "
-                    "tags that data.think: true rewards",
-                    bare,
-                )
+        self._warn_of_bare_steps(sources)
         longest = max(map(len, sources.values()))
-        self.stream = Stream(sources, self.draws_per_epoch or max(1, -(-longest // batch_size)), run_seed())
+        draws = self.draws_per_epoch or max(1, -(-longest // batch_size))
+        self.stream = Stream(sources, draws, run_seed(), adaptive, reverse)
         return self.stream
+
+    def _warn_of_bare_steps(self, sources: dict[str, list[StepExample]]) -> None:
+        bare = sum(not step.thinking for trajectory in self.train for step in trajectory.steps)
+        if self.think and "sft_step" in sources and bare:
+            log.warning(
+                "%d expert steps have no `thinking`: sft_step teaches them as bare steps, without the "
+                "<think> tags that data.think: true rewards",
+                bare,
+            )
 
     def _nothing_for(self, objective: str, skipped: list[Skip]) -> str:
         reasons = Counter(skip.reason.split(":")[0] for skip in skipped if skip.where == objective)
@@ -223,6 +249,25 @@ class StepDataModule(LightningDataModule):
         size = self.validation.batch_size
         parts = [pairs[i : i + size] for i in range(0, len(pairs), size)]
         return ListLoader([ValidationBatch([e for e, _ in part], [t for _, t in part]) for part in parts])
+
+    def _read_benchmarks(self, needs_answers: bool, settings: TestSettings) -> None:
+        assert self.builder is not None
+        for source in self.sources:
+            found = read_benchmark(source, self.held_out, needs_answers, self.report)
+            self.report.skipped += found.skipped
+            before = len(self.builder.skipped)
+            self.benchmarks.append(
+                benchmark_loader(
+                    found, self.builder, self.train, settings.limit, settings.batch_size, needs_answers
+                )
+            )
+            self.report.skipped += self.builder.skipped[before:]
+
+    def test_dataloader(self) -> list[BenchmarkLoader]:
+        return self.benchmarks
+
+    def predict_dataloader(self) -> list[BenchmarkLoader]:
+        return self.benchmarks
 
     def train_dataloader(self) -> Stream:
         assert self.stream is not None, "the curriculum callback builds the stream before training starts"

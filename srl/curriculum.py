@@ -1,116 +1,116 @@
-"""The curriculum: phases in order, each a mixture of objectives until its end. A pure state machine."""
+"""The curriculum: phases in order, each until its end, every hand-off explained. A pure state machine."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from srl.errors import ConfigError
+from srl.phases import Phase, Until
 
 
-@dataclass(frozen=True)
-class Until:
-    """When a phase ends: after `steps` updates (optimizer steps made in this phase)."""
+class HandOff(NamedTuple):
+    """From which phase to which, why, and the figures that caused it."""
 
-    steps: int
-
-    def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ConfigError(f"curriculum: until.steps is {self.steps}; a phase needs at least 1 update")
-
-
-@dataclass(frozen=True)
-class Phase:
-    """A mixture of objectives and the few numbers that may change with it.
-
-    mix: objective name -> share of the prompts of a draw (scaled to sum to 1).
-    lr: learning rate; null keeps the optimizer's own. warmup: updates of linear warm-up at its start.
-    batch_groups: groups an update (P); null keeps `sampling.batch_groups`.
-    reset_optimizer: forget the optimizer's moments when the phase begins.
-    """
-
-    name: str
-    mix: dict[str, float] = field(default_factory=dict)
-    until: Until | None = None
-    lr: float | None = None
-    warmup: int = 0
-    batch_groups: int | None = None
-    reset_optimizer: bool = False
-
-    def lr_at(self, update: int, base_lr: float) -> float:
-        """Learning rate of the update with this index (from 0) in the phase: a pure function.
-
-        >>> Phase("srl", {"srl": 1.0}, lr=1.0, warmup=4).lr_at(0, base_lr=9.0)
-        0.25
-        >>> Phase("srl", {"srl": 1.0}, warmup=4).lr_at(4, base_lr=9.0)
-        9.0
-        """
-        lr = base_lr if self.lr is None else self.lr
-        return lr * min(1.0, (update + 1) / self.warmup) if self.warmup else lr
-
-
-def check_phases(phases: list[Phase], objectives: list[str]) -> None:
-    """Refuse what could only fail later: ConfigError names the phase and the remedy."""
-    if not phases:
-        raise ConfigError(
-            "curriculum.phases is empty: give at least one phase, e.g. {name: srl, mix: {srl: 1}}"
-        )
-    names = [phase.name for phase in phases]
-    if len(set(names)) < len(names):
-        raise ConfigError(f"curriculum.phases: the names {names} repeat; give each phase its own name")
-    for position, phase in enumerate(phases):
-        where = f"curriculum.phases[{position}] ({phase.name})"
-        unknown = sorted(set(phase.mix) - set(objectives))
-        if unknown:
-            raise ConfigError(
-                f"{where}: no objective called {', '.join(unknown)}; there are {', '.join(objectives)}"
-            )
-        if not phase.mix or any(share < 0 for share in phase.mix.values()) or sum(phase.mix.values()) <= 0:
-            raise ConfigError(
-                f"{where}: mix is {phase.mix}; give shares of at least 0, not all 0, e.g. {{srl: 1.0}}"
-            )
-        if phase.batch_groups is not None and phase.batch_groups < 1:
-            raise ConfigError(f"{where}: batch_groups is {phase.batch_groups}; it must be at least 1")
-        if phase.lr is not None and phase.lr <= 0:
-            raise ConfigError(f"{where}: lr is {phase.lr}; it must be positive")
-        last = position == len(phases) - 1
-        if phase.until is None and not last:
-            raise ConfigError(f"{where}: it never ends, yet phases follow it; add until: {{steps: N}}")
-        if phase.until is not None and last:
-            raise ConfigError(
-                f"{where}: the last phase has no `until`; it ends with trainer.max_steps. Remove it"
-            )
+    left: Phase
+    entered: Phase
+    reason: str
+    figures: dict[str, float]
 
 
 class Schedule:
-    """Which phase it is. `advance` is called once per optimizer step and says whether the phase changed."""
+    """Which phase it is. `advance` is told of optimizer steps and `observe` of figures; either may end it."""
 
     def __init__(self, phases: list[Phase]) -> None:
         self.phases = list(phases)
-        self.index = 0
+        self._begin(0)
+
+    def _begin(self, index: int) -> None:
+        self.index = index
         self.updates = 0  # optimizer steps made in the current phase
+        self.best: float | None = None  # of the watched metric, in this phase
+        self.stale = 0  # measurements in a row without a gain
 
     @property
     def phase(self) -> Phase:
         return self.phases[self.index]
 
-    def advance(self, updates: int = 1) -> bool:
-        """Count the optimizer steps of one batch; True when they end the phase and the next one begins."""
+    @property
+    def shares(self) -> dict[str, float]:
+        """Of each objective now: annealed linearly from the phase before; sums to 1 (per problem: empty).
+
+        >>> made = Schedule([Phase("a", {"srl": 1.0}, Until(1)), Phase("b", {"rlvr": 1.0}, anneal=4)])
+        >>> _ = made.advance(2), made.advance(1)
+        >>> made.shares  # 1 of 4 updates made
+        {'srl': 0.75, 'rlvr': 0.25}
+        """
+        own = self.phase.shares
+        if self.updates >= self.phase.anneal:
+            return own
+        before, way = self.phases[self.index - 1].shares, self.updates / self.phase.anneal
+        blend = {
+            name: (1 - way) * before.get(name, 0.0) + way * own.get(name, 0.0) for name in {**before, **own}
+        }
+        return {name: share for name, share in blend.items() if share > 0}
+
+    def advance(self, updates: int = 1) -> HandOff | None:
+        """Count the optimizer steps of one batch; the hand-off, when they end the phase."""
         self.updates += updates
         until = self.phase.until
-        if until is None or self.updates < until.steps:
-            return False
-        self.index, self.updates = self.index + 1, 0
-        return True
+        if until is None or until.steps is None or self.updates < until.steps:
+            return None
+        return self._hand_off(f"it had made its {until.steps} updates", {"updates": float(self.updates)})
+
+    def observe(self, metrics: Mapping[str, float]) -> HandOff | None:
+        """Look at one measurement. A metric that is not in it, and a value of NaN, change nothing."""
+        until = self.phase.until
+        value = None if until is None or until.metric is None else metrics.get(until.metric)
+        if until is None or value is None or math.isnan(value):
+            return None
+        reason = self._reason(until, float(value))
+        if reason is None or self.updates < until.at_least:
+            return None
+        figures = {str(until.metric): float(value), "updates": float(self.updates)}
+        return self._hand_off(reason, figures)
+
+    def _reason(self, until: Until, value: float) -> str | None:
+        """Why this value ends the phase; None when it does not. Keeps the plateau's count."""
+        name, before = until.metric, self.best
+        gain = math.inf if before is None else (value - before) * (1 if until.mode == "max" else -1)
+        if gain > until.min_delta:  # a slow rise adds up: the best stays until it is passed by min_delta
+            self.best, self.stale = value, 0
+        else:
+            self.stale += 1
+        if until.above is not None and value > until.above:
+            return f"{name} {value:.4g} is above {until.above:g}"
+        if until.below is not None and value < until.below:
+            return f"{name} {value:.4g} is below {until.below:g}"
+        if until.plateau is not None and self.stale >= until.plateau:
+            return (
+                f"{name} {value:.4g}: {self.stale} measurements in a row without a gain of more than "
+                f"{until.min_delta:g} over {before:.4g}"
+            )
+        return None
+
+    def _hand_off(self, reason: str, figures: dict[str, float]) -> HandOff:
+        left = self.phase
+        self._begin(self.index + 1)
+        return HandOff(left, self.phase, reason, figures)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"phase": self.phase.name, "updates": self.updates}
+        return {"phase": self.phase.name, "updates": self.updates, "best": self.best, "stale": self.stale}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Errors: ConfigError for a phase that the config does not have, or a field of another version."""
+        unknown = sorted(set(state) ^ set(self.state_dict()))
+        if unknown:
+            raise ConfigError(f"the checkpoint's curriculum has other fields ({', '.join(unknown)})")
         names = [phase.name for phase in self.phases]
         if state["phase"] not in names:
             raise ConfigError(
                 f"the checkpoint is in phase {state['phase']!r}, but curriculum.phases has "
                 f"{', '.join(names)}: resume with the config that wrote it"
             )
-        self.index, self.updates = names.index(state["phase"]), int(state["updates"])
+        self._begin(names.index(state["phase"]))
+        self.updates, self.best, self.stale = int(state["updates"]), state["best"], int(state["stale"])

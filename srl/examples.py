@@ -11,12 +11,12 @@ from rich.progress import track
 from srl.answers import gold_is_usable
 from srl.errors import ConfigError
 from srl.prompts import PromptRenderer, Shot
-from srl.rollout import StepExample
+from srl.rollout import Source, StepExample
 from srl.steps import Step
 from srl.trajectory import Skip, Trajectory
 
 if TYPE_CHECKING:
-    from srl.objectives import Objective
+    from srl.objectives import Imitated, Objective
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,11 @@ class ExampleBuilder:
         found: list[StepExample] = []
         for trajectory in track(trajectories, f"Prompts of {objective.name}", transient=True):
             if objective.source == "steps":
-                found += self.steps(trajectory, objective.name, imitate=not objective.samples)
+                found += self.steps(trajectory, objective.name, imitate=objective.imitates is not None)
+            elif objective.source == "suffixes":
+                found += self.suffixes(trajectory, objective.name)
             else:
-                found += self.problem(trajectory, objective.name)
+                found += self.problem(trajectory, objective.name, objective.imitates, objective.needs_answer)
         return found
 
     def steps(self, trajectory: Trajectory, objective: str, imitate: bool = False) -> list[StepExample]:
@@ -70,23 +72,67 @@ class ExampleBuilder:
         last = len(trajectory.steps) - (not self.include_last)
         found = []
         for step in trajectory.steps[:last]:
-            past = [earlier.text for earlier in trajectory.steps if earlier.index < step.index]
-            past = [trajectory.preamble, *past] if trajectory.preamble else past
+            past = _past(trajectory, step.index - 1)
             hint = step.title if self.title_hint else ""
             text = self.renderer.step(trajectory.problem, past, hint, self.step_shots)
-            target_ids = self._target_ids(self._imitated(step, _opens(text))) if imitate else ()
+            target_ids = self._step_ids(self._imitated(step, _opens(text))) if imitate else ()
             found += self._example(trajectory, objective, step.index, text, step.text, target_ids)
         return found
 
-    def problem(self, trajectory: Trajectory, objective: str) -> list[StepExample]:
-        """The whole problem as one example; none when its answer cannot be checked."""
-        if trajectory.answer is None or not gold_is_usable(trajectory.answer, trajectory.answer_check):
-            found = trajectory.answer
-            reason = "no answer" if found is None else f"answer cannot be checked: {found!r}"
-            self.skipped.append(Skip(objective, trajectory.uid, reason))
+    def problem(
+        self,
+        trajectory: Trajectory,
+        objective: str,
+        imitates: Imitated | None = None,
+        needs_answer: bool = True,
+    ) -> list[StepExample]:
+        """The whole problem as one example, its target the whole solution; none when that lacks something.
+
+        Skipped and counted: no answer that can be checked, where one is needed; no reasoning to imitate.
+        """
+        if needs_answer and not self._answerable(trajectory, objective):
             return []
         text = self.renderer.solution(trajectory.problem, self.solution_shots)
-        return self._example(trajectory, objective, 0, text, trajectory.solution)
+        if imitates is None:
+            return self._example(trajectory, objective, 0, text, trajectory.solution)
+        solution = trajectory.solution if imitates == "outline" else self._reasoned(trajectory, _opens(text))
+        ids = tuple(self.renderer.tokenizer(solution, add_special_tokens=False)["input_ids"])
+        limit, reason = self.limits.solution_tokens, ""
+        if not solution:
+            reason = (
+                "no reasoning to imitate in the data" if self.think else "data.think is false: no reasoning"
+            )
+            reason += " (objective sft_outline imitates the solution alone)"
+        elif len(ids) > limit:
+            reason = f"solution over data.limits.solution_tokens {limit}: it has {len(ids)} tokens"
+        if reason:
+            self.skipped.append(Skip(objective, trajectory.uid, reason))
+            return []
+        target_ids = ids if self.end_id is None else (*ids, self.end_id)
+        return self._example(trajectory, objective, 0, text, trajectory.solution, target_ids)
+
+    def suffixes(self, trajectory: Trajectory, objective: str) -> list[StepExample]:
+        """The whole problem with the expert's first k steps, for k from none to all but one."""
+        if not self._answerable(trajectory, objective):
+            return []
+        found = []
+        for count in range(len(trajectory.steps)):
+            past = _past(trajectory, count) if count else []
+            text = self.renderer.solution(trajectory.problem, self.solution_shots, past)
+            given = tuple(step.text for step in trajectory.steps[:count])
+            found += self._example(
+                trajectory, objective, 0, text, trajectory.solution, given=given, source="suffixes"
+            )
+        return found
+
+    def _answerable(self, trajectory: Trajectory, objective: str) -> bool:
+        """Whether the answer can be checked; if not, the problem is counted as skipped."""
+        found = trajectory.answer
+        if found is not None and gold_is_usable(found, trajectory.answer_check):
+            return True
+        reason = "no answer" if found is None else f"answer cannot be checked: {found!r}"
+        self.skipped.append(Skip(objective, trajectory.uid, reason))
+        return False
 
     def next_step(
         self, trajectory: Trajectory, past: Sequence[str], objective: str = "steps"
@@ -119,7 +165,24 @@ class ExampleBuilder:
         gap = "" if self.renderer.template == "raw" else "\n"
         return f"{'' if opened else '<think>'}{step.thinking}</think>{gap}{step.text}"
 
-    def _target_ids(self, text: str) -> tuple[int, ...]:
+    def _reasoned(self, trajectory: Trajectory, opened: bool) -> str:
+        """The whole solution with the expert's thinking, as the model is to write it; "" where there is none.
+
+        Thinking that stands at every step is written before each of them where prompts are raw, as there a
+        solution is the steps in a row, and all of it before the solution elsewhere.
+        """
+        thoughts = [step.thinking for step in trajectory.steps]
+        reasoning = trajectory.reasoning or ("\n\n".join(thoughts) if all(thoughts) else "")
+        if not (reasoning and self.think):
+            return ""
+        if self.renderer.template == "raw" and not trajectory.reasoning:
+            steps = [f"<think>{step.thinking}</think>{step.text}" for step in trajectory.steps]
+            text = "\n".join(part for part in (trajectory.preamble, *steps, trajectory.conclusion) if part)
+            return text.removeprefix("<think>") if opened else text
+        gap = "" if self.renderer.template == "raw" else "\n"
+        return f"{'' if opened else '<think>'}{reasoning}</think>{gap}{trajectory.solution}"
+
+    def _step_ids(self, text: str) -> tuple[int, ...]:
         """The expert's text as the model has to write it, ended by the first stop string or the end token."""
         stop = self.limits.step_stop[0] if self.limits.step_stop else ""
         ids = self.renderer.tokenizer(text + stop, add_special_tokens=False)["input_ids"]
@@ -133,11 +196,15 @@ class ExampleBuilder:
         text: str,
         target: str,
         target_ids: tuple[int, ...] = (),
+        given: tuple[str, ...] = (),
+        source: Source | None = None,
     ) -> list[StepExample]:
         prompt_ids = self.renderer.ids(text)
         limit = self.limits.max_prompt_tokens
         if len(prompt_ids) > limit:
-            what = f"step {step}" if step else "whole problem"
+            what = (
+                f"step {step}" if step else f"problem with {len(given)} steps" if given else "whole problem"
+            )
             reason = f"prompt over data.limits.max_prompt_tokens {limit}: {what} has {len(prompt_ids)} tokens"
             self.skipped.append(Skip(objective, trajectory.uid, reason))
             return []
@@ -145,7 +212,7 @@ class ExampleBuilder:
             StepExample(
                 uid=trajectory.uid,
                 objective=objective,
-                source="steps" if step else "problems",
+                source=source or ("steps" if step else "problems"),
                 step=step,
                 prompt_ids=prompt_ids,
                 target=target,
@@ -157,8 +224,15 @@ class ExampleBuilder:
                 max_new_tokens=self.limits.step_tokens if step else self.limits.solution_tokens,
                 opened=_opens(text),
                 n_steps=len(trajectory.steps),
+                given=given,
             )
         ]
+
+
+def _past(trajectory: Trajectory, count: int) -> list[str]:
+    """What stands before the step after the first `count`: the preamble, if any, and those steps."""
+    steps = [step.text for step in trajectory.steps[:count]]
+    return [trajectory.preamble, *steps] if trajectory.preamble else steps
 
 
 def _opens(prompt: str) -> bool:

@@ -140,6 +140,7 @@ class SRLCLI(LightningCLI):
     def fit(self, model: PolicyModule, datamodule: StepDataModule, **kwargs: Any) -> None:
         """A fresh run measures step 0 first; a resumed one says where it goes on."""
         path = kwargs.get("ckpt_path")
+        self.config_init[self.subcommand].curriculum.prepares_fit = True
         if path is None:
             self.trainer.validate(model, datamodule=datamodule, verbose=False, weights_only=True)
         self.trainer.fit(model, datamodule=datamodule, ckpt_path=path, weights_only=True)

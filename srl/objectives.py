@@ -1,24 +1,31 @@
 """The objectives: what is asked, what it is compared to, and whether the model or the expert writes the row.
 
-An objective is source + reward + row kind; a curriculum phase is a mixture of objectives.
+An objective is source + reward + row kind; a curriculum phase is a mixture of objectives. To add one, write a
+class and name it in `objectives`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
-from srl.answers import is_correct
+from srl.answers import are_correct
 from srl.rollout import Completion, Source, StepExample
-from srl.similarity import split_response, step_reward
+from srl.similarity import solution_reward, split_response, split_solution, step_reward
+
+Imitated = Literal["step", "outline", "reasoning"]
 
 
 class Objective(Protocol):
-    """`samples` False: the row's action is the expert's text; neither engine, reward nor filter is used."""
+    """source: which examples are built. imitates: what of the expert's is the row's action; None samples it.
+
+    needs_answer: problems without an answer that can be checked are left out.
+    """
 
     name: str
     source: Source
-    samples: bool
+    imitates: Imitated | None
+    needs_answer: bool
 
     def reward(self, example: StepExample, completions: Sequence[Completion]) -> dict[str, list[float]]:
         """Per completion: "reward", which trains, and further parts, which are logged. Each list is [G]."""
@@ -26,14 +33,20 @@ class Objective(Protocol):
 
 
 class Imitation:
-    """`sft`: the expert's step as target, by negative log-likelihood."""
+    """The expert's own text by negative log-likelihood; neither engine, reward nor filter is used.
 
-    name = "sft"
-    source: Source = "steps"
-    samples = False
+    `sft_step`: the next step in the prompt of `srl`. `sft`: the whole solution with its reasoning, and
+    `sft_outline`: without it, in the prompt of `rlvr` (the two SFT baselines of the paper, section 5.1).
+    """
+
+    needs_answer = False
+
+    def __init__(self, name: str, source: Source, imitates: Imitated) -> None:
+        self.name, self.source = name, source
+        self.imitates: Imitated | None = imitates
 
     def reward(self, example: StepExample, completions: Sequence[Completion]) -> dict[str, list[float]]:
-        raise TypeError("sft has no rollouts to reward")
+        raise TypeError(f"{self.name} has no rollouts to reward")
 
 
 class StepSimilarity:
@@ -41,7 +54,8 @@ class StepSimilarity:
 
     name = "srl"
     source: Source = "steps"
-    samples = True
+    imitates: Imitated | None = None
+    needs_answer = False
 
     def __init__(self, autojunk: bool = False) -> None:
         self.autojunk = autojunk
@@ -60,25 +74,65 @@ class StepSimilarity:
         }
 
 
-class Outcome:
-    """`rlvr`: the whole solution in one response; 1 when its final answer is right, else 0."""
+class HolisticSimilarity:
+    """`holistic`: the whole solution in one response against the whole expert solution (paper, section
+    5.1)."""
 
-    name = "rlvr"
+    name = "holistic"
     source: Source = "problems"
-    samples = True
+    imitates: Imitated | None = None
+    needs_answer = False
+
+    def __init__(self, autojunk: bool = False) -> None:
+        self.autojunk = autojunk
 
     def reward(self, example: StepExample, completions: Sequence[Completion]) -> dict[str, list[float]]:
-        assert example.answer is not None, "examples of `problems` without an answer are left out when built"
-        right = [
-            float(is_correct(example.response(c.text), example.answer, example.answer_check))
-            for c in completions
-        ]
-        return {"reward": right}
+        """reward [G] in [0, 1] or -1; format, exact: 0 or 1."""
+        texts = [example.response(completion.text) for completion in completions]
+        found = [split_solution(text, think=example.think) for text in texts]
+        return {
+            "reward": [
+                solution_reward(text, example.target, think=example.think, autojunk=self.autojunk)
+                for text in texts
+            ],
+            "format": [float(parts is not None) for parts in found],
+            "exact": [float(parts is not None and parts[1] == example.target) for parts in found],
+        }
+
+
+class Outcome:
+    """1 when the final answer of the solution is right, else 0.
+
+    `rlvr`: the whole solution in one response. `reverse`: the rest of it after the expert's first steps,
+    whose number falls by pass rate (reverse curriculum, arXiv 2402.05808; srl.selection.ReverseSelector).
+    """
+
+    imitates: Imitated | None = None
+    needs_answer = True
+
+    def __init__(self, name: str, source: Source) -> None:
+        self.name, self.source = name, source
+
+    def reward(self, example: StepExample, completions: Sequence[Completion]) -> dict[str, list[float]]:
+        """reward [G]. The given steps count where the answer is all of the solution (answer_check exact)."""
+        assert example.answer is not None, "examples without an answer are left out when built"
+        given = example.given if example.answer_check == "exact" else ()
+        texts = ["\n".join([*given, example.response(completion.text)]) for completion in completions]
+        right = are_correct([(text, example.answer, example.answer_check) for text in texts])
+        return {"reward": [float(one) for one in right]}
 
 
 def objectives(autojunk: bool = False) -> dict[str, Objective]:
     """Every objective by name."""
-    found: list[Objective] = [Imitation(), StepSimilarity(autojunk), Outcome()]
+    found: list[Objective] = [
+        Imitation("sft", "problems", "reasoning"),
+        Imitation("sft_outline", "problems", "outline"),
+        Imitation("sft_step", "steps", "step"),
+        StepSimilarity(autojunk),
+        Outcome("rlvr", "problems"),
+        HolisticSimilarity(autojunk),
+        Outcome("reverse", "suffixes"),
+    ]
     return {objective.name: objective for objective in found}
 
 

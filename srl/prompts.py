@@ -87,9 +87,9 @@ class PromptRenderer:
         """The text that asks for the next step after the steps `past`; `hint` is the step's title."""
         return self._render(self.step_system, shots, self.request(problem, past, hint), "Next step")
 
-    def solution(self, problem: str, shots: Sequence[Shot] = ()) -> str:
-        """The text that asks for the whole solution."""
-        return self._render(self.solution_system, shots, self.request(problem), "Solution")
+    def solution(self, problem: str, shots: Sequence[Shot] = (), past: Sequence[str] = ()) -> str:
+        """The text that asks for the whole solution, or for the rest of it after the steps `past`."""
+        return self._render(self.solution_system, shots, self.request(problem, past), "Solution")
 
     def request(self, problem: str, past: Sequence[str] = (), hint: str = "") -> str:
         """The user's turn: problem, the steps so far, and the title of the step to write."""

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     import torch
 
-    from srl.curriculum import Phase
+    from srl.phases import Phase
 
-Source = Literal["steps", "problems"]
+Source = Literal["steps", "problems", "suffixes"]
 LAST_POSITION = 10  # steps from here on are counted together
 
 
@@ -25,7 +25,8 @@ class StepExample:
 
     The example carries how its response is read (`think`, `stop`, `max_new_tokens`), so that rollouts in
     training, validation and the reward cannot disagree. `opened` is True when the prompt itself ends in an
-    opened `<think>` tag, as some chat templates do: the tag then belongs to the response.
+    opened `<think>` tag, as some chat templates do: the tag then belongs to the response. `given` are the
+    expert's first steps where the prompt shows them and the rest of the solution is asked for ("suffixes").
     """
 
     uid: str
@@ -42,6 +43,7 @@ class StepExample:
     max_new_tokens: int = 512
     opened: bool = False
     n_steps: int = 0  # steps of the expert's solution; bounds the turns when solving step by step
+    given: tuple[str, ...] = ()
 
     def response(self, text: str) -> str:
         """The model's text as one response, with the tag that the prompt had already opened."""
@@ -123,8 +125,10 @@ class StepBatch:
     def __init__(self, examples: list[StepExample]) -> None:
         self.examples = examples  # B
         self.groups: list[Group] = []
+        self.scored: list[Group] = []  # every group with its rewards, before any is filtered out
         self.phase: Phase | None = None
         self.phase_index = 0
+        self.objectives: frozenset[str] = frozenset()  # that the curriculum trains now
         self.phase_updates = 0  # updates made in this phase before this draw
         self.batch_groups = 1  # P
         self.temperature = 1.0  # of the rollouts

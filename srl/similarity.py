@@ -58,6 +58,44 @@ def split_response(response: str, think: bool = True) -> tuple[str, str] | None:
     return (thinking, action.strip()) if action.strip() else None
 
 
+def split_solution(response: str, think: bool = True) -> tuple[str, str] | None:
+    """Cut a whole solution into (thinking, solution); None when it breaks the format.
+
+    A solution may think once, before it begins, or before each of its steps. With `think` there is at least
+    one `<think>...</think>`, every one is closed, none lies in another, and what stands outside of them is
+    not blank. The parts of each are joined as written. Without `think` it is as `split_response`.
+
+    >>> split_solution("<think>2+2</think>a=4\\n<think>a*2</think>b=8\\n")
+    ('2+2\\na*2', 'a=4\\nb=8')
+    >>> split_solution("<think>2+2</think>a=4 <think>") is None
+    True
+    """
+    if not think:
+        return split_response(response, think=False)
+    head, *blocks = response.split(_OPEN)
+    parts = [block.split(_CLOSE) for block in blocks]
+    if not parts or _CLOSE in head or any(len(part) != 2 for part in parts):
+        return None
+    solution = "".join([head, *(part[1] for part in parts)]).strip()
+    return ("\n".join(part[0] for part in parts), solution) if solution else None
+
+
+def solution_reward(
+    response: str, expert_solution: str, *, think: bool = True, autojunk: bool = False
+) -> float:
+    """Return the `similarity` of a whole solution, its thinking left out, or FORMAT_PENALTY.
+
+    The *holistic* baseline of arXiv 2510.25992: `step_reward` for a solution in one response.
+
+    >>> solution_reward("<think>hm</think>ab\\n<think>so</think>cd", "ab\\ncd")
+    1.0
+    """
+    parts = split_solution(response, think)
+    if parts is None:
+        return FORMAT_PENALTY
+    return similarity(parts[1], expert_solution, autojunk)
+
+
 def step_reward(response: str, expert_action: str, *, think: bool = True, autojunk: bool = False) -> float:
     """Return a response's reward: its action's `similarity`, or FORMAT_PENALTY where the format is broken.
 

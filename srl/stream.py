@@ -1,35 +1,48 @@
-"""Seeded draws from a mixture of sources, with a cursor that a checkpoint can hold."""
+"""Seeded draws from a mixture of sources, with a state that a checkpoint can hold."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from srl.errors import ConfigError
-from srl.rollout import StepBatch, StepExample
+from srl.pools import PerProblem, Pools
+from srl.rollout import Group, StepBatch, StepExample
+from srl.selection import Adaptive, AdaptiveSelector, Reverse, ReverseSelector, Selector, Shuffled
 
 
 class Stream:
     """An endless stream of draws that states a length, as Lightning needs of a loader it is to resume.
 
-    Each source (objective) is walked in its own order, shuffled anew each time it has been used up, by a
-    generator seeded with (seed, objective, pass). A draw takes its share of prompts from each source; what a
-    source is owed or was given too early is carried over to the next draw: under one mixture of n sources
-    none is ever a whole prompt ahead of its share, nor n - 1 behind it, however small the draws.
+    A draw takes its share of prompts from each source (objective); what a source is owed or was given too
+    early is carried over to the next draw: under one mixture of n sources none is ever a whole prompt ahead
+    of its share, nor n - 1 behind it, however small the draws. Which example of a source comes next is its
+    selector's matter: all in turn, unless `adaptive` or (for the source `suffixes`) `reverse` says otherwise.
+    Under `per_problem` the pools choose the problem and with it the objective.
     """
 
     def __init__(
-        self, sources: Mapping[str, Sequence[StepExample]], draws_per_epoch: int, seed: int = 0
+        self,
+        sources: Mapping[str, Sequence[StepExample]],
+        draws_per_epoch: int,
+        seed: int = 0,
+        adaptive: Adaptive | None = None,
+        reverse: Reverse | None = None,
     ) -> None:
         self.sources = sources
         self.seed = seed
         self.mix: dict[str, float] = {}
         self.batch_size = 1
         self.draws_per_epoch = draws_per_epoch
-        self._cursor = dict.fromkeys(sources, 0)  # examples taken from each source, ever
+        self.selectors = {
+            name: _selector(examples, name, seed, adaptive, reverse)
+            for name, examples in sources.items()
+            if examples
+        }
+        self.pools: Pools | None = None  # made when a phase first needs them
+        self._saved_pools: dict[str, Any] | None = None  # a checkpoint's, until then
+        self._pooled = False
         self._credit = dict.fromkeys(sources, 0.0)
-        self._order: dict[str, tuple[int, list[int]]] = {}
 
     def set_mix(self, mix: dict[str, float], batch_size: int) -> None:
         """The next draw has `batch_size` prompts in these shares. Errors: an objective without examples."""
@@ -38,7 +51,17 @@ class Stream:
                 raise ConfigError(f"objective {name} has no training examples, but the mix gives it {share}")
         total = sum(mix.values())
         self.mix = {name: share / total for name, share in mix.items() if share > 0}
-        self.batch_size = batch_size
+        self.batch_size, self._pooled = batch_size, False
+
+    def set_pools(self, settings: PerProblem, batch_size: int) -> None:
+        """The next draw has `batch_size` problems, each with the objective of its pool."""
+        if self.pools is None or self.pools.settings != settings:
+            known = self._saved_pools if self.pools is None else self.pools.state_dict()
+            steps, outcome = self.sources[settings.steps], self.sources[settings.outcome]
+            self.pools = Pools(settings, _by_problem(steps), _by_problem(outcome), self.seed)
+            if known is not None:
+                self.pools.load_state_dict(known)
+        self.batch_size, self._pooled = batch_size, True
 
     def __len__(self) -> int:
         """Draws an epoch: constant over the run, because Lightning reads it once an epoch."""
@@ -50,6 +73,10 @@ class Stream:
 
     def draw(self) -> StepBatch:
         """The next B examples, each from the source that is owed most; those of one source stand together."""
+        if self._pooled:
+            assert self.pools is not None
+            examples = [self.pools.take() for _ in range(self.batch_size)]
+            return StepBatch(sorted(examples, key=lambda example: example.objective))
         for name, share in self.mix.items():
             self._credit[name] += share * self.batch_size
         counts = dict.fromkeys(self.mix, 0)
@@ -57,32 +84,67 @@ class Stream:
             owed_most = max(self.mix, key=self._credit.__getitem__)
             self._credit[owed_most] -= 1
             counts[owed_most] += 1
-        return StepBatch([self._take(name) for name, count in counts.items() for _ in range(count)])
+        for name in counts:
+            self.selectors[name].begin()
+        return StepBatch(
+            [self.selectors[name].take() for name, count in counts.items() for _ in range(count)]
+        )
 
-    def _take(self, name: str) -> StepExample:
-        source = self.sources[name]
-        lap, position = divmod(self._cursor[name], len(source))
-        if self._order.get(name, (None,))[0] != lap:
-            order = list(range(len(source)))
-            random.Random(f"{self.seed}/{name}/{lap}").shuffle(order)
-            self._order[name] = (lap, order)
-        self._cursor[name] += 1
-        return source[self._order[name][1][position]]
+    def observe(self, groups: Sequence[Group]) -> None:
+        """Learn from the rewards of a draw, all of its groups, before any was filtered out."""
+        for group in groups:
+            if group.completions:
+                example, rewards = group.example, group.rewards.tolist()
+                self.selectors[example.objective].observe(example, sum(rewards) / len(rewards))
+                if self._pooled and self.pools is not None:
+                    self.pools.observe(example, rewards)
+
+    def metrics(self) -> dict[str, float]:
+        """What the selectors in use and the pools have to report."""
+        if self._pooled and self.pools is not None:
+            return self.pools.metrics()
+        found: dict[str, float] = {}
+        for name in self.mix:
+            found |= self.selectors[name].metrics()
+        return found
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "cursor": dict(self._cursor),
             "credit": dict(self._credit),
             "sizes": {name: len(source) for name, source in self.sources.items()},
+            "selectors": {name: selector.state_dict() for name, selector in self.selectors.items()},
+            "pools": self._saved_pools if self.pools is None else self.pools.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Errors: ConfigError for other data, or a checkpoint with other fields."""
+        unknown = sorted(set(state) ^ set(self.state_dict()))
+        if unknown:
+            raise ConfigError(f"the checkpoint's stream has other fields ({', '.join(unknown)})")
         sizes = {name: len(source) for name, source in self.sources.items()}
         if state["sizes"] != sizes:
             raise ConfigError(
                 f"the checkpoint was made on data with {state['sizes']} examples, but this data has {sizes}: "
                 "resume with the same data, limits and curriculum"
             )
-        self._cursor = dict(state["cursor"])
         self._credit = dict(state["credit"])
-        self._order = {}
+        for name, selector in self.selectors.items():
+            selector.load_state_dict(state["selectors"][name])
+        self._saved_pools, self.pools = state["pools"], None
+
+
+def _selector(
+    examples: Sequence[StepExample], name: str, seed: int, adaptive: Adaptive | None, reverse: Reverse | None
+) -> Selector:
+    if examples[0].source == "suffixes":
+        return ReverseSelector(examples, name, seed, reverse or Reverse())
+    if adaptive is not None and not examples[0].target_ids:  # imitation has no rewards to go by
+        return AdaptiveSelector(examples, name, seed, adaptive)
+    return Shuffled(examples, name, seed)
+
+
+def _by_problem(examples: Sequence[StepExample]) -> dict[str, list[StepExample]]:
+    found: dict[str, list[StepExample]] = {}
+    for example in examples:
+        found.setdefault(example.uid, []).append(example)
+    return found

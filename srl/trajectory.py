@@ -1,17 +1,17 @@
 """Trajectories: an expert's solution as steps; read from JSONL, checked, and written.
 
 Expert JSONL, one row a line: `{"uid", "problem", "preamble", "steps": [{"title", "body"}], "answer",
-"conclusion", "answer_check"}`. A step may be a plain string, its body. uid, preamble, conclusion and
-answer_check may be left out or null, answer may be null, further fields are ignored. A row without a list of
-steps is a raw row: `RowFormat` says where its solution is and how to cut it. The steps themselves are the
-matter of `srl/steps.py`.
+"conclusion", "answer_check", "reasoning"}`. A step may be a plain string, its body. uid, preamble,
+conclusion, answer_check and reasoning may be left out or null, answer may be null, further fields are
+ignored. A row without a list of steps is a raw row: `RowFormat` says where its solution is and how to cut it.
+The steps themselves are the matter of `srl/steps.py`.
 """
 
 import json
 import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ __all__ = [
     "Step",
     "StepSplit",
     "Trajectory",
+    "json_rows",
     "read_trajectories",
     "rows_to_trajectories",
     "split_steps",
@@ -41,7 +42,7 @@ class Trajectory:
     """One problem with its expert's solution.
 
     answer: the final answer, None when unknown; answer_check: how `srl.answers` compares it, "math" or
-    "exact".
+    "exact". reasoning: what the expert thought before writing the solution; only imitation (`sft`) uses it.
     """
 
     uid: str
@@ -51,6 +52,7 @@ class Trajectory:
     answer: str | None
     conclusion: str = ""
     answer_check: str = "math"
+    reasoning: str = field(default="", repr=False)
 
     @property
     def solution(self) -> str:
@@ -70,6 +72,8 @@ class Trajectory:
             row["conclusion"] = self.conclusion
         if self.answer_check != "math":
             row["answer_check"] = self.answer_check
+        if self.reasoning:
+            row["reasoning"] = self.reasoning
         return json.dumps(row, ensure_ascii=False)
 
     @staticmethod
@@ -93,6 +97,7 @@ class Trajectory:
             answer=fields.answer(row, "answer", where),
             conclusion=fields.optional(row, "conclusion", where),
             answer_check=_check(row, where),
+            reasoning=fields.optional(row, "reasoning", where).strip(),
         )
 
 
@@ -103,8 +108,9 @@ class RowFormat:
     problem, solution, answer, uid: names of fields (answer "": the rows have no answers). style: how
     `split_steps` cuts the solution. remove: a regular expression deleted from the solution. answer_marker:
     the last line that begins with it gives the answer instead of the field `answer`; from this line on the
-    solution is conclusion, not steps (no such line: no answer). GSM8K: problem "question", solution "answer",
-    style "lines", remove "<<[^>]*>>", answer_marker "####".
+    solution is conclusion, not steps (no such line: no answer). reasoning: the field with the expert's
+    thinking, null where there is none. GSM8K: problem "question", solution "answer", style "lines", remove
+    "<<[^>]*>>", answer_marker "####".
     """
 
     problem: str = "problem"
@@ -114,6 +120,7 @@ class RowFormat:
     style: str = "numbered"
     remove: str | None = None
     answer_marker: str | None = None
+    reasoning: str | None = None
 
     def __post_init__(self) -> None:
         if self.style not in STYLES:
@@ -148,6 +155,7 @@ class RowFormat:
             answer=answer,
             conclusion="\n".join(part for part in (conclusion, marked) if part),
             answer_check=_check(row, where),
+            reasoning=fields.optional(row, self.reasoning, where).strip() if self.reasoning else "",
         )
 
 
@@ -167,7 +175,7 @@ def read_trajectories(
     Blank lines and a byte-order mark are passed over. DataError, with file:line: no such file, nothing in it,
     not UTF-8, not JSON, not an object, and all that `rows_to_trajectories` refuses.
     """
-    found, skipped = rows_to_trajectories(_rows(Path(path)), row_format)
+    found, skipped = rows_to_trajectories(json_rows(Path(path)), row_format)
     if not found and not skipped:
         raise DataError(f"{path}: the file is empty; write one JSON object a line: problem, steps, answer")
     return found, skipped
@@ -214,7 +222,8 @@ def write_trajectories(path: str | Path, trajectories: Iterable[Trajectory]) -> 
         temporary.unlink(missing_ok=True)
 
 
-def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The objects of a JSONL file, each with its file:line. DataError: what cannot be read, and where."""
     try:
         file = path.open("rb")
     except FileNotFoundError as error:

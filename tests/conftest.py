@@ -136,7 +136,7 @@ def write_rows(path: Path, rows: list[dict]) -> Path:
 
 
 LETTER_PHASES = """[
- {name: copy, mix: {sft: 1.0}, lr: 0.03, batch_groups: 12, until: {steps: 12}},
+ {name: copy, mix: {sft_step: 1.0}, lr: 0.03, batch_groups: 12, until: {steps: 12}},
  {name: steps, mix: {srl: 1.0}, until: {steps: 3}},
  {name: outcome, mix: {rlvr: 1.0}}
 ]"""

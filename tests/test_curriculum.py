@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from callbacks.curriculum import CurriculumCallback
-from srl.curriculum import Phase, Schedule, Until, check_phases
+from srl.curriculum import Schedule
 from srl.errors import ConfigError
+from srl.phases import Phase, Until, check_phases
 from srl.rollout import StepBatch
 
 NAMES = ["sft", "srl", "rlvr"]
@@ -78,7 +79,7 @@ def test_phases_end_after_their_updates():
     made = schedule(2, 3)
     seen = []
     for _ in range(7):
-        seen.append((made.phase.name, made.updates, made.advance()))
+        seen.append((made.phase.name, made.updates, made.advance() is not None))
     assert seen == [
         ("p0", 0, False),
         ("p0", 1, True),
@@ -92,14 +93,16 @@ def test_phases_end_after_their_updates():
 
 def test_a_batch_of_several_optimizer_steps_counts_them_all():
     made = schedule(4)
-    assert [made.advance(3), made.updates] == [False, 3]
-    assert [made.advance(3), made.phase.name, made.updates] == [True, "last", 0]  # 6 of 4: over
+    assert [made.advance(3), made.updates] == [None, 3]
+    found = made.advance(3)
+    assert [found.left.name, found.entered.name, made.updates] == ["p0", "last", 0]  # 6 of 4: over
+    assert (found.reason, found.figures) == ("it had made its 4 updates", {"updates": 6.0})
 
 
 @given(steps=st.lists(st.integers(1, 6), max_size=4), updates=st.integers(0, 30))
 def test_the_phase_is_the_first_whose_end_lies_ahead(steps, updates):
     made = schedule(*steps)
-    changes = sum(made.advance() for _ in range(updates))
+    changes = sum(made.advance() is not None for _ in range(updates))
     ends = list(accumulate(steps))
     passed = [end for end in ends if end <= updates]
     assert (made.index, changes) == (len(passed), len(passed))
@@ -131,17 +134,22 @@ class Run:
     def __init__(self, phases, **kwargs):
         self.callback = CurriculumCallback(phases, **kwargs)
         self.asked = []
-        stream = SimpleNamespace(set_mix=lambda mix, size: self.asked.append((mix, size)))
+        stream = SimpleNamespace(
+            set_mix=lambda mix, size: self.asked.append((mix, size)),
+            observe=lambda groups: None,
+            metrics=dict,
+        )
         parameter = torch.nn.Parameter(torch.ones(1))
         self.optimizer = torch.optim.Adam([parameter])
         parameter.grad = torch.ones(1)
         self.optimizer.step()
         self.trainer = SimpleNamespace(
             datamodule=SimpleNamespace(
-                stream=stream, build_stream=lambda names, size: self.asked.append((names, size))
+                stream=stream, build_stream=lambda names, size, *_: self.asked.append((names, size))
             ),
             global_step=0,
             loggers=[],
+            callback_metrics={},
             optimizers=[self.optimizer],
         )
 
@@ -205,7 +213,7 @@ def test_the_callbacks_state_is_the_schedules():
     run.batch()
     run.batch()
     again.callback.load_state_dict(run.callback.state_dict())
-    assert again.callback.state_dict() == {"phase": "b", "updates": 1}
+    assert again.callback.state_dict() == {"phase": "b", "updates": 1, "best": None, "stale": 0}
     again.callback.on_train_start(again.trainer, None)
     assert again.batch().phase.name == "b"
     with pytest.raises(ConfigError, match="no objective called sr1"):

@@ -133,11 +133,11 @@ def test_a_prompt_over_the_limit_is_skipped_never_cut(tokenizer):
 def test_imitation_has_the_experts_tokens_and_an_end(tokenizer):
     known = objectives()
     stop = ResponseLimits(step_stop=("\n", ";"))
-    (stopped,) = builder(tokenizer, limits=stop, end_id=1).build([PLAIN], known["sft"])
+    (stopped,) = builder(tokenizer, limits=stop, end_id=1).build([PLAIN], known["sft_step"])
     assert tokenizer.decode(list(stopped.target_ids)) == "a\n"  # as sampling would end it
-    (ended,) = builder(tokenizer, end_id=1).build([PLAIN], known["sft"])
+    (ended,) = builder(tokenizer, end_id=1).build([PLAIN], known["sft_step"])
     assert ended.target_ids == (*tokenizer("a")["input_ids"], 1)
-    (neither,) = builder(tokenizer).build([PLAIN], known["sft"])
+    (neither,) = builder(tokenizer).build([PLAIN], known["sft_step"])
     assert neither.target_ids == tuple(tokenizer("a")["input_ids"])
     (sampled,) = builder(tokenizer, limits=stop, end_id=1).build([PLAIN], known["srl"])
     assert sampled.target_ids == ()
@@ -146,9 +146,9 @@ def test_imitation_has_the_experts_tokens_and_an_end(tokenizer):
 def test_imitation_writes_the_experts_thinking_where_there_is_any(tokenizer):
     steps = (Step(1, "", "a", thinking="so it is"), Step(2, "", "b"), Step(3, "", "c"))
     trajectory = Trajectory("u", "Q?", "", steps, answer="c")
-    made = builder(tokenizer, end_id=1).build([trajectory], objectives()["sft"])
+    made = builder(tokenizer, end_id=1).build([trajectory], objectives()["sft_step"])
     assert [tokenizer.decode(list(e.target_ids[:-1])) for e in made] == ["<think>so it is</think>a", "b"]
-    bare = builder(tokenizer, end_id=1, think=False).build([trajectory], objectives()["sft"])
+    bare = builder(tokenizer, end_id=1, think=False).build([trajectory], objectives()["sft_step"])
     assert tokenizer.decode(list(bare[0].target_ids[:-1])) == "a"
     assert made[0].target == "a", "the reward never sees the thinking"
 

@@ -84,7 +84,7 @@ def test_parameters_are_flat_and_a_later_config_file_wins(run):
     params = run.data.params
     assert params["samples.every_n_updates"] == "2"  # the second file's
     assert params["rollout.num_generations"] == "5"  # the first file's
-    assert params["curriculum.phases.0.mix.sft"] == "1.0"
+    assert params["curriculum.phases.0.mix.sft_step"] == "1.0"
     assert params["model.lora.r"] == "4"
     assert params["trainer.max_steps"] == "18"
 

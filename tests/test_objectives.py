@@ -16,18 +16,49 @@ def said(*texts):
 
 
 def test_every_objective_by_name():
-    assert NAMES == ["sft", "srl", "rlvr"]
-    kinds = {name: (o.source, o.samples, o.name) for name, o in objectives().items()}
+    kinds = {name: (o.source, o.imitates, o.needs_answer) for name, o in objectives().items()}
     assert kinds == {
-        "sft": ("steps", False, "sft"),
-        "srl": ("steps", True, "srl"),
-        "rlvr": ("problems", True, "rlvr"),
+        "sft": ("problems", "reasoning", False),
+        "sft_outline": ("problems", "outline", False),
+        "sft_step": ("steps", "step", False),
+        "srl": ("steps", None, False),
+        "rlvr": ("problems", None, True),
+        "holistic": ("problems", None, False),
+        "reverse": ("suffixes", None, True),
     }
+    assert [objective.name for objective in objectives().values()] == NAMES == list(kinds)
 
 
 def test_imitation_rewards_nothing():
     with pytest.raises(TypeError, match="sft has no rollouts"):
         objectives()["sft"].reward(example(), [])
+
+
+def test_holistic_similarity_scores_the_whole_solution_without_its_thinking():
+    # abcd/bcde: 0.75 as for a step. Interleaved thinking goes: "ab\ncd" against "ab\nce": ab\nc matches,
+    # M = 4 of T = 10. An unclosed block, none at all, and nothing outside the blocks break the format.
+    holistic = objectives()["holistic"]
+    assert holistic.reward(example(), said("<think>bcde</think>abcd"))["reward"] == [0.75]
+    texts = [
+        "<think>x</think>ab\n<think>y</think>cd",
+        "<think>x</think>ab\n<think>cd",
+        "ab\ncd",
+        "<think></think>",
+    ]
+    found = holistic.reward(example("ab\nce"), said(*texts))
+    assert found["reward"] == [0.8, -1.0, -1.0, -1.0]
+    assert found["format"] == [1.0, 0.0, 0.0, 0.0]
+    whole = holistic.reward(example("ab\ncd"), said(texts[0]))
+    assert (whole["reward"], whole["exact"]) == ([1.0], [1.0])
+
+
+def test_the_given_steps_count_only_where_the_answer_is_the_whole_solution():
+    exact = example(answer="a\nb\nc", answer_check="exact", given=("a",), think=False)
+    assert objectives()["reverse"].reward(exact, said("b\nc", "a\nb\nc", "c"))["reward"] == [1.0, 0.0, 0.0]
+    # a given step that already names the answer earns nothing
+    math = example(answer="4", given=("So the answer is 4.",), think=False)
+    said_nothing, said_four = said("Therefore done", "The answer is 4.")
+    assert objectives()["reverse"].reward(math, [said_nothing, said_four])["reward"] == [0.0, 1.0]
 
 
 def test_step_similarity_scores_the_action_after_the_thinking():

@@ -8,7 +8,7 @@ from conftest import fit
 
 PHASES = """[
  {name: srl, mix: {srl: 1.0}, batch_groups: 3, until: {steps: 3}},
- {name: both, mix: {srl: 1.0, rlvr: 1.0, sft: 1.0}, lr: 0.01, batch_groups: 4}
+ {name: both, mix: {srl: 1.0, rlvr: 1.0, sft_step: 1.0}, lr: 0.01, batch_groups: 4}
 ]"""
 
 

@@ -9,9 +9,9 @@ import torch
 
 from callbacks.reward import StepRewardCallback
 from callbacks.sampling import DynamicSamplingCallback
-from srl.curriculum import Phase
 from srl.errors import ConfigError, TrainingStopped
 from srl.objectives import objectives
+from srl.phases import Phase
 from srl.rollout import Completion, Group, StepBatch, StepExample
 
 SRL = Phase("srl", {"srl": 1.0})
@@ -34,6 +34,7 @@ LOUD, SILENT = (0.0, 1.0), (0.5, 0.5)  # population standard deviations 0.5 and 
 def draw(*groups, phase=SRL, size=2, seconds=0.0):
     batch = StepBatch([g.example for g in groups])
     batch.groups, batch.phase, batch.batch_groups, batch.rollout_seconds = list(groups), phase, size, seconds
+    batch.objectives = frozenset(phase.objectives)
     return batch
 
 

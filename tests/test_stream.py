@@ -117,7 +117,12 @@ def test_the_state_is_a_copy():
     made = stream({"srl": 4}, {"srl": 1}, 2)
     state = made.state_dict()
     uids(made, 3)
-    assert state == {"cursor": {"srl": 0}, "credit": {"srl": 0.0}, "sizes": {"srl": 4}}
+    assert state == {
+        "credit": {"srl": 0.0},
+        "sizes": {"srl": 4},
+        "selectors": {"srl": {"cursor": 0}},
+        "pools": None,
+    }
 
 
 def test_other_data_is_refused():
@@ -142,4 +147,4 @@ def test_its_length_is_fixed_and_its_draws_are_not_counted():
     made.set_mix({"srl": 1}, 3)
     assert len(made) == 2  # Lightning reads it once an epoch
     assert len(list(islice(iter(made), 5))) == 5
-    assert made.state_dict()["cursor"] == {"srl": 15}  # 5 draws of 3
+    assert made.state_dict()["selectors"] == {"srl": {"cursor": 15}}  # 5 draws of 3
