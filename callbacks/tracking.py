@@ -72,12 +72,15 @@ def versions() -> dict[str, str]:
 class RunInfo(Callback):
     """Writes once, when fitting starts, what is needed to understand and repeat the run.
 
-    config: nested settings as plain values. config_text: the same as YAML, kept whole as an artifact.
+    config: nested settings as plain values. config_text: the same as YAML, kept whole as an artifact. joined:
+    a test goes into a run that has been described.
     """
 
-    def __init__(self, config: dict[str, Any], config_text: str, resumed_from: str | None = None) -> None:
+    def __init__(
+        self, config: dict[str, Any], config_text: str, resumed_from: str | None = None, joined: bool = False
+    ) -> None:
         self.config, self.config_text, self.resumed_from = config, config_text, resumed_from
-        self.done = False
+        self.done = joined
         self.run_id: str | None = None  # of MLflow; in the checkpoint, so that `test` finds the run
         self._counted: dict[str, int] = {}  # of the data, what was reported
         self._skipped = 0
@@ -87,6 +90,12 @@ class RunInfo(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._write(trainer, pl_module)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A run of its own is described; parameters of one that is joined may not be changed."""
+        if not self.done:
+            for logger in mlflow_loggers(trainer):
+                self._describe(logger, trainer.datamodule)  # type: ignore[attr-defined]
 
     def _write(self, trainer: Trainer, pl_module: Any) -> None:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -12,20 +11,24 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
+from modules.checkpointing import identity_of, read_trained, write_trained
+from modules.testing import TestSettings, benchmark_records, predictions
 from modules.update import UpdateSettings, add_up, update_metrics
 from modules.validation import ValidationMetrics, ValidationSettings
-from srl.curriculum import Phase
 from srl.errors import ConfigError, TrainingStopped
 from srl.models import LoraSettings
+from srl.phases import Phase
 from srl.rollout import Group, StepBatch, run_seed
 from srl.update import LossSettings, build_rows, logprobs_of, loss_of, split_groups
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from datamodules.benchmarks import BenchmarkBatch
     from datamodules.steps import ValidationBatch
     from srl.engine.engine import RolloutEngine
     from srl.packing import MicroBatch
+    from srl.scores import Record
 
 log = logging.getLogger(__name__)
 PRECISIONS = ("32-true", "bf16-mixed")
@@ -50,6 +53,7 @@ class PolicyModule(LightningModule):
         loss: LossSettings = LossSettings(),  # noqa: B008 - frozen
         update: UpdateSettings = UpdateSettings(),  # noqa: B008 - frozen
         validation: ValidationSettings = ValidationSettings(),  # noqa: B008 - frozen
+        test: TestSettings = TestSettings(),  # noqa: B008 - frozen
         rows_in_flight: int = 256,
         trust_remote_code: bool = False,
     ) -> None:
@@ -60,10 +64,12 @@ class PolicyModule(LightningModule):
         self.gradient_checkpointing, self.trust_remote_code = gradient_checkpointing, trust_remote_code
         self.optimizer_factory = optimizer
         self.loss_settings, self.update_settings, self.validation_settings = loss, update, validation
+        self.test_settings = test
         self.rows_in_flight = rows_in_flight
         self.policy: nn.Module | None = None
         self.bad_updates = 0  # in a row
         self.skipped_updates = 0  # in all
+        self.loaded_step = 0  # updates that the loaded checkpoint had made
         self._files: Any = None
         self._tokenizer: PreTrainedTokenizerBase | None = None
         self._engine: RolloutEngine | None = None
@@ -257,41 +263,28 @@ class PolicyModule(LightningModule):
         metrics = self._metrics.compute()
         self.log_dict(metrics | {"step": float(self.global_step)}, batch_size=1)
 
+    # -- benchmarks ------------------------------------------------------------------------------------
+
+    def test_step(self, batch: BenchmarkBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Leaves its records on the batch, one a problem; the results callback keeps and counts them."""
+        builder = self.trainer.datamodule.builder  # type: ignore[attr-defined]
+        batch.records = benchmark_records(self.engine, builder, batch, self.test_settings)
+
+    def predict_step(self, batch: BenchmarkBatch, batch_idx: int, dataloader_idx: int = 0) -> list[Record]:
+        builder = self.trainer.datamodule.builder  # type: ignore[attr-defined]
+        batch.records = predictions(self.engine, builder, batch, self.test_settings)
+        return batch.records
+
     # -- checkpoints -----------------------------------------------------------------------------------
 
-    def _identity(self) -> dict[str, Any]:
-        """What a checkpoint must agree with. A local base may move, so it goes by its last name."""
-        return {
-            "base": self.base.rstrip("/").rsplit("/", 1)[-1],
-            "lora": None if self.lora is None else asdict(self.lora),
-        }
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Trained weights only, in built-in types and tensors, so that it loads with weights_only=True."""
-        from srl.models import adapter_state
-
         assert self.policy is not None
-        checkpoint["state_dict"] = adapter_state(self.policy)
-        checkpoint["srl"] = {
-            "identity": self._identity(),
-            "bad_updates": self.bad_updates,
-            "skipped_updates": self.skipped_updates,
-        }
+        counters = {"bad_updates": self.bad_updates, "skipped_updates": self.skipped_updates}
+        write_trained(checkpoint, self.policy, identity_of(self.base, self.lora), counters)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another base or adapter, or with weights of other names or shapes."""
-        from srl.models import load_adapter_state
-
-        saved = checkpoint.get("srl")
-        if saved is None:
-            raise ConfigError("this checkpoint was not written by srl: it has no `srl` entry")
-        if saved["identity"] != self._identity():
-            raise ConfigError(
-                f"the checkpoint was made with {saved['identity']}, the config says {self._identity()}: "
-                "resume with the config that wrote it"
-            )
         assert self.policy is not None
-        load_adapter_state(self.policy, checkpoint["state_dict"])
-        checkpoint["state_dict"] = {}
+        saved = read_trained(checkpoint, self.policy, identity_of(self.base, self.lora))
         self.bad_updates = int(saved["bad_updates"])
         self.skipped_updates = int(saved["skipped_updates"])
+        self.loaded_step = int(checkpoint["global_step"])

@@ -96,7 +96,7 @@ class ValidationMetrics:
             self._mean("val/outcome/accuracy", float(attempt.correct))
             self._mean("val/outcome/truncated", float(not attempt.finished))
         if self.settings.by_steps:
-            for attempt in solve_by_steps(engine, builder, batch.trajectories, generator):
+            for (attempt,) in solve_by_steps(engine, builder, batch.trajectories, generator):
                 self._mean("val/outcome/steps_accuracy", float(attempt.correct))
         if self._pass is not None:
             sampling = Sampling(temperature=self.settings.temperature)

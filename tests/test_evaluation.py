@@ -5,7 +5,7 @@ import torch
 from conftest import expert_rows, tiny_model
 
 from srl.engine.engine import RolloutEngine
-from srl.evaluation import GREEDY, solve_by_steps, solve_whole
+from srl.evaluation import COMPARED, GREEDY, answer_classes, solve_by_steps, solve_whole
 from srl.examples import ExampleBuilder, ResponseLimits
 from srl.prompts import PromptFormat, PromptRenderer
 from srl.rollout import Completion, Sampling
@@ -58,6 +58,8 @@ def test_whole_solutions_are_judged_one_by_one(tokenizer):
         [("a", "so \\boxed{4}", True, True), ("a", "it is 5", False, False)],
         [("b", "x", True, True), ("b", "\\boxed{x}", False, True)],  # exact: a box is not the answer
     ]
+    assert [[s.answer for s in attempts] for attempts in found] == [["4", "5"], ["x", "\\boxed{x}"]]
+    assert [(s.words, s.tokens) for s in found[0]] == [(2, 1), (3, 1)]  # Told writes one token each
     assert engine.asked == [(["a?\n", "b?\n"], 2, sampling)]  # one call for all
 
 
@@ -88,7 +90,7 @@ def test_actions_without_thinking_are_the_next_prompts_history(tokenizer):
             "a?\n2+2\nis 4\n": "<think>hm</think>so \\boxed{4}",
         },
     )
-    (solved,) = solve_by_steps(engine, builder(tokenizer, think=True), [trajectory("a")], ANY)
+    ((solved,),) = solve_by_steps(engine, builder(tokenizer, think=True), [trajectory("a")], ANY)
     assert (solved.uid, solved.text) == ("a", "2+2\nis 4\nso \\boxed{4}")
     assert (solved.correct, solved.finished) == (True, True)
     # greedy, one response a turn, and nothing of the expert in any prompt
@@ -121,7 +123,7 @@ def test_problems_leave_when_they_are_done_and_the_others_go_on(tokenizer):
         for prompt, text in engine.answers.items()
     }
     made = builder(tokenizer, think=True, max_prompt_tokens=16)
-    found = {s.uid: s for s in solve_by_steps(engine, made, trajectories, ANY)}
+    found = {s.uid: s for (s,) in solve_by_steps(engine, made, trajectories, ANY)}
     assert {uid: (s.text, s.correct, s.finished) for uid, s in found.items()} == {
         "early": ("The answer is 4.", True, True),
         "short": ("one\n3", True, True),
@@ -148,7 +150,7 @@ def test_problems_leave_when_they_are_done_and_the_others_go_on(tokenizer):
 def test_a_stated_answer_ends_the_turns_unless_the_check_is_exact(tokenizer, action, ends, check):
     turns = {"a?\n": action, f"a?\n{action}\n": "more", f"a?\n{action}\nmore\n": "end"}
     engine = Told(tokenizer, turns)
-    (solved,) = solve_by_steps(engine, builder(tokenizer), [trajectory("a", check=check)], ANY)
+    ((solved,),) = solve_by_steps(engine, builder(tokenizer), [trajectory("a", check=check)], ANY)
     assert len(engine.asked) == (1 if ends and check == "math" else 3)
     assert solved.finished
 
@@ -158,13 +160,13 @@ def test_exact_answers_are_the_actions_line_by_line(tokenizer):
     made = builder(tokenizer)
     right = trajectory("a", steps=2, answer="d7,1\ne9,3", check="exact")
     wrong = trajectory("a", steps=2, answer="d7,1 e9,3", check="exact")
-    assert [s.correct for s in solve_by_steps(engine, made, [right, wrong], ANY)] == [True, False]
+    assert [s.correct for (s,) in solve_by_steps(engine, made, [right, wrong], ANY)] == [True, False]
 
 
 def test_no_problems_and_no_room(tokenizer):
     engine = Told(tokenizer, {})
     assert solve_by_steps(engine, builder(tokenizer), [], ANY) == []
-    (solved,) = solve_by_steps(engine, builder(tokenizer, max_prompt_tokens=2), [trajectory("a")], ANY)
+    ((solved,),) = solve_by_steps(engine, builder(tokenizer, max_prompt_tokens=2), [trajectory("a")], ANY)
     assert (solved.text, solved.correct, solved.finished) == ("", False, False)
     assert engine.asked == []  # an engine is not asked for nothing
 
@@ -172,8 +174,90 @@ def test_no_problems_and_no_room(tokenizer):
 def test_an_unknown_answer_is_never_right(tokenizer):
     engine = Told(tokenizer, {"a?\n": "4", "a?\n4\n": "4"})
     unknown = trajectory("a", steps=2, answer=None)
-    (solved,) = solve_by_steps(engine, builder(tokenizer), [unknown], ANY)
+    ((solved,),) = solve_by_steps(engine, builder(tokenizer), [unknown], ANY)
     assert (solved.correct, solved.finished) == (False, True)
+
+
+def test_the_format_of_a_solution_is_that_of_the_data(tokenizer):
+    texts = ["<think>hm</think>4", "4", "<think>4"]
+    for think, expected in ((True, [True, False, False]), (False, [True, True, True])):
+        examples = builder(tokenizer, think=think).problem(trajectory("a"), "v")
+        (attempts,) = solve_whole(Told(tokenizer, {"a?\n": texts}), examples, 3, GREEDY, ANY)
+        assert [a.in_format for a in attempts] == expected
+
+
+def test_without_a_judge_no_answer_is_needed(tokenizer):
+    (example,) = builder(tokenizer).problem(trajectory("a"), "v")
+    example = type(example)(**{**vars(example), "answer": None})
+    engine = Told(tokenizer, {"a?\n": "so \\boxed{4}"})
+    ((solved,),) = solve_whole(engine, [example], 1, GREEDY, ANY, judge=False)
+    assert (solved.correct, solved.answer) == (False, "4")
+
+
+def test_a_problem_without_expert_steps_has_max_turns(tokenizer):
+    """It is finished when it states an answer; running out of turns is no end of its own."""
+    engine = Told(tokenizer, {"a?\n": "x", "a?\nx\n": "y", "b?\n": "x", "b?\nx\n": "the answer is 4"})
+    problems = [trajectory("a", steps=0), trajectory("b", steps=0)]
+    (a,), (b,) = solve_by_steps(engine, builder(tokenizer), problems, ANY, max_turns=2)
+    assert (a.steps, a.finished, a.correct) == (("x", "y"), False, False)
+    assert (b.steps, b.finished, b.correct, b.answer) == (("x", "the answer is 4"), True, True, "4")
+    assert (b.words, b.tokens) == (5, 2)
+    assert len(engine.asked) == 2
+
+
+def test_sampled_attempts_go_their_own_ways(tokenizer):
+    """Two attempts at one problem: each one's history is its own, and all are asked in one call a turn."""
+
+    class Drawn(Told):
+        def generate(self, examples, n, sampling, generator):
+            prompts = [self.tokenizer.decode(list(example.prompt_ids)) for example in examples]
+            self.asked.append((prompts, n, sampling))
+            said = {"a?\n": iter("xy"), "a?\nx\n": iter("4"), "a?\ny\n": iter("5")}
+            return [[self._completion(next(said[prompt]), 0)] for prompt in prompts]
+
+    engine, sampling = Drawn(tokenizer, {}), Sampling(temperature=0.5)
+    problem = trajectory("a", steps=2, answer="x\n4", check="exact")
+    (attempts,) = solve_by_steps(engine, builder(tokenizer), [problem], ANY, n=2, sampling=sampling)
+    assert [(a.text, a.correct) for a in attempts] == [("x\n4", True), ("y\n5", False)]
+    assert engine.asked == [(["a?\n", "a?\n"], 1, sampling), (["a?\nx\n", "a?\ny\n"], 1, sampling)]
+
+
+# -- equal answers ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        (["7", "8", "7"], [0, 1, 0]),
+        (["8", "7", " 7", "007", "+7"], [1, 0, 0, 0, 0]),  # the most frequent comes first
+        (["1/2", "0.5", "\\frac{1}{2}", "2"], [0, 0, 0, 3]),
+        (["3", None, "3.0", None], [0, -1, 0, -1]),  # 3.0 is no integer: it is compared
+        ([None, None], [-1, -1]),
+        (["???", "??", "???"], [0, 1, 0]),  # unreadable: by text
+    ],
+)
+def test_equal_answers_are_one_class(answers, expected):
+    assert answer_classes([answers], ["math"]) == [expected]
+
+
+def test_exact_answers_are_compared_as_text():
+    assert answer_classes([["1/2", "0.5", "1/2"], ["7", "007"]], ["exact", "exact"]) == [[0, 1, 0], [0, 1]]
+
+
+def test_comparisons_are_bounded_and_made_in_one_call(monkeypatch):
+    calls = []
+    monkeypatch.setattr("srl.evaluation.are_equal", lambda pairs: calls.append(pairs) or [False] * len(pairs))
+    names = [f"x+{k}" for k in range(32)]
+    assert answer_classes([names, ["1", "2", "a"]], ["math", "math"]) == [list(range(32)), [0, 1, 2]]
+    (pairs,) = calls
+    # the first COMPARED among themselves, 8 * 7 / 2, each later one with those; then a with 1 and with 2
+    assert len(pairs) == 28 + (32 - COMPARED) * COMPARED + 2
+
+
+def test_an_answer_joins_the_most_frequent_one_that_it_equals(monkeypatch):
+    """c equals both a and b, which differ: it goes to a, which has more votes."""
+    monkeypatch.setattr("srl.evaluation.are_equal", lambda pairs: [pair[1] == "c" for pair in pairs])
+    assert answer_classes([["c", "b", "b", "a", "a", "a"]], ["math"]) == [[0, 1, 1, 0, 0, 0]]
 
 
 # -- a real model -----------------------------------------------------------------------------------------
@@ -195,7 +279,7 @@ def problems():
 def test_a_real_models_steps_are_its_greedy_continuations(engine, tokenizer, problems):
     """Each turn alone must give what the batch of problems gave, turn after turn."""
     made = builder(tokenizer, step_tokens=6, step_stop=("\n",))
-    for one, solved in zip(problems, solve_by_steps(engine, made, problems, ANY), strict=True):
+    for one, (solved,) in zip(problems, solve_by_steps(engine, made, problems, ANY), strict=True):
         actions = []
         for _ in range(3):
             (example,) = made.next_step(one, actions)

@@ -1,0 +1,49 @@
+"""What a checkpoint of the policy holds: trained weights, counters, and what it must agree with."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from torch import nn
+
+from srl.errors import ConfigError
+from srl.models import LoraSettings
+
+
+def identity_of(base: str, lora: LoraSettings | None) -> dict[str, Any]:
+    """What a checkpoint must agree with. A local base may move, so it goes by its last name."""
+    return {
+        "base": base.rstrip("/").rsplit("/", 1)[-1],
+        "lora": None if lora is None else asdict(lora),
+    }
+
+
+def write_trained(
+    checkpoint: dict[str, Any], policy: nn.Module, identity: dict[str, Any], counters: dict[str, int]
+) -> None:
+    """Trained weights only, in built-in types and tensors, so that it loads with weights_only=True."""
+    from srl.models import adapter_state
+
+    checkpoint["state_dict"] = adapter_state(policy)
+    checkpoint["srl"] = {"identity": identity, **counters}
+
+
+def read_trained(checkpoint: dict[str, Any], policy: nn.Module, identity: dict[str, Any]) -> dict[str, Any]:
+    """Load the weights and return the counters.
+
+    ConfigError: a checkpoint of another base or adapter, or with weights of other names or shapes.
+    """
+    from srl.models import load_adapter_state
+
+    saved = checkpoint.get("srl")
+    if saved is None:
+        raise ConfigError("this checkpoint was not written by srl: it has no `srl` entry")
+    if saved["identity"] != identity:
+        raise ConfigError(
+            f"the checkpoint was made with {saved['identity']}, the config says {identity}: "
+            "resume with the config that wrote it"
+        )
+    load_adapter_state(policy, checkpoint["state_dict"])
+    checkpoint["state_dict"] = {}
+    return {name: value for name, value in saved.items() if name != "identity"}
