@@ -4,16 +4,14 @@ Nothing here raises on what a model wrote, and nothing rewards a gold answer tha
 """
 
 import re
-import threading
 from collections.abc import Sequence
+from fractions import Fraction
 from functools import lru_cache
-from typing import Any
 
 from srl.errors import ConfigError
+from srl.verifier import ask
 
 CHECKS = ("math", "exact")
-TIME_LIMIT = 5
-"""Seconds for math-verify to parse one answer, and to compare two (main thread only, see `_limit`)."""
 
 MAX_ANSWER = 1000
 """Characters; a longer answer counts as none, so that no monster is parsed."""
@@ -26,7 +24,32 @@ _SENTENCE_END = re.compile(r"\n|[.!?;](?=\s|$)")
 _WORD = re.compile(r"(?<![\\A-Za-z])(?!or\b|and\b)[A-Za-z]{2,}")  # no LaTeX command, and not "1 or 2"
 _PROSE = re.compile(r"(?=.*[A-Za-z]{3})[A-Za-z][A-Za-z ]*")
 _SPACED_DIGITS = re.compile(r"\d\s+\d")
-_THIN_SPACE = re.compile(r"(?<=\d)\\,(?=\d{3})")
+_THIN_SPACE = re.compile(r"(?<=\d)\\,(?=\d{3})|\\!")
+_SPACE = re.compile(r"(?<!\\)\\[ ,;:]")
+_SHORT_FRACTION = re.compile(r"\\[dtc]?frac\s*(?:(\d)\s*(\d)(?!\d))?")
+_MIXED = re.compile(r"([-+]?\d+)\s+(\d+)/(\d+)")
+_SCIENTIFIC = re.compile(r"([-+]?\d+(?:\.\d+)?)[eE]\+?(-?\d+)")
+_TEXT = r"\\(?:text(?:bf|rm|it|normal)?|math(?:rm|bf|it)|mbox)\s*\{"
+_UNIT = re.compile(
+    rf"([-+]?\\?[$€£]?[\d.,/]*\d)(?:\s+|\s*{_TEXT}\s*)([A-Za-z]{{3,}}(?: [A-Za-z]+)*)\s*\}}?(?:\^\{{?\d\}}?)?"
+)
+_SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+_NO_UNITS = frozenset(
+    re.findall(
+        r"\w+",
+        "and or to if for is not no pi sin cos tan cot sec csc log sqrt times plus minus over mod squared "
+        "cubed choose factorial half halves third thirds quarter quarters dozen infinity percentage pct",
+    )
+)
+_NUMBER = re.compile(
+    r"(?P<sign>[-+]?)(?:\\?[$])?(?:(?P<whole>\d+)?\s*\\frac\{(?P<over>\d+)\}\{(?P<under>\d+)\}"
+    r"|(?P<a>\d+)\s*/\s*(?P<b>\d+)"
+    r"|(?P<digits>[1-9]\d{0,2}(?:,\d{3})+|\d+)?(?P<point>\.\d+)?"
+    r"(?:\s*\\(?:times|cdot)\s*10\^(?:\{(?P<power>-?\d{1,3})\}|(?P<figure>\d)))?)"
+    rf"(?:(?P<percent>\s*\\?%)|\^\{{?\\circ\}}?|\s*{_TEXT}(?!\s*(?:and|or|percent\w*|pct)\b)[^{{}}%\d]*\}}(?:\^\d)?)?"
+)
+_BASED = re.compile(r"(\w+)_\{?(\d+)\}?")
+_WORDS = re.compile(rf"{_TEXT}\s*\(?([A-Za-z]+(?: [A-Za-z]+)*)\)?\s*\}}|\(?([A-Za-z])\)?")
 
 
 def extract_answer(response: str) -> str | None:
@@ -42,26 +65,13 @@ def extract_answer(response: str) -> str | None:
     >>> extract_answer("The answer is $5$."), extract_answer("<think>The answer is 5.")
     ('5', None)
     """
-    text = response.rpartition("</think>")[2]
-    if "<think>" in text:
-        return None
-    box = _last_box(text)
-    if box is not None:
-        return box
-    lines = [line.strip() for line in _HASHES.findall(text) if not _WORD.search(line)]
-    if lines:
-        return str(lines[-1])
-    phrases = list(_PHRASE.finditer(text))
-    if phrases:
-        return _after_phrase(text[phrases[-1].end() :])
-    return _found(text[-_TAIL:])
+    return _extract([response])[0]
 
 
 def is_correct(response: str, answer: str | None, check: str = "math") -> bool:
     r"""Say whether the response's final answer equals `answer`; False where either is missing or unreadable.
 
-    math: `extract_answer` against the gold answer, compared by math-verify (fractions, decimals, sets,
-    intervals, choice letters); an answer of words alone must agree as text, not as a product of letters.
+    math: `extract_answer` against the gold answer, as `are_equal` says.
     exact: the response without its `<think>...</think>` blocks equals the answer, white space at line ends
     and around the text aside. ConfigError for another check.
 
@@ -70,23 +80,50 @@ def is_correct(response: str, answer: str | None, check: str = "math") -> bool:
     >>> is_correct("<think>sort</think>\na b \nc", "a b\nc", "exact")
     True
     """
-    if answer is None or not gold_is_usable(answer, check):
-        return False
-    if check == "exact":
-        said = _without_thinking(response)
-        return said is not None and _normal(said) == _normal(answer)
-    found = extract_answer(response)
-    return found is not None and _equal(answer, found)
+    return are_correct([(response, answer, check)])[0]
 
 
 def are_correct(cases: Sequence[tuple[str, str | None, str]]) -> list[bool]:
-    """`is_correct` of many (response, answer, check), in the same order."""
-    return [is_correct(*case) for case in cases]
+    """`is_correct` of many (response, answer, check), in the same order; worker processes share the work."""
+    verdicts = [False] * len(cases)
+    by_math: list[tuple[int, str, str]] = []
+    for i, (response, answer, check) in enumerate(cases):
+        _known(check)
+        if answer is None or not answer.strip():
+            continue
+        if check == "exact":
+            said = _without_thinking(response)
+            verdicts[i] = said is not None and _normal(said) == _normal(answer)
+        else:
+            by_math.append((i, response, answer))
+    found = _extract([response for _, response, _ in by_math])
+    equal = are_equal([(gold, text or "") for (_, _, gold), text in zip(by_math, found, strict=True)])
+    for (i, _, _), verdict in zip(by_math, equal, strict=True):
+        verdicts[i] = verdict
+    return verdicts
 
 
 def are_equal(pairs: Sequence[tuple[str, str]]) -> list[bool]:
-    """Say of many (gold answer, extracted answer) whether math-verify finds them equal, in the same order."""
-    return [_equal(gold, found) for gold, found in pairs]
+    r"""Say of many (gold answer, extracted answer) whether they are equal, in the same order.
+
+    Numbers by their value: exactly, or, where decimals are written, rounded to six of them as math-verify
+    does and within 1/10,000 of the gold (so 7e-11 is not 0). A percent sign may be missing on one side, or
+    be worked out: 50% is 50 and is 0.5. Units, currency, degrees and the name in `x = 5` do not count; a base
+    does where both name it. Words and choice letters agree as text, without case. The rest is math-verify's
+    to judge.
+
+    >>> are_equal([("1/2", "0.5"), ("1/3", "0.333333"), ("1/3", "0.33"), ("12.5", r"12.5\%"), ("5", "5 cm")])
+    [True, True, False, True, True]
+    >>> are_equal([("Paris", r"\text{paris}"), ("(B)", "B"), ("(B)", "C"), ("1,000", "1000"), ("073", "73")])
+    [True, True, False, True, True]
+    """
+    plain = [(_plain(gold), _plain(found)) for gold, found in pairs]
+    verdicts = [_quickly(gold, found) for gold, found in plain]
+    open_ones = [i for i, verdict in enumerate(verdicts) if verdict is None]
+    asked = ask([("equal", *plain[i]) for i in open_ones]) if open_ones else []
+    for i, verdict in zip(open_ones, asked, strict=True):
+        verdicts[i] = verdict
+    return [bool(verdict) for verdict in verdicts]
 
 
 def gold_is_usable(answer: str | None, check: str = "math") -> bool:
@@ -97,11 +134,40 @@ def gold_is_usable(answer: str | None, check: str = "math") -> bool:
     >>> [gold_is_usable(gold) for gold in ("1/2", "???", "1 2 3")], gold_is_usable("1 2 3", "exact")
     ([True, False, False], True)
     """
-    if check not in CHECKS:
-        raise ConfigError(f"answer_check is {check!r}; write one of: {', '.join(CHECKS)}")
+    _known(check)
     if answer is None or not answer.strip():
         return False
-    return check == "exact" or bool(_parsed(answer))
+    return check == "exact" or are_equal([(answer, answer)])[0]
+
+
+def _known(check: str) -> None:
+    if check not in CHECKS:
+        raise ConfigError(f"answer_check is {check!r}; write one of: {', '.join(CHECKS)}")
+
+
+def _extract(responses: list[str]) -> list[str | None]:
+    """`extract_answer` of many: math-verify is asked once, about all that no rule decides."""
+    stated = [_stated(response) for response in responses]
+    prose = [i for i, (_, text) in enumerate(stated) if text is not None]
+    said = dict(zip(prose, ask([("find", stated[i][1] or "") for i in prose]), strict=True)) if prose else {}
+    return [said.get(i) or answer for i, (answer, _) in enumerate(stated)]
+
+
+def _stated(response: str) -> tuple[str | None, str | None]:
+    """Return the answer by our rules, and the prose, if any, in which math-verify may find a better one."""
+    text = response.rpartition("</think>")[2]
+    if "<think>" in text:
+        return None, None
+    box = _last_box(text)
+    if box is not None:
+        return box, None
+    lines = [line.strip() for line in _HASHES.findall(text) if not _WORD.search(line)]
+    if lines:
+        return str(lines[-1]), None
+    phrases = list(_PHRASE.finditer(text))
+    if phrases:
+        return _after_phrase(text[phrases[-1].end() :])
+    return None, text[-_TAIL:] or None
 
 
 def _without_thinking(response: str) -> str | None:
@@ -137,58 +203,93 @@ def _last_box(text: str) -> str | None:
     return content
 
 
-def _after_phrase(text: str) -> str | None:
+def _after_phrase(text: str) -> tuple[str | None, str | None]:
     """Return the answer that follows "the answer is": the sentence if it is a formula, else the one in it."""
     end = _SENTENCE_END.search(text)
     sentence = (text[: end.start()] if end else text)[:MAX_ANSWER]
     bare = sentence.strip("* ").removesuffix(".").strip("$* ").removeprefix("\\(").removesuffix("\\)").strip()
     if bare and not _WORD.search(bare) and not re.search(r"\$|\\[()\[\]]", bare):
-        return bare
+        return bare, None
     shown = sentence if bare.strip("\\[") else text[:MAX_ANSWER]  # else display math, on lines of its own
-    return _found("The final answer is " + shown) or bare or None
-
-
-def _found(text: str) -> str | None:
-    """Return the text of the expression that math-verify finds in prose."""
-    parsed = _parse(text, "first_match")
-    return next((part.strip() for part in parsed[::-1] if isinstance(part, str) and part.strip()), None)
-
-
-@lru_cache(maxsize=16384)
-def _equal(answer: str, found: str) -> bool:
-    from math_verify import verify
-    from math_verify.errors import TimeoutException
-
-    gold, said = _parsed(answer), _parsed(found)
-    if not gold or not said:
-        return False
-    try:
-        return bool(verify(list(gold), list(said), timeout_seconds=_limit()))
-    except (Exception, TimeoutException):  # a timeout is no Exception; what trips sympy is not right
-        return False
+    return bare or None, "The final answer is " + shown
 
 
 @lru_cache(maxsize=4096)
-def _parsed(answer: str) -> tuple[Any, ...]:
-    """Return an answer as sympy expressions; empty when it cannot be read, or only as something else."""
-    answer = _THIN_SPACE.sub("", answer.strip())
-    if not answer or len(answer) > MAX_ANSWER or _SPACED_DIGITS.search(answer):
-        return ()
-    if _PROSE.fullmatch(answer):  # else "yes" and "eys" are one product of letters
-        answer = f"\\text{{{answer}}}"
-    return _parse(f"\\boxed{{{answer}}}", "no_fallback")
+def _plain(answer: str) -> str:
+    """Write an answer as math-verify reads it best; empty when it would read only something else."""
+    answer = answer.strip()
+    if not answer or len(answer) > MAX_ANSWER:
+        return ""
+    answer = _SPACE.sub(" ", _THIN_SPACE.sub("", answer)).strip()
+    answer = answer.replace("\u2212", "-").replace("°", r"^\circ").replace(r"\varnothing", r"\emptyset")
+    answer = answer.removesuffix(".").strip()
+    if len(answer) > 2 and answer[0] == answer[-1] == "$" and answer[-2] != "\\":
+        answer = answer[1:-1].strip()
+    answer = _SHORT_FRACTION.sub(lambda m: r"\frac" + (f"{{{m[1]}}}{{{m[2]}}}" if m[1] else ""), answer)
+    if match := _MIXED.fullmatch(answer):
+        return f"{match[1]}\\frac{{{match[2]}}}{{{match[3]}}}"
+    if match := _SCIENTIFIC.fullmatch(answer):
+        return f"{match[1]}\\times 10^{{{int(match[2])}}}"
+    if match := _UNIT.fullmatch(answer):
+        return _without_unit(match[1], match[2].lower().split()) or answer
+    if _SPACED_DIGITS.search(answer):
+        return ""
+    return f"\\text{{{answer}}}" if _PROSE.fullmatch(answer) else answer  # else "yes" is a product of letters
 
 
-def _parse(text: str, fallback: Any) -> tuple[Any, ...]:
-    from math_verify import parse
-    from math_verify.errors import TimeoutException
+def _without_unit(number: str, words: list[str]) -> str:
+    """Drop the words after a number where they are a unit, "72 clips"; empty where they are not."""
+    if words[0] in _SCALES:
+        return f"{number}\\times 10^{{{_SCALES[words[0]]}}}"
+    if words == ["percent"]:
+        return f"{number}\\%"
+    return "" if _NO_UNITS.intersection(words) else number
 
-    try:
-        return tuple(parse(text, fallback_mode=fallback, parsing_timeout=_limit()))
-    except (Exception, TimeoutException):  # never raise on what a model wrote
-        return ()
+
+def _quickly(gold: str, found: str) -> bool | None:
+    """Compare without math-verify: numbers, words, number bases; None for all else."""
+    if not gold or not found:
+        return False
+    a, b = _number(gold), _number(found)
+    if a and b:
+        return _equal_numbers(*a, *b)
+    one, other = _WORDS.fullmatch(gold), _WORDS.fullmatch(found)
+    if one and other:
+        return (one[1] or one[2]).lower() == (other[1] or other[2]).lower()
+    one, other = _BASED.fullmatch(gold), _BASED.fullmatch(found)
+    if one and other and one[2].lstrip("0") != other[2].lstrip("0"):
+        return False
+    return None
 
 
-def _limit() -> int | None:
-    """Return TIME_LIMIT; None outside the main thread, where math-verify's signal.alarm cannot run."""
-    return TIME_LIMIT if threading.current_thread() is threading.main_thread() else None
+def _number(text: str) -> tuple[Fraction, bool, bool] | None:
+    """Read a number: its value, whether it is written as a decimal, whether a percent sign follows."""
+    match = _NUMBER.fullmatch(text)
+    if match is None or (match["whole"] and not match["over"]):
+        return None
+    under = int(match["under"] or match["b"] or 1)
+    if not under or not (match["over"] or match["a"] or match["digits"] or match["point"]):
+        return None
+    written = (match["digits"] or "").replace(",", "") + (match["point"] or "")
+    value = Fraction(int(match["over"] or match["a"] or 0), under) + int(match["whole"] or 0)
+    value += Fraction(written or 0) * Fraction(10) ** int(match["power"] or match["figure"] or 0)
+    return (
+        -value if match["sign"] == "-" else value,
+        bool(match["point"] or match["power"]),
+        bool(match["percent"]),
+    )
+
+
+def _equal_numbers(
+    a: Fraction, point: bool, percent: bool, b: Fraction, dot: bool, sign: bool
+) -> bool | None:
+    """Compare two numbers; None where only rounding to six decimals can tell."""
+    forms = [(a, b)]
+    if percent != sign:
+        forms.append((a / 100, b) if percent else (a, b / 100))
+    verdicts: list[bool | None] = []
+    for x, y in forms:
+        gap = abs(x - y)
+        near = (point or dot) and gap <= Fraction(2, 10**6) and gap <= abs(x) / 10_000
+        verdicts.append(True if not gap else None if near else False)
+    return True if True in verdicts else None if None in verdicts else False

@@ -1,0 +1,286 @@
+"""Questions to math-verify, answered by worker processes with a hard time limit for each.
+
+Plain subprocesses that talk JSON lines: nothing is forked from a process that holds torch's threads, and the
+user's `__main__` is not imported again. A worker that hangs is killed and replaced; its question counts as
+wrong, and only that one: the rest of its chunk is asked again. It works from any thread, sets no signal
+handler here, and starts nothing before the first question. Calls of several threads wait for one another.
+"""
+
+import atexit
+import contextlib
+import itertools
+import json
+import os
+import selectors
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from srl.errors import ConfigError
+
+TIME_LIMIT = 5.0
+"""Seconds for a worker to answer one question; then it is killed."""
+
+WORKERS = max(1, min(4, os.cpu_count() or 1))
+"""Worker processes, at most; as many start as there are chunks of questions."""
+
+MEMORY_LIMIT = 2 << 30
+"""Bytes of address space of a worker, so that a huge power fails instead of filling the machine."""
+
+CACHE_SIZE = 65_536
+"""Answers kept, the latest ones."""
+
+START_LIMIT = 60.0
+"""Seconds for a worker to import math-verify; then ConfigError."""
+
+_CHUNK, _CHUNK_BYTES = 16, 32_000  # less than a pipe holds: writing a chunk to an idle worker never blocks
+_STARTS, _TRIES = 3, 2  # of a worker that dies before it is ready, of a question whose worker dies
+_PROGRAM = f"""import sys
+sys.path[:] = [{str(Path(__file__).resolve().parent.parent)!r}, *filter(None, sys.path)]  # not the cwd
+from srl.verifier_worker import main
+main()"""
+
+Question = tuple[str, ...]
+"""("equal", gold, found), answered True or False; ("find", text), answered by a text or None."""
+
+
+@dataclass
+class Counts:
+    """What happened since the start of the process, for a caller to log: else nobody sees a lost reward."""
+
+    asked: int = 0  # questions that reached a worker
+    timeouts: int = 0  # questions whose worker was killed for taking too long
+    deaths: int = 0  # workers that died by themselves or by somebody's hand
+
+
+counts = Counts()
+_cache: dict[Question, Any] = {}
+_lock = threading.RLock()
+_idle: "list[_Worker]" = []  # the pool of this process, when no call has its workers
+_living: "list[_Worker]" = []
+
+
+def ask(questions: Sequence[Question]) -> list[Any]:
+    """Answer many questions, in the same order; each different one is asked once, and kept.
+
+    A question that hangs, or whose worker dies twice, is answered False ("equal") or None ("find").
+    ConfigError when no worker can start.
+
+    >>> ask([("equal", "1/2", "2/4"), ("find", "It is 3."), ("equal", "1", "2")])
+    [True, '3', False]
+    """
+    with _lock:
+        answers = {question: _cache.get(question) for question in questions}
+        missing = [question for question in answers if question not in _cache]
+        if missing:
+            answers.update(_Batch(missing).run())
+        return [answers[question] for question in questions]
+
+
+def close() -> None:
+    """End the worker processes; the next question starts new ones. Also called at exit."""
+    while _idle:
+        _idle.pop().end()
+
+
+@dataclass(eq=False)
+class _Worker:
+    """One process; it is at work on `asked`, of which the first is due at `deadline`."""
+
+    process: "subprocess.Popen[bytes]"
+    ready: bool = False
+    asked: deque[int] = field(default_factory=deque)
+    deadline: float = 0.0
+    partial: bytes = b""
+
+    @classmethod
+    def start(cls) -> "_Worker":
+        command = [sys.executable, "-c", _PROGRAM, str(MEMORY_LIMIT)]
+        pipe, null = subprocess.PIPE, subprocess.DEVNULL
+        try:
+            process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=null, bufsize=0)
+        except OSError as error:
+            raise ConfigError(f"the answer verifier cannot start {sys.executable}: {error}") from error
+        worker = cls(process, deadline=time.monotonic() + START_LIMIT)
+        _living.append(worker)
+        return worker
+
+    def send(self, lines: list[bytes], indices: list[int]) -> None:
+        self.asked.extend(indices)
+        self.deadline = time.monotonic() + TIME_LIMIT
+        with contextlib.suppress(OSError):  # dead: the end of its output says so too
+            self.process.stdin.write(b"".join(lines))  # type: ignore[union-attr]
+
+    def receive(self) -> list[Any] | None:
+        """Return what it has said since; None when it is dead."""
+        try:
+            data = os.read(self.process.stdout.fileno(), 65_536)  # type: ignore[union-attr]
+        except OSError:
+            return None
+        if not data:
+            return None
+        *lines, self.partial = (self.partial + data).split(b"\n")
+        return [json.loads(line) for line in lines]
+
+    def close_pipes(self) -> None:
+        self.process.stdin.close()  # type: ignore[union-attr]
+        self.process.stdout.close()  # type: ignore[union-attr]
+
+    def end(self) -> None:
+        """Kill: it has nothing to save. SIGKILL also ends one that is stopped."""
+        self.process.kill()
+        self.close_pipes()
+        self.process.wait()
+        if self in _living:
+            _living.remove(self)
+
+
+class _Batch:
+    """The questions of one call, on their way through the workers."""
+
+    def __init__(self, questions: list[Question]) -> None:
+        self.questions = questions
+        self.waiting = deque(range(len(questions)))
+        self.tries = [0] * len(questions)
+        self.answers: dict[Question, Any] = {}
+        self.failed_starts = 0
+        self.selector = selectors.DefaultSelector()
+        self.workers: list[_Worker] = []
+
+    def run(self) -> dict[Question, Any]:
+        """Ask until every question has its answer. Whatever ends this early leaves no worker half asked."""
+        counts.asked += len(self.questions)
+        try:
+            while len(self.answers) < len(self.questions):
+                self.employ()
+                for key, _ in self.selector.select(self.patience()):
+                    self.hear(key.data)
+                self.dismiss_the_late()
+        finally:
+            self.selector.close()
+            for worker in self.workers:
+                if worker.ready and not worker.asked and not worker.partial:
+                    _idle.append(worker)
+                else:
+                    worker.end()
+        return self.answers
+
+    def employ(self) -> None:
+        """Give a chunk to every worker without one; take more workers, pooled or new, while some wait."""
+        for worker in self.workers:
+            if worker.ready and not worker.asked and self.waiting:
+                self.send_chunk(worker)
+        starting = sum(not worker.ready for worker in self.workers)
+        while len(self.workers) < WORKERS and len(self.waiting) > starting * _CHUNK:
+            worker = _idle.pop() if _idle else _Worker.start()
+            if worker.ready and worker.process.poll() is not None:  # killed while idle: no question's fault
+                counts.deaths += 1
+                worker.end()
+                continue
+            self.workers.append(worker)
+            self.selector.register(worker.process.stdout, selectors.EVENT_READ, worker)  # type: ignore[arg-type]
+            if worker.ready:
+                self.send_chunk(worker)
+            else:
+                starting += 1
+
+    def send_chunk(self, worker: _Worker) -> None:
+        """Send a fair share of what waits, at most `_CHUNK`, so that the last chunks end together."""
+        share = min(_CHUNK, -(-len(self.waiting) // WORKERS))
+        lines: list[bytes] = []
+        indices: list[int] = []
+        for index in itertools.islice(self.waiting, share):
+            line = json.dumps([index, TIME_LIMIT, *self.questions[index]]).encode() + b"\n"
+            if lines and sum(map(len, lines)) + len(line) > _CHUNK_BYTES:
+                break
+            lines.append(line)
+            indices.append(index)
+        for _ in indices:
+            self.waiting.popleft()
+        worker.send(lines, indices)
+
+    def patience(self) -> float:
+        due = [worker.deadline for worker in self.workers if worker.asked or not worker.ready]
+        return max(0.0, min(due, default=0.0) - time.monotonic())
+
+    def hear(self, worker: _Worker) -> None:
+        said = worker.receive()
+        if said is None:
+            self.bury(worker)
+            return
+        for head, *rest in said:
+            if head == "broken":
+                raise ConfigError(
+                    f"the answer verifier cannot work: {rest[0]}; try: pip install 'math-verify>=0.8,<1'"
+                )
+            if head == "ready":
+                worker.ready, self.failed_starts = True, 0
+            else:
+                worker.asked.popleft()
+                self.keep(head, rest[0])
+            worker.deadline = time.monotonic() + TIME_LIMIT
+
+    def keep(self, index: int, answer: Any) -> None:
+        question = self.questions[index]
+        self.answers[question] = _cache[question] = answer
+        while len(_cache) > CACHE_SIZE:
+            del _cache[next(iter(_cache))]
+
+    def dismiss_the_late(self) -> None:
+        now = time.monotonic()
+        for worker in [w for w in self.workers if (w.asked or not w.ready) and w.deadline <= now]:
+            if not worker.ready:
+                raise ConfigError(f"the answer verifier did not start within {START_LIMIT:g} s")
+            counts.timeouts += 1
+            index = worker.asked.popleft()
+            self.keep(index, self.wrong(index))
+            self.remove(worker)
+
+    def bury(self, worker: _Worker) -> None:
+        """Replace a worker that died: its question is tried once more, then it counts as wrong."""
+        counts.deaths += 1
+        if not worker.ready:
+            self.failed_starts += 1
+        elif worker.asked:
+            index = worker.asked[0]
+            self.tries[index] += 1
+            if self.tries[index] >= _TRIES:
+                worker.asked.popleft()
+                self.answers[self.questions[index]] = self.wrong(index)  # not cached: perhaps not its fault
+        self.remove(worker)
+        if self.failed_starts >= _STARTS:
+            code = worker.process.returncode
+            raise ConfigError(
+                f"the answer verifier died at its start, exit status {code}; try: {sys.executable}"
+            )
+
+    def remove(self, worker: _Worker) -> None:
+        self.waiting.extendleft(reversed(worker.asked))
+        self.selector.unregister(worker.process.stdout)  # type: ignore[arg-type]
+        self.workers.remove(worker)
+        worker.end()
+
+    def wrong(self, index: int) -> bool | None:
+        return False if self.questions[index][0] == "equal" else None
+
+
+def _after_fork() -> None:
+    """Give a forked child a pool of its own: two readers of one pipe would take each other's answers."""
+    global _lock
+    _lock = threading.RLock()
+    for worker in _living:
+        worker.close_pipes()  # else the workers would outlive their parent for as long as this child
+        worker.process.returncode = 0  # not this process's child: never wait for it
+    _idle.clear()
+    _living.clear()
+
+
+atexit.register(close)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
