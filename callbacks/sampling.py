@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from srl.errors import ConfigError, TrainingStopped
@@ -22,11 +24,18 @@ class DynamicSamplingCallback(Callback):
     Source: the paper, section 4.2. A batch trains when it has its P groups, or after `max_draws` draws with
     what it has, with a warning; with none at all it goes on. Groups beyond P wait for the next update, which
     knows that they are one update old. After `patience` draws in a row without one informative group the run
-    stops with a diagnosis. enabled False keeps every group.
+    stops with a diagnosis; with on_silence "count" it does not: `max_draws` draws without one then count as
+    an update that moves nothing (but for a KL term), so that a baseline without signal ends as planned.
+    enabled False keeps every group.
     """
 
     def __init__(
-        self, epsilon: float = 0.01, max_draws: int = 8, patience: int = 20, enabled: bool = True
+        self,
+        epsilon: float = 0.01,
+        max_draws: int = 8,
+        patience: int = 20,
+        on_silence: Literal["stop", "count"] = "stop",
+        enabled: bool = True,
     ) -> None:
         if epsilon < 0 or max_draws < 1 or patience < 1:
             raise ConfigError(
@@ -34,6 +43,7 @@ class DynamicSamplingCallback(Callback):
                 f"{patience} at least 1"
             )
         self.epsilon, self.max_draws, self.patience, self.enabled = epsilon, max_draws, patience, enabled
+        self.on_silence = on_silence
         self.buffer: list[Group] = []
         self.draws = 0  # towards the batch that is being filled
         self.silent_draws = 0  # in a row without an informative group
@@ -49,7 +59,7 @@ class DynamicSamplingCallback(Callback):
         kept = [group for group in batch.groups if self._informative(group)]
         self._count(batch, kept)
         self.silent_draws = 0 if kept else self.silent_draws + 1
-        if self.silent_draws >= self.patience:
+        if self.silent_draws >= self.patience and self.on_silence == "stop":
             raise TrainingStopped(self._diagnosis(batch))
         self.buffer += kept
         self.draws += 1
@@ -57,16 +67,20 @@ class DynamicSamplingCallback(Callback):
         if len(self.buffer) < size and self.draws < self.max_draws:
             batch.groups = []
             return
-        if not self.buffer:  # nothing to train on: the next draws try again, and the figures go on
+        silent = not self.buffer
+        if silent and self.on_silence == "stop":  # the next draws try again, and the figures go on
             batch.groups, self.draws = [], 0
             return
-        if len(self.buffer) < size:
+        if silent:
+            self.buffer = [_made_equal(group) for group in batch.groups[:size]]
+        elif len(self.buffer) < size:
             log.warning(
                 "update on %d of %d groups: %d draws (sampling.max_draws) gave no more informative ones",
                 len(self.buffer), size, self.draws,
             )  # fmt: skip
         batch.groups, self.buffer = self.buffer[:size], self.buffer[size:]
         self._report(batch)
+        batch.metrics["train/silent_update"] = float(silent)
         self.draws = 0
 
     def _informative(self, group: Group) -> bool:
@@ -181,3 +195,8 @@ class DynamicSamplingCallback(Callback):
         self.draws, self.silent_draws = int(state_dict["draws"]), int(state_dict["silent_draws"])
         self.phase = str(state_dict["phase"])
         self.sums = defaultdict(float, state_dict["sums"])
+
+
+def _made_equal(group: Group) -> Group:
+    """The group with its mean reward for all, whose advantages are 0: below epsilon they would be noise."""
+    return replace(group, rewards=torch.full_like(group.rewards, float(group.rewards.mean())))

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from srl import fields
+from srl.answers import extract_answer
 from srl.errors import ConfigError, DataError
 from srl.steps import STYLES, Step, StepSplit, split_steps
 
@@ -108,9 +109,9 @@ class RowFormat:
     problem, solution, answer, uid: names of fields (answer "": the rows have no answers). style: how
     `split_steps` cuts the solution. remove: a regular expression deleted from the solution. answer_marker:
     the last line that begins with it gives the answer instead of the field `answer`; from this line on the
-    solution is conclusion, not steps (no such line: no answer). reasoning: the field with the expert's
-    thinking, null where there is none. GSM8K: problem "question", solution "answer", style "lines", remove
-    "<<[^>]*>>", answer_marker "####".
+    solution is conclusion, not steps (no such line: no answer). boxed: the answer is what the solution's last
+    box holds. reasoning: the field with the expert's thinking, null where there is none. GSM8K: problem
+    "question", solution "answer", style "lines", remove "<<[^>]*>>", answer_marker "####".
     """
 
     problem: str = "problem"
@@ -121,6 +122,7 @@ class RowFormat:
     remove: str | None = None
     answer_marker: str | None = None
     reasoning: str | None = None
+    boxed: bool = False
 
     def __post_init__(self) -> None:
         if self.style not in STYLES:
@@ -144,6 +146,8 @@ class RowFormat:
         marked, answer = None, None
         if self.answer_marker is not None:
             text, marked, answer = _cut_at_marker(text, self.answer_marker)
+        elif self.boxed:
+            answer = extract_answer(text) if "\\boxed" in text else None
         elif self.answer:
             answer = fields.answer(row, self.answer, where)
         preamble, steps, conclusion = split_steps(text, self.style)

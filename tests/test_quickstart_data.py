@@ -55,7 +55,7 @@ def alternatives(problem: str) -> list[tuple[str, set[str]]]:
 def test_script_rewrites_the_committed_files_byte_for_byte(tmp_path):
     command = [sys.executable, str(FOLDER / "make_data.py"), "--output", str(tmp_path)]
     subprocess.run(command, check=True, cwd=tmp_path)
-    for name in ("train.jsonl", "heldout.jsonl"):
+    for name in ("train.jsonl", "train_thinking.jsonl", "heldout.jsonl"):
         assert (tmp_path / name).read_bytes() == (FOLDER / name).read_bytes()
 
 

@@ -1,10 +1,11 @@
-"""Write the quick start's data: `train.jsonl` (expert outlines) and `heldout.jsonl` (other problems).
+"""Write the quick start's data: `train.jsonl` (expert outlines), `train_thinking.jsonl` (the same with the
+expert's thinking, for the baseline that imitates it) and `heldout.jsonl` (other problems).
 
 Registers hold digits and arithmetic is modulo 10. A problem gives three registers and then steps; a step
 joins three registers with two operators and stores the result in a new register. In *hard* problems the
 operators are written as symbols whose meaning is hidden: the first symbol of a step always means `-`, the
-second always `+`, whichever symbols they are. The expert writes actions only (`d2,8`: the result and the
-intermediate), never the thinking behind them.
+second always `+`, whichever symbols they are. In the outlines the expert writes actions only (`d2,8`: the
+result and the intermediate), never the thinking behind them.
 
     python data/quickstart/make_data.py [--output DIR] [--seed 0]
 
@@ -173,22 +174,26 @@ def train_problems(seed: int) -> list[Problem]:
     return draw_distinct(seed, TRAIN_SIZE, taken=(problem.text for problem in heldout_problems()))
 
 
-def record(uid: str, problem: Problem) -> dict[str, object]:
+def record(uid: str, problem: Problem, thinking: bool = False) -> dict[str, object]:
     """One line of the file. The steps' bodies are actions only: the expert's thinking stays private."""
     return {
         "uid": uid,
         "problem": problem.text,
         "preamble": "",
-        "steps": [{"title": "", "body": step.action} for step in problem.steps],
+        "steps": [
+            {"title": "", "body": step.action} | ({"thinking": step.thinking} if thinking else {})
+            for step in problem.steps
+        ],
         "answer": problem.answer,
         "answer_check": "exact",
     }
 
 
-def write_split(folder: Path, name: str, problems: list[Problem]) -> None:
-    lines = [json.dumps(record(f"{name}-{i:04d}", problem)) + "\n" for i, problem in enumerate(problems)]
+def write_split(folder: Path, name: str, problems: list[Problem], thinking: bool = False) -> None:
+    rows = [record(f"{name}-{i:04d}", problem, thinking) for i, problem in enumerate(problems)]
+    file = folder / f"{name}{'_thinking' if thinking else ''}.jsonl"
     # Bytes, so that the newlines are the same on every system.
-    (folder / f"{name}.jsonl").write_bytes("".join(lines).encode("utf-8"))
+    file.write_bytes("".join(json.dumps(row) + "\n" for row in rows).encode("utf-8"))
 
 
 def main() -> None:
@@ -197,7 +202,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of train.jsonl (the committed file has 0)")
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
-    write_split(arguments.output, "train", train_problems(arguments.seed))
+    train = train_problems(arguments.seed)
+    write_split(arguments.output, "train", train)
+    write_split(arguments.output, "train", train, thinking=True)
     write_split(arguments.output, "heldout", heldout_problems())
 
 
