@@ -14,7 +14,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.table import Table
 
-from callbacks.tracking import mlflow_loggers
+from callbacks.tracking import SKIPPED_SHOWN, mlflow_loggers
 from datamodules.benchmarks import BenchmarkBatch
 from srl.errors import ConfigError
 from srl.scores import Record, Score, mean_score, score
@@ -90,10 +90,12 @@ class Results(Callback):
         if not trainer.is_global_zero:
             return
         for loader in data.benchmarks:
-            left_out = f", {loader.skipped} skipped" if loader.skipped else ""
+            left_out = f", {len(loader.skipped)} skipped" if loader.skipped else ""
             print(f"Benchmark {loader.name}: {loader.problems} problems{left_out}", flush=True)
-            for skip in [s for s in data.report.skipped if loader.name in (s.where, _stem(s.where))][:3]:
+            for skip in loader.skipped[:SKIPPED_SHOWN]:
                 print(f"  skipped {skip.where} ({skip.uid}): {skip.reason}")
+            if len(loader.skipped) > SKIPPED_SHOWN:
+                print(f"  ... {len(loader.skipped)} skipped in all")
             if loader.contaminated:
                 log.warning(
                     "%d of %d problems of %s are also in the training data",
@@ -124,19 +126,23 @@ class Results(Callback):
         self.scores.append(found)
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         (loader,) = [loader for loader in data.benchmarks if loader.name == name]
-        counts = {"problems": len(records), "skipped": loader.skipped, "contaminated": loader.contaminated}
+        counts = {
+            "problems": len(records),
+            "skipped": len(loader.skipped),
+            "contaminated": loader.contaminated,
+        }
         metrics = found.metrics(settings.kind)
         metrics |= {f"{settings.kind}/{name}/{key}": float(value) for key, value in counts.items()}
         self._log(trainer, pl_module, metrics)
         if trainer.is_global_zero:
-            self._log_files(trainer, pl_module, found, counts)
+            self._log_files(trainer, pl_module, found, counts | {"left_out": [*map(list, loader.skipped)]})
 
     def _log(self, trainer: Trainer, pl_module: Any, metrics: dict[str, float]) -> None:
         """At the step of the weights, so that several checkpoints of a run can be compared."""
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=pl_module.loaded_step)
 
-    def _log_files(self, trainer: Trainer, pl_module: Any, found: Score, counts: dict[str, int]) -> None:
+    def _log_files(self, trainer: Trainer, pl_module: Any, found: Score, counts: dict[str, Any]) -> None:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         summary = {
             "benchmark": found.name,
@@ -177,7 +183,10 @@ class Results(Callback):
 
 def score_table(scores: list[Score]) -> Table:
     """One row a benchmark and figure, with the interval where there is one."""
-    table = Table(title="Benchmarks", caption="95 % intervals: percentile bootstrap over problems")
+    caption = "95 % intervals: percentile bootstrap over problems"
+    if any(low == high for one in scores for low, high in one.intervals.values()):
+        caption += "; without width where all problems came out alike, which is no certainty"
+    table = Table(title="Benchmarks", caption=caption)
     for column in ("benchmark", "figure", "value", "95 % interval"):
         table.add_column(column, justify="left" if column in ("benchmark", "figure") else "right")
     for one in scores:
@@ -191,8 +200,3 @@ def score_table(scores: list[Score]) -> Table:
             head = f"{one.name} ({one.problems})" if place == 0 else ""
             table.add_row(head, name, value, interval, end_section=place + 1 == len(names))
     return table
-
-
-def _stem(where: str) -> str:
-    """`folder/name.jsonl:12` -> `name`."""
-    return Path(where.rpartition(":")[0]).stem

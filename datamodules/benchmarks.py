@@ -11,7 +11,7 @@ from srl.benchmarks import Benchmark, HubSet, Source, read_file, read_rows, with
 from srl.errors import ConfigError
 from srl.examples import ExampleBuilder
 from srl.rollout import StepExample
-from srl.trajectory import Trajectory
+from srl.trajectory import Skip, Trajectory
 
 
 class BenchmarkBatch:
@@ -35,9 +35,11 @@ class BenchmarkBatch:
 
 
 class BenchmarkLoader:
-    """A sized loader over one benchmark. skipped: rows left out. contaminated: problems also trained on."""
+    """A sized loader over one benchmark. skipped: problems left out. contaminated: those also trained on."""
 
-    def __init__(self, name: str, batches: list[BenchmarkBatch], skipped: int, contaminated: int) -> None:
+    def __init__(
+        self, name: str, batches: list[BenchmarkBatch], skipped: list[Skip], contaminated: int
+    ) -> None:
         self.name, self.batches, self.skipped, self.contaminated = name, batches, skipped, contaminated
 
     @property
@@ -81,11 +83,11 @@ def benchmark_loader(
 
     contaminated counts the problems whose text stands in the training data, white space aside.
     """
-    pairs = []
+    pairs, before = [], len(builder.skipped)
     for trajectory in benchmark.problems[:limit]:
         found = builder.problem(trajectory, benchmark.name, needs_answer=needs_answers)
         pairs += [(example, trajectory) for example in found]
-    skipped = len(benchmark.skipped) + len(benchmark.problems[:limit]) - len(pairs)
+    skipped = [*benchmark.skipped, *builder.skipped[before:]]
     if not pairs:
         raise ConfigError(
             f"benchmark {benchmark.name}: every prompt is over data.limits.max_prompt_tokens "

@@ -254,14 +254,8 @@ class StepDataModule(LightningDataModule):
         assert self.builder is not None
         for source in self.sources:
             found = read_benchmark(source, self.held_out, needs_answers, self.report)
-            self.report.skipped += found.skipped
-            before = len(self.builder.skipped)
-            self.benchmarks.append(
-                benchmark_loader(
-                    found, self.builder, self.train, settings.limit, settings.batch_size, needs_answers
-                )
-            )
-            self.report.skipped += self.builder.skipped[before:]
+            limits = (settings.limit, settings.batch_size)
+            self.benchmarks.append(benchmark_loader(found, self.builder, self.train, *limits, needs_answers))
 
     def test_dataloader(self) -> list[BenchmarkLoader]:
         return self.benchmarks

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
-import inspect
-import itertools
 import logging
 import os
-import re
 import sys
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Any
 
 from srl.errors import ConfigError, DataError, Interrupted, TrainingStopped
 
 COMMANDS = {
     "fit": "train by a curriculum of objectives; the run goes to MLflow",
     "validate": "evaluate a checkpoint on held-out steps and problems",
+    "test": "solve benchmarks: greedy accuracy, avg@k, pass@k, maj@k with intervals, into the run",
+    "predict": "write solutions of problems to a file, whole or step by step",
+    "plan-curriculum": "show phases, triggers and examples of a config, without loading a model (--json)",
 }
 USAGE = """usage: python -m srl COMMAND [options]
 
@@ -64,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def usage() -> str:
-    return USAGE.format(commands="\n".join(f"  {name:<10} {what}" for name, what in COMMANDS.items()))
+    return USAGE.format(commands="\n".join(f"  {name:<15} {what}" for name, what in COMMANDS.items()))
 
 
 def _interrupted() -> int:
@@ -97,6 +95,11 @@ def run(arguments: list[str]) -> int:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a bar for each rollout table
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     quiet()
+    if arguments[0] == "plan-curriculum":
+        from srl.commands import plan_curriculum
+
+        plan_curriculum.main(arguments[1:])
+        return 0
     from srl.lightning_cli import SRLCLI
 
     SRLCLI.launch(arguments)
@@ -122,6 +125,8 @@ def quiet() -> None:
     )
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
     warnings.filterwarnings("ignore", message="Total length of `ListLoader`")  # the data's report says it
+    warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`, callbacks")  # test
+    warnings.filterwarnings("ignore", message="Couldn't infer the batch indices")  # nobody asks for them
 
 
 def _is_no_advert(record: logging.LogRecord) -> bool:
@@ -139,120 +144,3 @@ def resolve_checkpoint(name: str, dirpath: str) -> str:
     if not zipfile.is_zipfile(path):  # as every file of torch.save is
         raise ConfigError(f"--ckpt_path {name}: {path} is not a checkpoint, or a torn one; give another file")
     return str(path)
-
-
-# -- the parser's complaints, in one line -------------------------------------------------------------
-
-
-def first_line(error: Exception) -> str:
-    """The line of a message that says most; where a parser tried several types, what the first one said."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    tried = [line.removeprefix("- ") for line in lines if line.startswith("- ")]
-    owner = re.search(r"class_path='([\w.]+)'", str(error))
-    if tried and owner:
-        return f"{owner[1]}: {tried[0]}"[:400]
-    return lines[0][:400]
-
-
-def explain(message: str, keys: tuple[str, ...], arguments: list[str]) -> str:
-    """jsonargparse's message -> one line: file and line, key, what was found, what to write.
-
-    keys: every key the command knows. arguments: of the command line, where the config files are named.
-    """
-    text = " ".join(message.split())
-    broken = next(filter(None, map(_not_yaml, _config_files(arguments))), None)
-    if broken:
-        return broken
-    missing = re.search(r"File does not exist: '(.+?)'", text)
-    if missing:
-        return f"--config {missing[1]}: no such file; check the path"
-    unknown = re.search(r"(?:does not accept option '|[Kk]ey '|unrecognized arguments: --)([\w.]+)", text)
-    if unknown:
-        name = unknown[1]
-        return f"{_place(name, arguments)}there is no key {name}{_near(name, keys)}"
-    key = re.search(r'Parser key "([\w.]+)"', text)
-    if not key:
-        return text[:400]
-    option = re.findall(r"Option '(\w+)' is not accepted", text)
-    if option:
-        place = _place(f"{key[1]}.{option[-1]}", arguments)
-        owner = re.findall(r"class_path[ =]'([\w.]+)'", text)
-        return f"{place}{key[1]} has no key {option[-1]}{_near(option[-1], _parameters(owner))}"
-    return _place(key[1], arguments) + _wrong_value(key[1], text)
-
-
-def _wrong_value(key: str, text: str) -> str:
-    """`Expected a X. Got value: V`, perhaps several times over and nested -> "key is V; write X"."""
-    given = re.search(r"(?:Got|Given) value: (.+)$", text)
-    kinds = re.findall(r"Expected an? (<class '[\w.]+'>|typing\.Literal\[.*?\])", text)
-    if not given or not kinds:
-        return f"{key}: {text.partition(': ')[2]}"[:400]
-    allowed = [re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", kind) for kind in dict.fromkeys(kinds)]
-    allowed = ["null" if kind == "NoneType" else kind.removeprefix("typing.Literal") for kind in allowed]
-    return f"{key} is {given[1][:100]}; write {' or '.join(allowed)}"
-
-
-def _near(name: str, known: tuple[str, ...]) -> str:
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
-    if near:
-        return f". Did you mean {' or '.join(near)}?"
-    return f"; there are {', '.join(known)}" if 0 < len(known) < 20 else "; see python -m srl fit --help"
-
-
-def _parameters(class_paths: list[str]) -> tuple[str, ...]:
-    """The parameters of the innermost class that a message names, wherever it comes from."""
-    for path in reversed(class_paths):
-        module, _, name = path.rpartition(".")
-        found = getattr(sys.modules.get(module), name, None)
-        if found is not None:
-            return tuple(inspect.signature(found).parameters)
-    return ()
-
-
-def _config_files(arguments: list[str]) -> list[Path]:
-    """The files that --config names, the last one first, as it wins."""
-    found = [b for a, b in itertools.pairwise(arguments) if a in ("--config", "-c")]
-    found += [argument.partition("=")[2] for argument in arguments if argument.startswith("--config=")]
-    return [Path(name) for name in reversed(found) if Path(name).is_file()]
-
-
-def _not_yaml(path: Path) -> str | None:
-    import yaml
-
-    try:
-        node = yaml.compose(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        return f"{path}: not UTF-8 (byte {error.start}); save the file as UTF-8"
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        return f"{path}:{line}: not YAML ({error.problem}); mend this line or the one before"
-    if node is not None and not isinstance(node, yaml.MappingNode):
-        return f"{path}: not a config; write `key: value` lines, such as those of configs/quickstart.yaml"
-    return None
-
-
-def _place(key: str, arguments: list[str]) -> str:
-    """`file:line: ` of the key in the config files; empty for a key given on the command line."""
-    import yaml
-
-    given = [argument.partition("=")[0].removeprefix("--") for argument in arguments]
-    if any(key == name or key.startswith(f"{name}.") for name in given if "." in name or name == key):
-        return ""
-    for path in _config_files(arguments):
-        line = _line(yaml.compose(path.read_text(encoding="utf-8")), key.split("."))
-        if line:
-            return f"{path}:{line}: "
-    return ""
-
-
-def _line(node: Any, parts: list[str]) -> int | None:
-    """The line of a key in a YAML tree; lists, and levels that the key leaves out, are searched in turn."""
-    values = getattr(node, "value", None)
-    if not isinstance(values, list):
-        return None
-    pairs = [pair for pair in values if isinstance(pair, tuple)]
-    for name, value in pairs:
-        if name.value == parts[0]:
-            return name.start_mark.line + 1 if len(parts) == 1 else _line(value, parts[1:])
-    deeper = [value for _, value in pairs] or values
-    return next(filter(None, (_line(value, parts) for value in deeper)), None)

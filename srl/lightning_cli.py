@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from pathlib import Path
 from typing import Any
 
 import jsonargparse
@@ -16,15 +18,19 @@ from callbacks.checkpoints import Checkpoints, ValidationByUpdates
 from callbacks.curriculum import CurriculumCallback
 from callbacks.progress import Summary, UpdateBar
 from callbacks.random_state import RandomState
+from callbacks.results import Results
 from callbacks.reward import StepRewardCallback
 from callbacks.rollout import RolloutCallback
 from callbacks.samples import RolloutTable
 from callbacks.sampling import DynamicSamplingCallback
-from callbacks.tracking import RunInfo
+from callbacks.tracking import RunInfo, run_exists, run_of_checkpoint, status_kept
 from datamodules.steps import StepDataModule
 from modules.policy import PolicyModule
-from srl.cli import COMMANDS, explain, first_line, resolve_checkpoint
+from srl.cli import COMMANDS, resolve_checkpoint
+from srl.config_files import explain, first_line, with_extended
 from srl.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 # In the order in which their hooks run on a draw. Checkpoints come last whatever their place here.
 CALLBACKS = {
@@ -68,6 +74,7 @@ class SRLCLI(LightningCLI):
     def launch(cls, arguments: list[str]) -> SRLCLI:
         """Parse and run. Errors: ConfigError in one line for anything wrong in the config."""
         cls._only = arguments[0]
+        arguments = with_extended(arguments)
         try:
             return cls(
                 PolicyModule,
@@ -91,13 +98,14 @@ class SRLCLI(LightningCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """Only the parser of the command that runs is built: each takes about a second."""
-        every = {name: LightningCLI.subcommands()[name] for name in COMMANDS}
+        every = {name: LightningCLI.subcommands()[name] for name in COMMANDS if hasattr(Trainer, name)}
         return {SRLCLI._only: every[SRLCLI._only]}
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         return super().init_parser(**{**kwargs, "exit_on_error": False})
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--extends", default=None, help="config files that this one differs from")
         for key, callback in CALLBACKS.items():
             parser.add_lightning_class_args(callback, key)
         SRLCLI._keys = tuple(action.dest for action in parser._actions if not action.dest.endswith(".help"))
@@ -108,6 +116,29 @@ class SRLCLI(LightningCLI):
         config = self.config[SRLCLI._only]
         if config.get("ckpt_path"):
             config.ckpt_path = resolve_checkpoint(str(config.ckpt_path), config.checkpoint.dirpath)
+        if SRLCLI._only == "test":
+            self._join_run(config)
+        elif SRLCLI._only == "predict":
+            config.trainer.logger = False  # there is nothing to measure
+
+    def _join_run(self, config: jsonargparse.Namespace) -> None:
+        """Test into the MLflow run that wrote the checkpoint, where the tracking server still has it."""
+        path = config.get("ckpt_path")
+        loggers = config.trainer.logger
+        for logger in loggers if isinstance(loggers, list) else [loggers]:
+            if not isinstance(logger, jsonargparse.Namespace) or "MLFlowLogger" not in logger.class_path:
+                continue
+            settings = logger.init_args
+            run_id = run_of_checkpoint(path) if path else None
+            if run_id and run_exists(settings.tracking_uri, run_id):
+                settings.run_id, self._joined = run_id, True
+                continue
+            settings.tags = {**(settings.tags or {}), "tested": path or "the base model"}
+            if path:
+                where = f"run {run_id} is not at {settings.tracking_uri}" if run_id else "it names no run"
+                log.warning("%s: %s; testing into a new MLflow run", path, where)
+
+    _joined = False  # whether the figures go into an existing run
 
     def instantiate_classes(self) -> None:
         """Constructors refuse what the parser cannot see, such as a number out of its range."""
@@ -125,17 +156,25 @@ class SRLCLI(LightningCLI):
         self._dump_config()
         text = yaml.safe_dump(self.config_dump, sort_keys=False)
         user = config.trainer.get("callbacks") or []
-        ours = [
-            RandomState(),
-            ValidationByUpdates(),
-            Summary(),
-            RunInfo(self.config_dump, text, resumed_from=config.get("ckpt_path")),
-        ]
+        info = RunInfo(self.config_dump, text, config.get("ckpt_path"), joined=self._joined)
+        if self.subcommand in ("test", "predict"):  # which train nothing, and take any curriculum's weights
+            core, ours = [config.checkpoint], [info, Results(self._results_folder(config), text)]
+        else:
+            core = [config[key] for key in CALLBACKS]
+            ours = [RandomState(), ValidationByUpdates(), Summary(), info]
         shows_bar = config.trainer.get("enable_progress_bar") is not False
         if shows_bar and not any(isinstance(callback, ProgressBar) for callback in user):
             ours.append(UpdateBar())
-        core = [config[key] for key in CALLBACKS]
         return self._instantiate_trainer({**config.trainer.as_dict(), **kwargs}, [*core, *ours])
+
+    def _results_folder(self, config: jsonargparse.Namespace) -> Path:
+        """Beside the checkpoints: test, predict, and of the base model test_base; by steps test_steps."""
+        settings = self.model.test_settings
+        if settings.folder is not None:
+            return Path(settings.folder)
+        base = "" if config.get("ckpt_path") else "_base"
+        steps = "_steps" if settings.mode == "steps" else ""
+        return config.checkpoint.dirpath / f"{self.subcommand}{base}{steps}"
 
     def fit(self, model: PolicyModule, datamodule: StepDataModule, **kwargs: Any) -> None:
         """A fresh run measures step 0 first; a resumed one says where it goes on."""
@@ -148,4 +187,20 @@ class SRLCLI(LightningCLI):
     def validate(self, model: PolicyModule, datamodule: StepDataModule, **kwargs: Any) -> None:
         self.trainer.validate(
             model, datamodule=datamodule, ckpt_path=kwargs.get("ckpt_path"), weights_only=True
+        )
+
+    def test(self, model: PolicyModule, datamodule: StepDataModule, **kwargs: Any) -> None:
+        """Benchmarks, with a checkpoint or the base model; figures go into the run of the checkpoint."""
+        path = kwargs.get("ckpt_path")
+        with status_kept(self.trainer):
+            self.trainer.test(model, datamodule=datamodule, ckpt_path=path, verbose=False, weights_only=True)
+
+    def predict(self, model: PolicyModule, datamodule: StepDataModule, **kwargs: Any) -> None:
+        """Solutions of the benchmarks' problems as JSONL; no answers are needed."""
+        self.trainer.predict(
+            model,
+            datamodule=datamodule,
+            ckpt_path=kwargs.get("ckpt_path"),
+            return_predictions=False,
+            weights_only=True,
         )
