@@ -28,7 +28,7 @@ _THIN_SPACE = re.compile(r"(?<=\d)\\,(?=\d{3})|\\!")
 _SPACE = re.compile(r"(?<!\\)\\[ ,;:]")
 _SHORT_FRACTION = re.compile(r"\\[dtc]?frac\s*(?:(\d)\s*(\d)(?!\d))?")
 _MIXED = re.compile(r"([-+]?\d+)\s+(\d+)/(\d+)")
-_SCIENTIFIC = re.compile(r"([-+]?\d+(?:\.\d+)?)[eE]\+?(-?\d+)")
+_SCIENTIFIC = re.compile(r"([-+]?\d+(?:\.\d+)?)[eE]\+?(-?\d+)", re.ASCII)
 _TEXT = r"\\(?:text(?:bf|rm|it|normal)?|math(?:rm|bf|it)|mbox)\s*\{"
 _UNIT = re.compile(
     rf"([-+]?\\?[$€£]?[\d.,/]*\d)(?:\s+|\s*{_TEXT}\s*)([A-Za-z]{{3,}}(?: [A-Za-z]+)*)\s*\}}?(?:\^\{{?\d\}}?)?"
@@ -46,7 +46,8 @@ _NUMBER = re.compile(
     r"|(?P<a>\d+)\s*/\s*(?P<b>\d+)"
     r"|(?P<digits>[1-9]\d{0,2}(?:,\d{3})+|\d+)?(?P<point>\.\d+)?"
     r"(?:\s*\\(?:times|cdot)\s*10\^(?:\{(?P<power>-?\d{1,3})\}|(?P<figure>\d)))?)"
-    rf"(?:(?P<percent>\s*\\?%)|\^\{{?\\circ\}}?|\s*{_TEXT}(?!\s*(?:and|or|percent\w*|pct)\b)[^{{}}%\d]*\}}(?:\^\d)?)?"
+    rf"(?:(?P<percent>\s*\\?%)|\^\{{?\\circ\}}?|\s*{_TEXT}(?!\s*(?:and|or|percent\w*|pct)\b)[^{{}}%\d]*\}}(?:\^\d)?)?",
+    re.ASCII,  # other digits than 0-9 are no numbers for math-verify either
 )
 _BASED = re.compile(r"(\w+)_\{?(\d+)\}?")
 _WORDS = re.compile(rf"{_TEXT}\s*\(?([A-Za-z]+(?: [A-Za-z]+)*)\)?\s*\}}|\(?([A-Za-z])\)?")
@@ -265,7 +266,7 @@ def _quickly(gold: str, found: str) -> bool | None:
 def _number(text: str) -> tuple[Fraction, bool, bool] | None:
     """Read a number: its value, whether it is written as a decimal, whether a percent sign follows."""
     match = _NUMBER.fullmatch(text)
-    if match is None or (match["whole"] and not match["over"]):
+    if match is None or (match["whole"] and not int(match["over"])):  # math-verify takes 7\frac{0}{3} for 0
         return None
     under = int(match["under"] or match["b"] or 1)
     if not under or not (match["over"] or match["a"] or match["digits"] or match["point"]):

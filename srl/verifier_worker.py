@@ -136,7 +136,8 @@ def _prepare() -> None:
 
     logging.disable(logging.CRITICAL)
     _parse_quickly()
-    equal("x", r"\frac{1}{2}")  # caches that every answer needs
+    for formula in (r"\frac{x}{2}", "x^2+3x+2", "(1,2)", r"2\sqrt{3}"):  # the parser learns as it reads:
+        _parse(formula)  # else the first question may take a second
 
 
 def _parse_quickly() -> None:
