@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from srl import fields
-from srl.answers import CHECKS, gold_is_usable
+from srl.answers import CHECKS, are_equal, gold_is_usable
 from srl.errors import ConfigError, DataError
 from srl.trajectory import Skip, Trajectory, json_rows
 
@@ -145,6 +145,8 @@ def read_rows(
 def with_answers(benchmark: Benchmark, origin: str, places: dict[str, str]) -> Benchmark:
     """Leave out the problems without an answer that can be checked. places: uid -> where. DataError: all."""
     kept, skipped = [], []
+    golds = [p.answer for p in benchmark.problems if p.answer is not None and p.answer_check != "exact"]
+    are_equal([(gold, gold) for gold in golds])  # all at once; the verifier remembers what it has been asked
     for problem in benchmark.problems:
         if gold_is_usable(problem.answer, problem.answer_check):
             kept.append(problem)
