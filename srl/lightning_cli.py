@@ -164,7 +164,7 @@ class SRLCLI(LightningCLI):
             ours = [RandomState(), ValidationByUpdates(), Summary(), info]
         shows_bar = config.trainer.get("enable_progress_bar") is not False
         if shows_bar and not any(isinstance(callback, ProgressBar) for callback in user):
-            ours.append(UpdateBar())
+            ours.insert(0, UpdateBar())  # it ends before the tables are printed
         return self._instantiate_trainer({**config.trainer.as_dict(), **kwargs}, [*core, *ours])
 
     def _results_folder(self, config: jsonargparse.Namespace) -> Path:
