@@ -37,10 +37,7 @@ class ValidationByUpdates(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._interval = int(trainer.val_check_batch or 0)
         self._set(trainer)
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._set(trainer)
-        if trainer.val_check_batch == 1 and self._interval:  # due already: only ever after a resume
+        if self._interval and trainer.val_check_batch == 1:  # due already: only ever after a resume
             trainer.validating = True
             trainer.fit_loop.epoch_loop.val_loop.run()
             trainer.training = True

@@ -37,12 +37,12 @@ class Until:
             raise ConfigError(f"curriculum: until.steps is {self.steps}; a phase needs at least 1 update")
         conditions = [self.above, self.below, self.plateau]
         watches = any(value is not None for value in conditions)
+        if self.metric is None and watches:
+            raise ConfigError("curriculum: until has above, below or plateau; name the metric they watch")
         if self.steps is None and self.metric is None:
             raise ConfigError(
                 "curriculum: until is empty; give steps, or metric with above, below or plateau"
             )
-        if self.metric is None and watches:
-            raise ConfigError("curriculum: until has above, below or plateau; name the metric they watch")
         if self.metric is not None and not watches:
             raise ConfigError(f"curriculum: until.metric {self.metric} needs above, below or plateau")
         if self.metric is not None and not self.metric.startswith(MEASURED):
