@@ -20,17 +20,20 @@ from typing import Any
 
 _TOKEN = re.compile(r"\s*(\\[A-Za-z]+|\d+(?:\.\d+)?|\.\d+|.)", re.DOTALL)
 _LAYOUT = re.compile(r"\\(?:left|right)(?![A-Za-z])|\\[!,;: ]|\^\{?\\circ\}?\s*$")
-_FORMULA = re.compile(r"(?:[\d\s.,+\-*/^(){}\[\]xyznkpquvw]|\\(?:frac|sqrt|pi|cdot|times)(?![A-Za-z]))+")
+_FORMULA = re.compile(
+    r"(?:[\d\s.,+\-*/^(){}\[\]xyznkpquvwi]|\\(?:frac|sqrt|pi|cdot|times)(?![A-Za-z])|\\[{}])+"
+)
 _AMBIGUOUS = re.compile(
     r"\d,\d{3}(?!\d)|\d\s+[\d.]|\.\s|/\s*[^\d\s]|/\s*\d+\s*[^\d\s,)\]}]|[\d})]\s*\\frac|\^\s*\d\d|\^\s*\("
 )  # 1,234 may be a number; 1/2x, 2\frac{1}{2} and x^10 are read in more than one way
 _ASSIGNMENT = re.compile(r"\s*([xyznkpquvw])\s*=(?!.*=)")
+_SET = re.compile(r"\\\{((?:[^\\]|\\(?![{}]))*)\\\}")
 _NAMES = "xyznkpquvw"  # letters that math-verify never takes for a unit, for e or for i
 _POINTS = tuple(  # where letters are tried: positive, so that roots and powers are those of the reals
-    {name: complex(start + step * i) for i, name in enumerate(_NAMES)}
+    {"i": 1j, **{name: complex(start + step * i) for i, name in enumerate(_NAMES)}}
     for start, step in ((0.714285, 0.318309), (2.236067, 0.135335))
 )
-_SHAPES = {"()": "()", "[]": "[]", "(]": "(]", "[)": "[)"}
+_SHAPES = ("()", "[]", "(]", "[)")
 _HUGE = 1e9  # beyond, rounding errors could look like a difference
 _DEPTH = 30
 
@@ -43,6 +46,8 @@ def equal(gold: str, found: str) -> bool:
     """
     if differ(gold, found):
         return False
+    if gold == found and _values(_assigned(gold)[1], _POINTS[0]):
+        return True  # math-verify reads all that we read
     from math_verify import verify
 
     try:
@@ -82,15 +87,14 @@ def differ(gold: str, found: str) -> bool:
         return False
     for point in _POINTS:
         a, b = _values(one[1], point), _values(other[1], point)
-        if a is None or b is None or a[0] != b[0]:
+        if a is None or b is None:
             return False
-        if len(a[1]) != len(b[1]):
-            return True
-        pairs = zip(a[1], b[1], strict=True)
+        if a[0] != b[0]:  # (5,3] is a point to math-verify, whatever its brackets; (3,5] is an interval
+            return _is_interval(*a) and _is_interval(*b)
         if a[0] == "list":  # without an order: some element of the one is none of the other
             clear = any(all(_far(x, y) for y in b[1]) for x in a[1])
         else:
-            clear = any(_far(x, y) for x, y in pairs)
+            clear = len(a[1]) != len(b[1]) or any(map(_far, a[1], b[1]))
         if clear:
             return True
     return False
@@ -103,8 +107,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # kills even inside one endless C call
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if len(sys.argv) > 1:
-        _limit_memory(int(sys.argv[1]))
+    _limit_memory(int(sys.argv[1]))
     try:
         _prepare()
     except Exception as error:  # said to the parent, which raises it as ConfigError
@@ -122,10 +125,9 @@ def main() -> None:
 
 def _limit_memory(size: int) -> None:
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-    if hard != resource.RLIM_INFINITY:
-        size = min(size, hard)
+    soft = size if hard == resource.RLIM_INFINITY else min(size, hard)
     with contextlib.suppress(ValueError, OSError):  # not every system has this limit
-        resource.setrlimit(resource.RLIMIT_AS, (size, hard))
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def _prepare() -> None:
@@ -170,13 +172,16 @@ def _parse_quickly() -> None:
 def _parse(answer: str) -> list[Any]:
     from math_verify import parse
 
-    boxed = f"\\boxed{{{answer}}}"
-    return list(parse(boxed, fallback_mode="no_fallback", parsing_timeout=None))  # type: ignore[arg-type]
+    return parse(f"\\boxed{{{answer}}}", fallback_mode="no_fallback", parsing_timeout=None)  # type: ignore
 
 
 def _far(a: complex, b: complex) -> bool:
     # math-verify rounds decimals to 1e-6, so nearer values are its to judge
     return abs(a - b) > 1e-5 + 1e-9 * max(abs(a), abs(b))
+
+
+def _is_interval(shape: str, ends: list[complex]) -> bool:
+    return shape in _SHAPES and len(ends) == 2 and not ends[0].imag and ends[1].real - ends[0].real > 1e-5
 
 
 def _assigned(text: str) -> tuple[str, str]:
@@ -189,9 +194,10 @@ def _assigned(text: str) -> tuple[str, str]:
 def _values(text: str, point: dict[str, complex]) -> tuple[str, list[complex]] | None:
     """Return a formula's shape ("", a kind of brackets, or "list") and values; None where it is not plain."""
     text = _LAYOUT.sub("", text).replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac").strip()
-    if not _FORMULA.fullmatch(text) or _AMBIGUOUS.search(text):
+    if not _FORMULA.fullmatch(text) or _AMBIGUOUS.search(text) or len(text) > 200:
         return None
-    shape, parts = "", _split(text)
+    members = _SET.fullmatch(text)
+    shape, parts = "", _split(members[1] if members else text)
     if len(parts) > 1:
         shape = "list"
     elif text[0] + text[-1] in _SHAPES and len(inside := _split(text[1:-1])) > 1:

@@ -3,13 +3,15 @@
 import json
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from answer_cases import CASES, RESPONSES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from srl.answers import extract_answer, gold_is_usable, is_correct
+from srl.answers import are_correct, are_equal, extract_answer, gold_is_usable, is_correct
 from srl.errors import ConfigError
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -50,6 +52,34 @@ real_data = pytest.mark.skipif(not DATA.is_dir(), reason="no ../shared/data")
 )
 def test_extract_answer(response: str, answer: str | None) -> None:
     assert extract_answer(response) == answer
+
+
+TABLE = [(kind, gold, f"\\boxed{{{found}}}", ok) for kind in CASES for gold, found, ok in CASES[kind]]
+TABLE += [(kind, gold, response, ok) for kind in RESPONSES for gold, response, ok in RESPONSES[kind]]
+
+
+@pytest.fixture(scope="module")
+def verdicts() -> list[bool]:
+    return are_correct([(response, gold, "math") for _, gold, response, _ in TABLE])
+
+
+@pytest.mark.parametrize("at", range(len(TABLE)), ids=[f"{case[0]}-{case[1][:12]}" for case in TABLE])
+def test_a_case_of_the_table(at: int, verdicts: list[bool]) -> None:
+    assert verdicts[at] is TABLE[at][3], TABLE[at]
+
+
+def test_the_table_is_large_and_holds_wrong_answers() -> None:
+    assert len(set(TABLE)) == len(TABLE) >= 200
+    assert sum(not case[3] for case in TABLE) >= 80
+
+
+def test_many_at_once_say_what_each_one_alone_says(verdicts: list[bool]) -> None:
+    for (_, gold, response, _), verdict in zip(TABLE[::7], verdicts[::7], strict=True):
+        assert is_correct(response, gold) is verdict
+    assert are_equal([("7", "7.0"), ("7", "8"), ("x", "x")]) == [True, False, True]
+    mixed = [("a b", "a b", "exact"), ("#### 5", None, "math"), ("#### 5", "5", "math"), ("", "", "exact")]
+    assert are_correct(mixed) == [True, False, True, False]
+    assert are_correct([]) == are_equal([]) == []
 
 
 @pytest.mark.parametrize(
@@ -179,10 +209,19 @@ def rows(path: str) -> list[dict[str, str]]:
 
 
 @real_data
-@pytest.mark.parametrize("name", ["amc23", "aime24", "aime25"])
-def test_benchmark_answers_are_usable_and_equal_themselves(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "unusable"), [("amc23", 0), ("aime24", 0), ("aime25", 0), ("math500", 2), ("minerva_math", 30)]
+)
+def test_benchmark_answers_are_usable_and_equal_themselves(
+    name: str, unusable: int, record_property: Callable[[str, object], None]
+) -> None:
     answers = [row["answer"] for row in rows(f"benchmarks/{name}.jsonl")]
-    assert [gold for gold in answers if not is_correct(f"So \\boxed{{{gold}}}.", gold)] == []
+    usable = [gold for gold in answers if gold_is_usable(gold)]
+    verdicts = are_correct([(f"So \\boxed{{{gold}}}.", gold, "math") for gold in usable])
+    assert [gold for gold, right in zip(usable, verdicts, strict=True) if not right] == []
+    record_property("unusable", f"{len(answers) - len(usable)} of {len(answers)}")
+    print(name, [gold for gold in answers if gold not in usable])
+    assert len(answers) - len(usable) <= unusable
 
 
 @real_data
