@@ -11,7 +11,7 @@ from torchmetrics import MeanMetric
 
 from srl.errors import ConfigError
 from srl.floors import is_copy
-from srl.metrics import MeanAtK, PassAtK
+from srl.metrics import FormatRate, MeanAtK, PassAtK, StepSimilarity, TruncatedRate
 from srl.rollout import Sampling, position_name
 from srl.similarity import split_response, step_reward
 
@@ -46,6 +46,11 @@ class ValidationMetrics:
     def __init__(self, settings: ValidationSettings) -> None:
         self.settings = settings
         self._means: dict[str, MeanMetric] = defaultdict(MeanMetric)
+        self._steps = {
+            "val/steps/reward": StepSimilarity(),
+            "val/steps/format": FormatRate(),
+            "val/steps/truncated": TruncatedRate(),
+        }
         self._average = MeanAtK()
         self._pass = PassAtK(settings.samples) if settings.samples else None
         self._sampled = False
@@ -57,6 +62,7 @@ class ValidationMetrics:
     def steps(self, engine: RolloutEngine, batch: ValidationBatch, generator: torch.Generator) -> None:
         """Greedy next steps against the expert's."""
         completions = engine.generate(batch.examples, 1, Sampling(temperature=0.0), generator)
+        rewards, in_format = [], []
         for example, trajectory, (completion,) in zip(
             batch.examples, batch.trajectories, completions, strict=True
         ):
@@ -74,13 +80,15 @@ class ValidationMetrics:
                     "reward": reward,
                 }
             )
-            self._mean("val/steps/reward", reward)
-            self._mean("val/steps/format", float(parts is not None))
+            rewards.append(reward)
+            in_format.append(parts is not None)
             self._mean("val/steps/exact", float(exact))
             self._mean(f"val/steps/exact_{position_name(example.step)}", float(exact))
             self._mean("val/steps/verbatim_copy", float(copied))
-            self._mean("val/steps/truncated", float(not completion.finished))
             self._mean("val/steps/tokens", len(completion.ids))
+        finished = [completion.finished for (completion,) in completions]
+        for metric, values in zip(self._steps.values(), (rewards, in_format, finished), strict=True):
+            metric.update(torch.tensor(values))
 
     def problems(
         self,
@@ -112,6 +120,8 @@ class ValidationMetrics:
 
     def compute(self) -> dict[str, float]:
         found = {name: float(metric.compute()) for name, metric in sorted(self._means.items())}
+        if self.rows:
+            found |= {name: float(metric.compute()) for name, metric in self._steps.items()}
         if self._pass is not None and self._sampled:
             found[f"val/outcome/avg_at_{self.settings.samples}"] = float(self._average.compute())
             found[f"val/outcome/pass_at_{self.settings.samples}"] = float(self._pass.compute())

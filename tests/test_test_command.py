@@ -207,6 +207,40 @@ def test_the_checkpoint_names_its_run_in_built_in_types(run, tested):
     assert state["callbacks"]["RunInfo"] == {"run_id": tested.after.info.run_id}
 
 
+def test_a_checkpoint_without_mlflow_names_no_run(tmp_path):
+    from callbacks.tracking import run_of_checkpoint
+
+    for callbacks in ({}, {"RunInfo": {"run_id": None}}):
+        torch.save({"callbacks": callbacks}, tmp_path / "x.ckpt")
+        assert run_of_checkpoint(str(tmp_path / "x.ckpt")) is None
+
+
+@pytest.mark.parametrize("status", ["RUNNING", "KILLED"])
+def test_a_run_keeps_its_status_though_lightning_ends_it(run, status):
+    """RUNNING: another process is still training."""
+    from lightning.pytorch.loggers import MLFlowLogger
+
+    from callbacks.tracking import status_kept
+
+    experiment = run.client.get_experiment_by_name("status")
+    number = experiment.experiment_id if experiment else run.client.create_experiment("status")
+    run_id = run.client.create_run(number).info.run_id
+    if status != "RUNNING":
+        run.client.set_terminated(run_id, status, end_time=1234)
+    logger = MLFlowLogger("status", tracking_uri=f"sqlite:///{run.folder}/mlflow.db", run_id=run_id)
+
+    def fail():
+        logger.finalize("failed")
+        assert run.client.get_run(run_id).info.status == "FAILED"
+        raise KeyError
+
+    with pytest.raises(KeyError), status_kept(SimpleNamespace(loggers=[logger])):
+        fail()
+    info = run.client.get_run(run_id).info
+    assert info.status == status
+    assert status == "RUNNING" or info.end_time == 1234
+
+
 def test_a_killed_test_leaves_its_finished_batches(run, tested, tmp_path, monkeypatch, capsys):
     import modules.policy as policy
 
