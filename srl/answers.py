@@ -24,7 +24,7 @@ _SENTENCE_END = re.compile(r"\n|[.!?;](?=\s|$)")
 _WORD = re.compile(r"(?<![\\A-Za-z])(?!or\b|and\b)[A-Za-z]{2,}")  # no LaTeX command, and not "1 or 2"
 _PROSE = re.compile(r"(?=.*[A-Za-z]{3})[A-Za-z][A-Za-z ]*")
 _SPACED_DIGITS = re.compile(r"\d\s+\d")
-_THIN_SPACE = re.compile(r"(?<=\d)\\,(?=\d{3})|\\!")
+_NOTHING = re.compile(r"(?<=\d)\\,(?=\d{3})|\\!|(?<=\d)\.(?=/)")
 _SPACE = re.compile(r"(?<!\\)\\[ ,;:]")
 _SHORT_FRACTION = re.compile(r"\\[dtc]?frac\s*(?:(\d)\s*(\d)(?!\d))?")
 _MIXED = re.compile(r"([-+]?\d+)\s+(\d+)/(\d+)")
@@ -221,7 +221,7 @@ def _plain(answer: str) -> str:
     answer = answer.strip()
     if not answer or len(answer) > MAX_ANSWER:
         return ""
-    answer = _SPACE.sub(" ", _THIN_SPACE.sub("", answer)).strip()
+    answer = _SPACE.sub(" ", _NOTHING.sub("", answer)).strip()
     answer = answer.replace("\u2212", "-").replace("°", r"^\circ").replace(r"\varnothing", r"\emptyset")
     answer = answer.removesuffix(".").strip()
     if len(answer) > 2 and answer[0] == answer[-1] == "$" and answer[-2] != "\\":

@@ -52,6 +52,7 @@ CASES: dict[str, list[tuple[str, str, bool]]] = {
         (r"-\frac{3}{8}", r"\frac{3}{-8}", True),
         (r"-\frac{3}{8}", "-3/8", True),
         (r"\frac{12}{4}", "3", True),
+        ("-3./8", "-0.375", True),
         (r"\frac{1}{7}", "0.142857", True),  # six decimals suffice
         (r"\frac{1}{7}", "0.1428", False),
         (r"\frac{1}{7}", "0.14", False),

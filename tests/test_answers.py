@@ -210,7 +210,7 @@ def rows(path: str) -> list[dict[str, str]]:
 
 @real_data
 @pytest.mark.parametrize(
-    ("name", "unusable"), [("amc23", 0), ("aime24", 0), ("aime25", 0), ("math500", 2), ("minerva_math", 30)]
+    ("name", "unusable"), [("amc23", 0), ("aime24", 0), ("aime25", 0), ("math500", 0), ("minerva_math", 3)]
 )
 def test_benchmark_answers_are_usable_and_equal_themselves(
     name: str, unusable: int, record_property: Callable[[str, object], None]
@@ -220,7 +220,6 @@ def test_benchmark_answers_are_usable_and_equal_themselves(
     verdicts = are_correct([(f"So \\boxed{{{gold}}}.", gold, "math") for gold in usable])
     assert [gold for gold, right in zip(usable, verdicts, strict=True) if not right] == []
     record_property("unusable", f"{len(answers) - len(usable)} of {len(answers)}")
-    print(name, [gold for gold in answers if gold not in usable])
     assert len(answers) - len(usable) <= unusable
 
 

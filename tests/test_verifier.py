@@ -1,5 +1,6 @@
 """The verifier's worker processes: hangs, deaths, threads, forks, hostile answers; what the shortcuts say."""
 
+import itertools
 import os
 import random
 import signal
@@ -20,13 +21,13 @@ from srl.verifier import ask
 ROOT = Path(__file__).resolve().parent.parent
 HANG = "9^{9^{9^{9}}}"  # sympy computes it until it is killed
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc")
-LIMIT = 2.0  # seconds: longer than an honest question takes on a busy machine
+LIMIT = 1.5  # seconds: longer than an honest question takes on a busy machine
 _fresh = iter(range(10**9))
 
 
 def fresh(n: int = 1) -> list[tuple[str, str, str]]:
     """Questions never asked before, so that no cache answers them; all are to be answered True."""
-    return [("equal", f"({i}+x)^2", f"x^2+{2 * i}x+{i * i}") for i, _ in zip(_fresh, range(n), strict=False)]
+    return [("equal", f"y+{i}", f"{i}+y") for i in itertools.islice(_fresh, n)]
 
 
 @pytest.fixture
@@ -176,13 +177,13 @@ def test_no_worker_outlives_a_killed_parent(busy: bool) -> None:
     code = f"""
 import sys, threading, time
 from srl import verifier
-verifier.TIME_LIMIT, verifier.WORKERS = 1.0, 1
+verifier.WORKERS = 1
 verifier.ask([("equal", "x", "x+y")])
 pids = [worker.process.pid for worker in verifier._living]
 if {busy}:
-    verifier.TIME_LIMIT = 1.5  # the worker's own alarm rings after 2 * 1.5 + 1 s
+    verifier.TIME_LIMIT = 1.0  # the worker's own alarm rings after 2 * 1 + 1 s
     threading.Thread(target=verifier.ask, args=([("equal", "{HANG}", "5")],)).start()
-    time.sleep(0.5)
+    time.sleep(0.3)
 print(*pids, flush=True)
 time.sleep(60)
 """
@@ -227,7 +228,7 @@ assert verifier.ask([("equal", "(x+2)^2", "x^2+4x+4")]) == [True]  # while the c
 assert verifier._living[0].process.pid == before
 assert os.waitpid(child, 0)[1] == 0
 if not os.fork():  # a child that outlives its parent must not hold the worker's pipe open
-    time.sleep(4)
+    time.sleep(3)
     os._exit(0)
 print(before, flush=True)
 os.kill(os.getpid(), 9)
@@ -235,7 +236,7 @@ os.kill(os.getpid(), 9)
     assert process.stdout is not None
     pid = int(process.stdout.readline())
     process.wait(60)
-    assert gone([pid], 3.0)
+    assert gone([pid], 2.0)
 
 
 def test_ctrl_c_does_not_end_the_workers(one_worker: None) -> None:
@@ -296,7 +297,6 @@ HOSTILE = {
     "powers": "9^9^9^9",
     "tower": "9^{9^{9^{9^{9}}}}",
     "factorials": "((((9!)!)!)!)!",
-    "factorial": "99999999!",
     "long": r"\sqrt{2}+" * 11_000 + "1",
     "code": "__import__('os').system('touch pwned')",
     "lambda": "(lambda:exec('while 1:pass'))()",
@@ -308,7 +308,6 @@ HOSTILE = {
     "answers": "final answer is " * 60,
     "dollars": "$" * 900,
     "unicode digits": "\u0665",
-    "sum": r"\sum_{i=1}^{10^{10}} \frac{1}{i^i}",
     "braces open": "\\boxed{" * 1000,
     "newlines": "\n" * 900 + "6",
     "protocol": '5\n["ready"]\n[0, true]',
@@ -345,7 +344,7 @@ def test_after_hostile_answers_the_pool_still_works(hostile_verdicts: tuple) -> 
     assert not Path("pwned").exists()
 
 
-@pytest.mark.parametrize("name", ["tower", "braces", "null", "surrogate", "code", "protocol"])
+@pytest.mark.parametrize("name", ["null", "surrogate", "code", "protocol"])
 def test_a_hostile_gold_answer_is_harmless(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verifier, "TIME_LIMIT", LIMIT)
     assert not is_correct(r"\boxed{5}", HOSTILE[name])
@@ -361,8 +360,8 @@ def test_hostile_responses_of_other_shapes() -> None:
 def test_hostile_and_honest_answers_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verifier, "TIME_LIMIT", LIMIT)
     monkeypatch.setattr(verifier, "WORKERS", 2)
-    pairs = [(gold, found) for _, gold, found in fresh(60)]
-    pairs[10:10] = pairs[40:40] = [(f"{HANG}+{next(_fresh)}", "y+1")]
+    pairs = [(gold, found) for _, gold, found in fresh(30)]
+    pairs[5:5] = pairs[20:20] = [(f"{HANG}+{next(_fresh)}", "y+1")]
     expected = [HANG not in gold for gold, _ in pairs]
     assert are_equal(pairs) == expected
 
@@ -396,7 +395,7 @@ def varied(gold: str, rng: random.Random) -> str:
 def test_the_shortcut_for_numbers_says_what_math_verify_says() -> None:
     rng = random.Random(7)
     decided = equal = 0
-    for _ in range(400):
+    for _ in range(250):
         gold = some_number(rng)
         found = varied(gold, rng)
         verdict = _quickly(_plain(gold), _plain(found))
@@ -405,7 +404,7 @@ def test_the_shortcut_for_numbers_says_what_math_verify_says() -> None:
             continue  # our own law of percent, see the cases
         decided, equal = decided + 1, equal + verdict
         assert plain_math_verify(gold, found) == verdict, (gold, found)
-    assert decided > 250
+    assert decided > 150
     assert decided * 0.3 < equal < decided * 0.8
 
 
@@ -423,7 +422,7 @@ def some_formula(rng: random.Random, depth: int = 2) -> str:
 def test_what_is_said_to_differ_differs_for_math_verify() -> None:
     rng = random.Random(7)
     differing = 0
-    for i in range(120):
+    for i in range(80):
         gold = some_formula(rng, i % 3)
         if verifier_worker.equal(gold, gold) and i % 4 == 0:  # read by the shortcut: then by math-verify too
             assert plain_math_verify(gold, gold), gold
@@ -433,7 +432,7 @@ def test_what_is_said_to_differ_differs_for_math_verify() -> None:
         if verifier_worker.differ(gold, found):
             differing += 1
             assert not plain_math_verify(gold, found), (gold, found)
-    assert differing > 50
+    assert differing > 30
 
 
 @pytest.mark.parametrize(
