@@ -83,21 +83,22 @@ class Summary(Callback):
         self.now, self.now_step = values, trainer.global_step
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.now and self.now_step != self.first_step:
+        if self.now and (self.now_step != self.first_step or trainer.max_steps == 0):
             Console().print(self.table())
 
     def table(self) -> Table:
-        """Step 0 beside now, one row a metric."""
+        """Step 0 beside now, one row a metric; step 0 alone where nothing was trained."""
         table = Table(title="Held-out problems and steps")
-        for column in ("metric", f"update {self.first_step}", f"update {self.now_step}", "change"):
+        trained = self.now_step != self.first_step
+        columns = ("metric", f"update {self.first_step}", f"update {self.now_step}", "change")
+        for column in columns if trained else columns[:2]:
             table.add_column(column, justify="left" if column == "metric" else "right")
         for name in sorted(self.now, key=_order):
             if name.startswith(SHOWN) and name in self.first:
                 before, now = self.first[name], self.now[name]
-                table.add_row(
-                    name.removeprefix("val/"), f"{before:.3f}", f"{now:.3f}", f"{now - before:+.3f}"
-                )
-        if self.gain is not None:
+                cells = (name.removeprefix("val/"), f"{before:.3f}", f"{now:.3f}", f"{now - before:+.3f}")
+                table.add_row(*(cells if trained else cells[:2]))
+        if trained and self.gain is not None:
             mean, error, count = self.gain
             table.caption = f"steps/reward: {mean:+.4f}, standard error {error:.4f} (paired, {count} steps)"
         return table

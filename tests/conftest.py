@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import io
 import json
 import os
+import shutil
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -90,6 +94,24 @@ def expert_file(tmp_path) -> Path:
     return path
 
 
+@functools.cache
+def empty_mlflow() -> Path:
+    """A tracking database without runs: making its tables takes seconds, copying the file does not."""
+    import mlflow
+
+    path = Path(tempfile.mkdtemp()) / "mlflow.db"
+    atexit.register(shutil.rmtree, path.parent)
+    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+def tracking_uri(folder: Path) -> str:
+    """The address of the folder's MLflow database, made if it is not there."""
+    if not (folder / "mlflow.db").exists() and folder.is_dir():
+        shutil.copy(empty_mlflow(), folder / "mlflow.db")
+    return f"sqlite:///{folder}/mlflow.db"
+
+
 def fit(model_folder: Path, expert_file: Path, folder: Path, *more: str, command: str = "fit") -> int:
     """The real command line on the tiny model, in this process; returns its exit status.
 
@@ -108,7 +130,7 @@ def fit(model_folder: Path, expert_file: Path, folder: Path, *more: str, command
         "--curriculum.batch_groups", "3", "--rollout.num_generations", "4",
         "--curriculum.phases", "[{name: srl, mix: {srl: 1.0}}]",
         "--sampling.epsilon", "0", "--checkpoint.dirpath", str(folder),
-        "--trainer.logger.init_args.tracking_uri", f"sqlite:///{folder.parent}/mlflow.db",
+        "--trainer.logger.init_args.tracking_uri", tracking_uri(folder.parent),
         "--trainer.logger.init_args.artifact_location", str(folder.parent / "artifacts"),
         "--trainer.max_steps", "2", "--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu",
         *more,
