@@ -67,7 +67,7 @@ def test_rows_name_their_fields_in_several_ways(tmp_path):
     found = read(
         tmp_path,
         {"id": 7, "problem": "1+1?", "answer": 2.0},
-        {"uid": "u", "question": "2+2?", "answer": "so\n#### 4\n", "level": 5},
+        {"uid": "u", "question": "2+2?", "answer": "#### 3?\nso\n#### 4\n", "level": 5},
         {"unique_id": "x/y.json", "problem": "sort", "answer": "a\nb", "answer_check": "exact"},
         {"problem": "no id", "answer": "1"},
     )
