@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from srl import verifier
 from srl.errors import ConfigError, TrainingStopped
 from srl.objectives import objectives
 from srl.rollout import Group, StepBatch
@@ -39,6 +40,7 @@ class StepRewardCallback(Callback):
         bad = [group for group in batch.groups if not bool(torch.isfinite(group.rewards).all())]
         self.bad_draws = self.bad_draws + 1 if bad else 0
         batch.metrics["reward/dropped_groups"] = float(self.dropped + len(bad))
+        batch.metrics["reward/verifier_timeouts"] = float(verifier.counts.timeouts)  # counted as wrong
         batch.groups = [group for group in batch.groups if all(group is not other for other in bad)]
         batch.scored = list(batch.groups)
         if not bad:

@@ -173,7 +173,7 @@ class DynamicSamplingCallback(Callback):
                     f"{group.completions[0].text!r}"
                 )
         lines.append(
-            "If the format is not followed: data.think: false, or first a short sft phase on steps that have "
+            "If the format is not followed: data.think: false, or first a short sft_step phase on steps with "
             "`thinking`. If responses are truncated: raise data.limits.step_tokens or solution_tokens. If "
             "all are right or all wrong: other problems, or more SRL first."
         )

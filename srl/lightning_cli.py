@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jsonargparse
 import yaml
@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from callbacks.budget import Budget
 from callbacks.checkpoints import Checkpoints, ValidationByUpdates
 from callbacks.curriculum import CurriculumCallback
 from callbacks.progress import Summary, UpdateBar
@@ -30,10 +31,14 @@ from srl.cli import COMMANDS, resolve_checkpoint
 from srl.config_files import explain, first_line, with_extended
 from srl.errors import ConfigError
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 log = logging.getLogger(__name__)
 
 # In the order in which their hooks run on a draw. Checkpoints come last whatever their place here.
 CALLBACKS = {
+    "budget": Budget,
     "curriculum": CurriculumCallback,
     "rollout": RolloutCallback,
     "reward": StepRewardCallback,
@@ -71,7 +76,7 @@ class SRLCLI(LightningCLI):
     """Adds the callbacks of `CALLBACKS` as keys of the config and the run's own callbacks in code."""
 
     @classmethod
-    def launch(cls, arguments: list[str]) -> SRLCLI:
+    def launch(cls, arguments: list[str]) -> Self:
         """Parse and run. Errors: ConfigError in one line for anything wrong in the config."""
         cls._only = arguments[0]
         arguments = with_extended(arguments)

@@ -1,0 +1,76 @@
+"""Budget: what the training has used up so far, in tokens and seconds, and an end when that is enough."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from srl.errors import ConfigError
+from srl.rollout import StepBatch
+
+log = logging.getLogger(__name__)
+
+
+class Budget(Callback):
+    """Adds up over the run, and over its resumes, logs `cost/*` with every update, and may end the run.
+
+    tokens: the run ends with the update at which tokens generated and trained on together reach it.
+    cpu_seconds: the same for CPU time. null: no such end.
+
+    tokens_generated: sampled in rollouts, kept or not. tokens_trained: action tokens of the groups that were
+    trained on. seconds, cpu_seconds: from the draw to the end of the update; validation and checkpoints are
+    left out. It must be the first callback, so that the rollouts lie between its two hooks.
+    """
+
+    def __init__(self, tokens: int | None = None, cpu_seconds: float | None = None) -> None:
+        for name, value in (("tokens", tokens), ("cpu_seconds", cpu_seconds)):
+            if value is not None and value <= 0:
+                raise ConfigError(f"budget.{name} is {value}: it must be above 0, or null for no end")
+        self.tokens, self.limit_seconds = tokens, cpu_seconds
+        self.totals = dict.fromkeys(("tokens_generated", "tokens_trained", "seconds", "cpu_seconds"), 0.0)
+        self._began = (0.0, 0.0)
+        self._step = 0
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: StepBatch, batch_idx: int
+    ) -> None:
+        self._began = (time.perf_counter(), time.process_time())
+        self._step = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: StepBatch, batch_idx: int
+    ) -> None:
+        totals = self.totals
+        totals["seconds"] += time.perf_counter() - self._began[0]
+        totals["cpu_seconds"] += time.process_time() - self._began[1]
+        totals["tokens_generated"] += sum(len(c.ids) for group in batch.scored for c in group.completions)
+        if trainer.global_step == self._step:
+            return
+        for group in batch.groups:
+            totals["tokens_trained"] += sum(len(c.ids) for c in group.completions)
+            totals["tokens_trained"] += 0 if group.completions else len(group.example.target_ids)
+        for logger in trainer.loggers:
+            figures = {f"cost/{name}": value for name, value in totals.items()}
+            logger.log_metrics(figures, step=trainer.global_step)
+        if self.used_up():
+            log.info("The budget is used up at update %d: %s", trainer.global_step, self.said())
+            trainer.should_stop = True  # Lightning validates the final weights before it ends
+
+    def used_up(self) -> bool:
+        """Whether a limit is reached. An update is never cut short, so the last one may pass it."""
+        totals = self.totals
+        tokens = totals["tokens_generated"] + totals["tokens_trained"]
+        by_tokens = self.tokens is not None and tokens >= self.tokens
+        return by_tokens or (self.limit_seconds is not None and totals["cpu_seconds"] >= self.limit_seconds)
+
+    def said(self) -> str:
+        return ", ".join(f"{name} {value:.0f}" for name, value in self.totals.items())
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(self.totals)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.totals = {name: float(state_dict[name]) for name in self.totals}
