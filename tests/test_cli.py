@@ -68,7 +68,7 @@ def test_the_table_at_the_end_compares_step_0_with_now(hand_off):
 def test_what_was_left_out_is_counted_and_listed(hand_off):
     assert "problems/train 35, problems/held_out 4, problems/skipped 1" in hand_off.out
     assert f"skipped {hand_off.data}:6 (l5): 1 step given, 2 or more needed" in hand_off.out
-    assert "examples/sft_step 68" in hand_off.out  # 34 problems of 2 steps: 40 - 4 held out - 1 short - 1 long
+    assert "examples/sft_step 68" in hand_off.out  # 34 problems of 2 steps: 40 - 4 held - 1 short - 1 long
     assert "skipped srl (l6): " in hand_off.out
     assert "max_prompt_tokens 64" in hand_off.out
 

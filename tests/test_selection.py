@@ -41,8 +41,8 @@ def test_weights_fall_off_with_the_distance_of_the_rank():
     made = adaptive(quantile=0.5, width=0.25)
     for example, reward in zip(prompts(5), [0.9, 0.1, 0.5, 0.2, 0.2], strict=True):
         made.observe(example, reward)
-    # ranks of p1 .1, p3 and p4 .2, p2 .5, p0 .9: 0, 1.5/4 (shared), 3/4, 1; distances from 1/2 in widths of 1/4:
-    # 2, 0.5, 1, 2
+    # ranks of p1 .1, p3 and p4 .2, p2 .5, p0 .9: 0, 1.5/4 (shared), 3/4, 1; their distances from 1/2, in
+    # widths of 1/4: 2, 0.5, 1, 2
     weight = {d: math.exp(-d * d / 2) for d in (0.5, 1, 2)}
     expected = {"p0": weight[2], "p1": weight[2], "p2": weight[1], "p3": weight[0.5], "p4": weight[0.5]}
     assert made.weights() == pytest.approx({f"{uid}/1/0": value for uid, value in expected.items()})
