@@ -150,14 +150,14 @@ class RowFormat:
             answer = extract_answer(text) if "\\boxed" in text else None
         elif self.answer:
             answer = fields.answer(row, self.answer, where)
-        preamble, steps, conclusion = split_steps(text, self.style)
+        split = split_steps(text, self.style)
         return Trajectory(
             uid=fields.uid(row, self.uid, where),
             problem=fields.problem(row, self.problem, where),
-            preamble=preamble,
-            steps=steps,
+            preamble=split.preamble,
+            steps=split.steps,
             answer=answer,
-            conclusion="\n".join(part for part in (conclusion, marked) if part),
+            conclusion="\n".join(part for part in (split.conclusion, marked) if part),
             answer_check=_check(row, where),
             reasoning=fields.optional(row, self.reasoning, where).strip() if self.reasoning else "",
         )

@@ -1,0 +1,1 @@
+"""The step styles: each reads a solution's text and says where its steps begin and end."""
