@@ -80,7 +80,8 @@ class DynamicSamplingCallback(Callback):
             )  # fmt: skip
         batch.groups, self.buffer = self.buffer[:size], self.buffer[size:]
         self._report(batch)
-        batch.metrics["train/silent_update"] = float(silent)
+        if self.on_silence == "count":
+            batch.metrics["train/silent_update"] = float(silent)
         self.draws = 0
 
     def _informative(self, group: Group) -> bool:

@@ -72,7 +72,7 @@ def test_an_argument_is_refused(refused, flags, message):
 @pytest.mark.parametrize(
     ("phases", "message"),
     [
-        ("[{name: a, mix: {slr: 1.0}}]", "(a): no objective called slr; there are sft, sft_outline, sft_step, "),
+        ("[{name: a, mix: {slr: 1.0}}]", "(a): no objective called slr; there are sft, sft_outline, "),
         ("[{name: a, mix: {srl: 1.0}}, {name: b, mix: {srl: 1.0}}]", "(a): it never ends, yet"),
         ("[{name: a, mix: {srl: 1.0}, until: {steps: 2}}]", "(a): the last phase has no `until`"),
         ("[{name: a, mix: {srl: 0.0}}]", "give shares of at least 0, not all 0"),

@@ -320,3 +320,20 @@ def test_the_count_of_bad_draws_survives_a_checkpoint():
     assert again.dropped == 1
     with pytest.raises(TrainingStopped, match="2 draws"):
         feed(again, draw(group(0.0, uid="b")))
+
+
+def test_a_fruitless_batch_may_count_as_an_update_that_moves_nothing():
+    """For baselines without signal: after max_draws the last draw's groups, their rewards made equal."""
+    callback = DynamicSamplingCallback(epsilon=0.3, max_draws=2, patience=1, on_silence="count")
+    almost = group(0.2, 0.4, uid="a")  # deviates by 0.1, below epsilon: scaled to 1 it would be noise
+    assert feed(callback, draw(group(*SILENT), group(*SILENT))) == []
+    batch = draw(almost, group(*SILENT, uid="b"), group(*SILENT, uid="c"))
+    assert feed(callback, batch) == ["a", "b"]  # no more than a batch, and no error after so much patience
+    assert batch.groups[0].rewards.tolist() == pytest.approx([0.3, 0.3])
+    assert almost.rewards.tolist() == pytest.approx([0.2, 0.4]), "the table shows what was earned"
+    assert batch.metrics["train/silent_update"] == 1.0
+    assert batch.metrics["rollouts/draws"] == 2.0
+    assert callback.buffer == []
+    batch = draw(group(*LOUD, uid="d"), group(*LOUD, uid="e"))
+    assert feed(callback, batch) == ["d", "e"]
+    assert batch.metrics["train/silent_update"] == 0.0
