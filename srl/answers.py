@@ -5,52 +5,20 @@ Nothing here raises on what a model wrote, and nothing rewards a gold answer tha
 
 import re
 from collections.abc import Sequence
-from fractions import Fraction
-from functools import lru_cache
 
+from srl.answer_forms import MAX_ANSWER, is_scaled, plain, quickly
 from srl.errors import ConfigError
 from srl.verifier import ask
 
 CHECKS = ("math", "exact")
-
-MAX_ANSWER = 1000
-"""Characters; a longer answer counts as none, so that no monster is parsed."""
 
 _TAIL = 2000  # characters at the end of a response in which math-verify looks for an unmarked answer
 _BOX = re.compile(r"\\boxed\s{0,9}\{|\\[{}\\]|[{}]")
 _HASHES = re.compile(r"^####[ \t]*([^\s#].*)$", re.MULTILINE)
 _PHRASE = re.compile(r"\banswer\s{1,9}is\b[\s:]{0,9}", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"\n|[.!?;](?=\s|$)")
+_NEGATIVE = re.compile(r"\b(?:negative|minus)\s+(\$?)(?=[\d.\\])", re.IGNORECASE)
 _WORD = re.compile(r"(?<![\\A-Za-z])(?!or\b|and\b)[A-Za-z]{2,}")  # no LaTeX command, and not "1 or 2"
-_PROSE = re.compile(r"(?=.*[A-Za-z]{3})[A-Za-z][A-Za-z ]*")
-_SPACED_DIGITS = re.compile(r"\d\s+\d")
-_NOTHING = re.compile(r"(?<=\d)\\,(?=\d{3})|\\!|(?<=\d)\.(?=/)")
-_SPACE = re.compile(r"(?<!\\)\\[ ,;:]")
-_SHORT_FRACTION = re.compile(r"\\[dtc]?frac\s*(?:(\d)\s*(\d)(?!\d))?")
-_MIXED = re.compile(r"([-+]?\d+)\s+(\d+)/(\d+)")
-_SCIENTIFIC = re.compile(r"([-+]?\d+(?:\.\d+)?)[eE]\+?(-?\d+)", re.ASCII)
-_TEXT = r"\\(?:text(?:bf|rm|it|normal)?|math(?:rm|bf|it)|mbox)\s*\{"
-_UNIT = re.compile(
-    rf"([-+]?\\?[$€£]?[\d.,/]*\d)(?:\s+|\s*{_TEXT}\s*)([A-Za-z]{{3,}}(?: [A-Za-z]+)*)\s*\}}?(?:\^\{{?\d\}}?)?"
-)
-_SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
-_NO_UNITS = frozenset(
-    re.findall(
-        r"\w+",
-        "and or to if for is not no pi sin cos tan cot sec csc log sqrt times plus minus over mod squared "
-        "cubed choose factorial half halves third thirds quarter quarters dozen infinity percentage pct",
-    )
-)
-_NUMBER = re.compile(
-    r"(?P<sign>[-+]?)(?:\\?[$])?(?:(?P<whole>\d+)?\s*\\frac\{(?P<over>\d+)\}\{(?P<under>\d+)\}"
-    r"|(?P<a>\d+)\s*/\s*(?P<b>\d+)"
-    r"|(?P<digits>[1-9]\d{0,2}(?:,\d{3})+|\d+)?(?P<point>\.\d+)?"
-    r"(?:\s*\\(?:times|cdot)\s*10\^(?:\{(?P<power>-?\d{1,3})\}|(?P<figure>\d)))?)"
-    rf"(?:(?P<percent>\s*\\?%)|\^\{{?\\circ\}}?|\s*{_TEXT}(?!\s*(?:and|or|percent\w*|pct)\b)[^{{}}%\d]*\}}(?:\^\d)?)?",
-    re.ASCII,  # other digits than 0-9 are no numbers for math-verify either
-)
-_BASED = re.compile(r"(\w+)_\{?(\d+)\}?")
-_WORDS = re.compile(rf"{_TEXT}\s*\(?([A-Za-z]+(?: [A-Za-z]+)*)\)?\s*\}}|\(?([A-Za-z])\)?")
 
 
 def extract_answer(response: str) -> str | None:
@@ -118,10 +86,10 @@ def are_equal(pairs: Sequence[tuple[str, str]]) -> list[bool]:
     >>> are_equal([("Paris", r"\text{paris}"), ("(B)", "B"), ("(B)", "C"), ("1,000", "1000"), ("073", "73")])
     [True, True, False, True, True]
     """
-    plain = [(_plain(gold), _plain(found)) for gold, found in pairs]
-    verdicts = [_quickly(gold, found) for gold, found in plain]
+    forms = [(plain(gold), plain(found)) for gold, found in pairs]
+    verdicts = [quickly(gold, found) for gold, found in forms]
     open_ones = [i for i, verdict in enumerate(verdicts) if verdict is None]
-    asked = ask([("equal", *plain[i]) for i in open_ones]) if open_ones else []
+    asked = ask([("equal", *forms[i]) for i in open_ones]) if open_ones else []
     for i, verdict in zip(open_ones, asked, strict=True):
         verdicts[i] = verdict
     return [bool(verdict) for verdict in verdicts]
@@ -162,7 +130,7 @@ def _stated(response: str) -> tuple[str | None, str | None]:
     box = _last_box(text)
     if box is not None:
         return box, None
-    lines = [line.strip() for line in _HASHES.findall(text) if not _WORD.search(line)]
+    lines = [line.strip("* ") for line in _HASHES.findall(text) if not _WORD.search(line)]
     if lines:
         return str(lines[-1]), None
     phrases = list(_PHRASE.finditer(text))
@@ -207,90 +175,11 @@ def _last_box(text: str) -> str | None:
 def _after_phrase(text: str) -> tuple[str | None, str | None]:
     """Return the answer that follows "the answer is": the sentence if it is a formula, else the one in it."""
     end = _SENTENCE_END.search(text)
-    sentence = (text[: end.start()] if end else text)[:MAX_ANSWER]
+    sentence = _NEGATIVE.sub(r"\1-", text[: end.start()] if end else text)[:MAX_ANSWER]
     bare = sentence.strip("* ").removesuffix(".").strip("$* ").removeprefix("\\(").removesuffix("\\)").strip()
     if bare and not _WORD.search(bare) and not re.search(r"\$|\\[()\[\]]", bare):
         return bare, None
+    if is_scaled(bare):
+        return bare, None
     shown = sentence if bare.strip("\\[") else text[:MAX_ANSWER]  # else display math, on lines of its own
     return bare or None, "The final answer is " + shown
-
-
-@lru_cache(maxsize=4096)
-def _plain(answer: str) -> str:
-    """Write an answer as math-verify reads it best; empty when it would read only something else."""
-    answer = answer.strip()
-    if not answer or len(answer) > MAX_ANSWER:
-        return ""
-    answer = _SPACE.sub(" ", _NOTHING.sub("", answer)).strip()
-    answer = answer.replace("\u2212", "-").replace("°", r"^\circ").replace(r"\varnothing", r"\emptyset")
-    answer = answer.removesuffix(".").strip()
-    if len(answer) > 2 and answer[0] == answer[-1] == "$" and answer[-2] != "\\":
-        answer = answer[1:-1].strip()
-    answer = _SHORT_FRACTION.sub(lambda m: r"\frac" + (f"{{{m[1]}}}{{{m[2]}}}" if m[1] else ""), answer)
-    if match := _MIXED.fullmatch(answer):
-        return f"{match[1]}\\frac{{{match[2]}}}{{{match[3]}}}"
-    if match := _SCIENTIFIC.fullmatch(answer):
-        return f"{match[1]}\\times 10^{{{int(match[2])}}}"
-    if match := _UNIT.fullmatch(answer):
-        return _without_unit(match[1], match[2].lower().split()) or answer
-    if _SPACED_DIGITS.search(answer):
-        return ""
-    return f"\\text{{{answer}}}" if _PROSE.fullmatch(answer) else answer  # else "yes" is a product of letters
-
-
-def _without_unit(number: str, words: list[str]) -> str:
-    """Drop the words after a number where they are a unit, "72 clips"; empty where they are not."""
-    if words[0] in _SCALES:
-        return f"{number}\\times 10^{{{_SCALES[words[0]]}}}"
-    if words == ["percent"]:
-        return f"{number}\\%"
-    return "" if _NO_UNITS.intersection(words) else number
-
-
-def _quickly(gold: str, found: str) -> bool | None:
-    """Compare without math-verify: numbers, words, number bases; None for all else."""
-    if not gold or not found:
-        return False
-    a, b = _number(gold), _number(found)
-    if a and b:
-        return _equal_numbers(*a, *b)
-    one, other = _WORDS.fullmatch(gold), _WORDS.fullmatch(found)
-    if one and other:
-        return (one[1] or one[2]).lower() == (other[1] or other[2]).lower()
-    one, other = _BASED.fullmatch(gold), _BASED.fullmatch(found)
-    if one and other and one[2].lstrip("0") != other[2].lstrip("0"):
-        return False
-    return None
-
-
-def _number(text: str) -> tuple[Fraction, bool, bool] | None:
-    """Read a number: its value, whether it is written as a decimal, whether a percent sign follows."""
-    match = _NUMBER.fullmatch(text)
-    if match is None or (match["whole"] and not int(match["over"])):  # math-verify takes 7\frac{0}{3} for 0
-        return None
-    under = int(match["under"] or match["b"] or 1)
-    if not under or not (match["over"] or match["a"] or match["digits"] or match["point"]):
-        return None
-    written = (match["digits"] or "").replace(",", "") + (match["point"] or "")
-    value = Fraction(int(match["over"] or match["a"] or 0), under) + int(match["whole"] or 0)
-    value += Fraction(written or 0) * Fraction(10) ** int(match["power"] or match["figure"] or 0)
-    return (
-        -value if match["sign"] == "-" else value,
-        bool(match["point"] or match["power"]),
-        bool(match["percent"]),
-    )
-
-
-def _equal_numbers(
-    a: Fraction, point: bool, percent: bool, b: Fraction, dot: bool, sign: bool
-) -> bool | None:
-    """Compare two numbers; None where only rounding to six decimals can tell."""
-    forms = [(a, b)]
-    if percent != sign:
-        forms.append((a / 100, b) if percent else (a, b / 100))
-    verdicts: list[bool | None] = []
-    for x, y in forms:
-        gap = abs(x - y)
-        near = (point or dot) and gap <= Fraction(2, 10**6) and gap <= abs(x) / 10_000
-        verdicts.append(True if not gap else None if near else False)
-    return True if True in verdicts else None if None in verdicts else False

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from srl import verifier, verifier_worker
-from srl.answers import _plain, _quickly, are_correct, are_equal, is_correct
+from srl.answer_forms import plain, quickly
+from srl.answers import are_correct, are_equal, is_correct
 from srl.errors import ConfigError
 from srl.verifier import ask
 
@@ -384,9 +385,9 @@ def varied(gold: str, rng: random.Random) -> str:
     """The same number in another form, or a neighbour near the rounding of math-verify."""
     from fractions import Fraction
 
-    from srl.answers import _number
+    from srl.answer_forms import number_of
 
-    value = (_number(_plain(gold)) or (Fraction(),))[0]
+    value = (number_of(plain(gold)) or (Fraction(),))[0]
     near = float(value)
     forms = [f"{value}", f"{near:.5f}", f"{near:.7f}", f"{near + 1e-6:.6f}", f"{near + 3e-6:.7f}"]
     return rng.choice([*forms, some_number(rng), gold])
@@ -398,7 +399,7 @@ def test_the_shortcut_for_numbers_says_what_math_verify_says() -> None:
     for _ in range(200):
         gold = some_number(rng)
         found = varied(gold, rng)
-        verdict = _quickly(_plain(gold), _plain(found))
+        verdict = quickly(plain(gold), plain(found))
         percent = gold.endswith("%") or found.endswith("%")
         if verdict is None or (percent and not (gold[-2:] == found[-2:] == r"\%")):
             continue  # our own law of percent, see the cases
