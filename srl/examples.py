@@ -72,7 +72,7 @@ class ExampleBuilder:
         last = len(trajectory.steps) - (not self.include_last)
         found = []
         for step in trajectory.steps[:last]:
-            past = _past(trajectory, step.index - 1)
+            past = self.renderer.past(trajectory, step.index - 1)
             hint = step.title if self.title_hint else ""
             text = self.renderer.step(trajectory.problem, past, hint, self.step_shots)
             target_ids = self._step_ids(self._imitated(step, _opens(text))) if imitate else ()
@@ -96,7 +96,8 @@ class ExampleBuilder:
         if imitates is None:
             return self._example(trajectory, objective, 0, text, trajectory.solution)
         solution = trajectory.solution if imitates == "outline" else self._reasoned(trajectory, _opens(text))
-        ids = tuple(self.renderer.tokenizer(solution, add_special_tokens=False)["input_ids"])
+        neutral = self.renderer.neutral(solution)
+        ids = tuple(self.renderer.tokenizer(neutral, add_special_tokens=False)["input_ids"])
         limit, reason = self.limits.solution_tokens, ""
         if not solution:
             reason = (
@@ -117,7 +118,7 @@ class ExampleBuilder:
             return []
         found = []
         for count in range(len(trajectory.steps)):
-            past = _past(trajectory, count) if count else []
+            past = self.renderer.past(trajectory, count) if count else []
             text = self.renderer.solution(trajectory.problem, self.solution_shots, past)
             given = tuple(step.text for step in trajectory.steps[:count])
             found += self._example(
@@ -138,7 +139,9 @@ class ExampleBuilder:
         self, trajectory: Trajectory, past: Sequence[str], objective: str = "steps"
     ) -> list[StepExample]:
         """The prompt for the step after `past`, the model's own steps; no title is known. Empty: too long."""
-        text = self.renderer.step(trajectory.problem, past, "", self.step_shots)
+        turns = self.renderer.format.context_turns
+        shown = past if turns is None else past[max(0, len(past) - turns) :]
+        text = self.renderer.step(trajectory.problem, shown, "", self.step_shots)
         return self._example(trajectory, objective, len(past) + 1, text, "")
 
     @property
@@ -185,7 +188,9 @@ class ExampleBuilder:
     def _step_ids(self, text: str) -> tuple[int, ...]:
         """The expert's text as the model has to write it, ended by the first stop string or the end token."""
         stop = self.limits.step_stop[0] if self.limits.step_stop else ""
-        ids = self.renderer.tokenizer(text + stop, add_special_tokens=False)["input_ids"]
+        ids = self.renderer.tokenizer(self.renderer.neutral(text) + stop, add_special_tokens=False)[
+            "input_ids"
+        ]
         return tuple(ids) if stop or self.end_id is None else (*ids, self.end_id)
 
     def _example(
@@ -227,12 +232,6 @@ class ExampleBuilder:
                 given=given,
             )
         ]
-
-
-def _past(trajectory: Trajectory, count: int) -> list[str]:
-    """What stands before the step after the first `count`: the preamble, if any, and those steps."""
-    steps = [step.text for step in trajectory.steps[:count]]
-    return [trajectory.preamble, *steps] if trajectory.preamble else steps
 
 
 def _opens(prompt: str) -> bool:

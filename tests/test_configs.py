@@ -25,7 +25,8 @@ TRAINED = {  # what each method's updates log, and what they must not
 
 def test_the_nine_methods_are_there_for_both_tasks():
     names = {path.stem for path in METHODS}
-    assert names == set(TRAINED) == {path.stem for path in (ROOT / "configs" / "paper").glob("*.yaml")}
+    paper = {path.stem for path in (ROOT / "configs" / "paper").glob("*.yaml")}
+    assert names == set(TRAINED) == paper - {"swe"}  # the software agents of section 5.3 have no such task
 
 
 @pytest.mark.parametrize("path", METHODS, ids=lambda path: path.stem)
