@@ -1,4 +1,4 @@
-"""The run in MLflow: parameters, the full config, versions, data hashes, copying floors, tags."""
+"""The run in MLflow: name, tags, parameters, the full config, versions, data sets, copying floors."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import MLFlowLogger
 
 from srl.floors import copying_floors
+from srl.models import unwrapped
+from srl.provenance import data_hash, dataset_inputs, git_state
+from srl.rollout import run_seed
 
 log = logging.getLogger(__name__)
 PACKAGES = (
@@ -73,15 +76,23 @@ class RunInfo(Callback):
     """Writes once, when fitting starts, what is needed to understand and repeat the run.
 
     config: nested settings as plain values. config_text: the same as YAML, kept whole as an artifact. joined:
-    a test goes into a run that has been described.
+    a test goes into a run that has been described. method: its name; the run's is method and seed, unless the
+    user gave one. Tags that the user gave stay as they are.
     """
 
     def __init__(
-        self, config: dict[str, Any], config_text: str, resumed_from: str | None = None, joined: bool = False
+        self,
+        config: dict[str, Any],
+        config_text: str,
+        resumed_from: str | None = None,
+        joined: bool = False,
+        method: str = "",
     ) -> None:
         self.config, self.config_text, self.resumed_from = config, config_text, resumed_from
+        self.method = method
         self.done = joined
         self.run_id: str | None = None  # of MLflow; in the checkpoint, so that `test` finds the run
+        self._run_before: str | None = None  # that wrote the checkpoint which this one goes on from
         self._counted: dict[str, int] = {}  # of the data, what was reported
         self._skipped = 0
 
@@ -89,13 +100,16 @@ class RunInfo(Callback):
         self._write(trainer, pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Undo what the validation of step 0 left, too: Lightning's logger calls a run finished after it."""
         self._write(trainer, pl_module)
+        for logger in mlflow_loggers(trainer):
+            logger.experiment.update_run(str(logger.run_id), status="RUNNING")
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A run of its own is described; parameters of one that is joined may not be changed."""
         if not self.done:
             for logger in mlflow_loggers(trainer):
-                self._describe(logger, trainer.datamodule)  # type: ignore[attr-defined]
+                self._describe(logger, trainer.datamodule, pl_module)  # type: ignore[attr-defined]
 
     def _write(self, trainer: Trainer, pl_module: Any) -> None:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
@@ -111,24 +125,46 @@ class RunInfo(Callback):
             logger.log_metrics(
                 floors | {"model/trained_parameters": float(trained)}, step=trainer.global_step
             )
-            self._describe(logger, data)
+            self._describe(logger, data, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
         return {"run_id": self.run_id}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """A resumed fit is a run of its own: its checkpoints name that one."""
+        """A resumed fit is a run of its own: its checkpoints name that one, and it names the one before."""
+        self._run_before = state_dict.get("run_id")
 
-    def _describe(self, logger: MLFlowLogger, data: Any) -> None:
-        client, run = logger.experiment, logger.run_id
+    def _describe(self, logger: MLFlowLogger, data: Any, pl_module: Any) -> None:
+        client, run = logger.experiment, str(logger.run_id)
         logger.log_hyperparams(flatten(self.config))
         client.log_text(run, self.config_text, "config.yaml")
         client.log_dict(run, versions(), "versions.json")
         client.log_dict(run, data.report.files, "data_files.json")
         for name, digest in data.report.files.items():
             client.set_tag(run, f"data_sha256/{Path(name).name}", digest)
-        if self.resumed_from is not None:
-            client.set_tag(run, "resumed_from", self.resumed_from)
+        contexts = {data.val_path: "validation", data.path: "training"}
+        if data.report.files:
+            client.log_inputs(run, datasets=dataset_inputs(data.report.files, contexts))
+        given = logger.tags or {}
+        if "mlflow.runName" not in given:
+            client.update_run(run, name=f"{self.method or 'run'} seed {run_seed()}")
+        for key, value in self._tags(data, pl_module).items():
+            if value is not None and key not in given:
+                client.set_tag(run, key, value)
+
+    def _tags(self, data: Any, pl_module: Any) -> dict[str, str | None]:
+        """What runs are told apart by; None for what there is not."""
+        quantised = getattr(unwrapped(pl_module.policy), "is_quantized", False)
+        return {
+            "method": self.method or None,
+            "seed": str(run_seed()),
+            "model": pl_module.base.rstrip("/").rsplit("/", 1)[-1],
+            "quantization": "nf4" if quantised else "none",
+            "data_hash": data_hash(data.report.files) if data.report.files else None,
+            "resumed_from": self.resumed_from,
+            "resumed_from_run": self._run_before if self.resumed_from else None,
+            **git_state(),
+        }
 
     def _report(self, trainer: Trainer, data: Any) -> None:
         """What the data became, on the screen and in MLflow: nothing is dropped in silence.

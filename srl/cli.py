@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import logging
 import os
@@ -18,6 +19,11 @@ COMMANDS = {
     "test": "solve benchmarks: greedy accuracy, avg@k, pass@k, maj@k with intervals, into the run",
     "predict": "write solutions of problems to a file, whole or step by step",
     "plan-curriculum": "show phases, triggers and examples of a config, without loading a model (--json)",
+    "compare": "runs by method: figures with intervals over seeds, cost, plots, one HTML report",
+}
+EXTRA = {  # commands that are not Lightning's: their modules, each with a `main`
+    "plan-curriculum": "srl.commands.plan_curriculum",
+    "compare": "srl.commands.compare",
 }
 USAGE = """usage: python -m srl COMMAND [options]
 
@@ -29,7 +35,8 @@ commands:
 Start with:  python -m srl fit --config configs/quickstart.yaml
 Go on with:  python -m srl fit --config configs/quickstart.yaml --ckpt_path last
 All keys:    python -m srl fit --help
-Compare:     mlflow ui --backend-store-uri sqlite:///mlflow.db
+Compare:     python -m srl compare --output comparison
+In MLflow:   mlflow ui --backend-store-uri sqlite:///mlflow.db
 """
 
 
@@ -95,10 +102,8 @@ def run(arguments: list[str]) -> int:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a bar for each rollout table
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     quiet()
-    if arguments[0] == "plan-curriculum":
-        from srl.commands import plan_curriculum
-
-        plan_curriculum.main(arguments[1:])
+    if arguments[0] in EXTRA:
+        importlib.import_module(EXTRA[arguments[0]]).main(arguments[1:])
         return 0
     from srl.lightning_cli import SRLCLI
 

@@ -17,6 +17,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from callbacks.budget import Budget
 from callbacks.checkpoints import Checkpoints, ValidationByUpdates
 from callbacks.curriculum import CurriculumCallback
+from callbacks.keeping import Tracking
 from callbacks.progress import Summary, UpdateBar
 from callbacks.random_state import RandomState
 from callbacks.results import Results
@@ -30,6 +31,7 @@ from modules.policy import PolicyModule
 from srl.cli import COMMANDS, resolve_checkpoint
 from srl.config_files import explain, first_line, with_extended
 from srl.errors import ConfigError
+from srl.provenance import method_name
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -44,6 +46,7 @@ CALLBACKS = {
     "reward": StepRewardCallback,
     "sampling": DynamicSamplingCallback,
     "samples": RolloutTable,
+    "tracking": Tracking,
     "checkpoint": Checkpoints,
 }
 
@@ -78,7 +81,7 @@ class SRLCLI(LightningCLI):
     @classmethod
     def launch(cls, arguments: list[str]) -> Self:
         """Parse and run. Errors: ConfigError in one line for anything wrong in the config."""
-        cls._only = arguments[0]
+        cls._only, cls._arguments = arguments[0], arguments
         arguments = with_extended(arguments)
         try:
             return cls(
@@ -98,6 +101,7 @@ class SRLCLI(LightningCLI):
             raise ConfigError(f"trainer: {first_line(error)}") from error
 
     _only = "fit"
+    _arguments: list[str] = []  # noqa: RUF012 - as they were given
     _keys: tuple[str, ...] = ()
 
     @staticmethod
@@ -161,7 +165,8 @@ class SRLCLI(LightningCLI):
         self._dump_config()
         text = yaml.safe_dump(self.config_dump, sort_keys=False)
         user = config.trainer.get("callbacks") or []
-        info = RunInfo(self.config_dump, text, config.get("ckpt_path"), joined=self._joined)
+        method = method_name(self._arguments, [p["name"] for p in self.config_dump["curriculum"]["phases"]])
+        info = RunInfo(self.config_dump, text, config.get("ckpt_path"), self._joined, method)
         if self.subcommand in ("test", "predict"):  # which train nothing, and take any curriculum's weights
             core, ours = [config.checkpoint], [info, Results(self._results_folder(config), text)]
         else:

@@ -1,0 +1,85 @@
+"""Tracking: what goes to MLflow only on request: the machine's load, checkpoints, the adapter as a model."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import MLFlowLogger
+
+from callbacks.checkpoints import Checkpoints
+from callbacks.tracking import mlflow_loggers
+
+log = logging.getLogger(__name__)
+MODEL = "policy"
+
+
+class Tracking(Callback):
+    """What is kept in MLflow besides figures and tables.
+
+    system_metrics: load of CPU and GPU, memory, and the GPU's power every `interval` seconds (system/*).
+    interval: seconds between two of them. checkpoints: last.ckpt and best.ckpt as artifacts when training
+    ends. adapter: the trained weights as a logged model that peft or transformers load (see `srl export`).
+    """
+
+    def __init__(
+        self,
+        system_metrics: bool = False,
+        interval: float = 10.0,
+        checkpoints: bool = False,
+        adapter: bool = False,
+    ) -> None:
+        self.system_metrics, self.interval = system_metrics, interval
+        self.checkpoints, self.adapter = checkpoints, adapter
+        self._monitors: list[Any] = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self.system_metrics:
+            return
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)
+        for logger in mlflow_loggers(trainer):
+            monitor = SystemMetricsMonitor(
+                logger.run_id, sampling_interval=self.interval, tracking_uri=logger._tracking_uri
+            )
+            monitor.start()
+            self._monitors.append(monitor)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """However the run ended."""
+        for monitor in self._monitors:
+            monitor.finish()
+        self._monitors = []
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for logger in mlflow_loggers(trainer):
+            if self.checkpoints:
+                _keep_checkpoints(trainer, logger)
+            if self.adapter:
+                _keep_model(logger, pl_module)
+
+
+def _keep_checkpoints(trainer: Trainer, logger: MLFlowLogger) -> None:
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    for callback in callbacks:
+        if isinstance(callback, Checkpoints):
+            for path in (callback.last_path, callback.best_path):
+                if path.is_file():
+                    logger.experiment.log_artifact(str(logger.run_id), str(path), "checkpoints")
+
+
+def _keep_model(logger: MLFlowLogger, pl_module: Any) -> None:
+    """As `models:/ID`, with the id in the tag `logged_model`."""
+    from srl.exporting import write_model
+
+    client, run = logger.experiment, str(logger.run_id)
+    with tempfile.TemporaryDirectory() as folder:
+        write_model(pl_module.policy, pl_module.tokenizer, Path(folder))
+        model = client.create_logged_model(str(logger.experiment_id), name=MODEL, source_run_id=run)
+        client.log_model_artifacts(model.model_id, folder)
+        client.finalize_logged_model(model.model_id, "READY")
+    client.set_tag(run, "logged_model", model.model_id)

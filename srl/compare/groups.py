@@ -1,0 +1,106 @@
+"""Runs -> groups of the same method with the same settings, one run a seed; and how the settings differ."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+from srl.compare.runs import Run
+
+# Settings that a seed or a place on disk brings with it, or that change no weights.
+IGNORED = (
+    "seed_everything", "rollout.seed", "data.benchmarks", "checkpoint.", "trainer.logger", "samples.",
+    "tracking.", "model.test.", "trainer.enable_progress_bar", "trainer.callbacks", "config", "extends",
+    "ckpt_path", "verbose", "weights_only", "return_predictions",
+)  # fmt: skip
+PATHS = ("data.path", "data.val_path", "model.base")  # compared by their last part
+NAMED = 2  # settings named in a group's label
+
+
+@dataclass
+class Group:
+    """The runs of one method, by seed. label: the method, and what tells it from others of that method."""
+
+    label: str
+    runs: list[Run]
+
+    @property
+    def seeds(self) -> list[str]:
+        return [run.seed for run in self.runs]
+
+    @property
+    def settings(self) -> dict[str, str]:
+        return settings(self.runs[0])
+
+
+def settings(run: Run) -> dict[str, str]:
+    """The parameters that make a difference to what is learnt; files go by their names."""
+    found = {}
+    for key, value in run.params.items():
+        if not key.startswith(IGNORED):
+            found[key] = value.rstrip("/").rsplit("/", 1)[-1] if key in PATHS else value
+    return found
+
+
+def grouped(runs: list[Run]) -> tuple[list[Group], list[str]]:
+    """Groups in order of their first runs, and notes on what was left out.
+
+    Runs of a method with other settings are a group of their own. Of several with the same seed the newest
+    counts: an interval over repeats of a seed would not be one over seeds.
+    """
+    by_method: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        by_method[run.method].append(run)
+    groups, notes = [], []
+    for method, members in by_method.items():
+        kinds: dict[tuple, list[Run]] = defaultdict(list)
+        for run in members:
+            kinds[tuple(sorted(settings(run).items()))].append(run)
+        labels = _labels(method, [kind[0] for kind in kinds.values()])
+        for label, kind in zip(labels, kinds.values(), strict=True):
+            newest = {run.seed: run for run in kind}
+            notes += [
+                f"{run.name} is left out: {newest[run.seed].name} is newer, with the same method, settings "
+                f"and seed {run.seed}"
+                for run in kind
+                if newest[run.seed] is not run
+            ]
+            groups.append(Group(label, sorted(newest.values(), key=_by_seed)))
+    return groups, notes
+
+
+def _by_seed(run: Run) -> tuple[int, str]:
+    return (int(run.seed), "") if run.seed.isdigit() else (1 << 60, run.seed)
+
+
+def _labels(method: str, runs: list[Run]) -> list[str]:
+    """The method alone where its settings are the same in all runs; else with the first that differ."""
+    if len(runs) == 1:
+        return [method]
+    found = [settings(run) for run in runs]
+    keys = [
+        key for key in dict.fromkeys(k for one in found for k in one) if len({o.get(key) for o in found}) > 1
+    ]
+    labels = []
+    for place, one in enumerate(found):
+        told = ", ".join(f"{key.rsplit('.', 1)[-1]} {one.get(key, 'not set')}" for key in keys[:NAMED])
+        label = f"{method} ({told}{', ...' if len(keys) > NAMED else ''})"
+        labels.append(label if label not in labels else f"{label} {place + 1}")
+    return labels
+
+
+def differences(groups: list[Group]) -> dict[str, dict[str, str]]:
+    """Setting -> group -> value, for settings that are not the same in all groups; "" where it is not set.
+
+    >>> same = {"trainer.max_steps": "9"}
+    >>> runs = [Run("1", "a", "", same | {"lr": "1"}, {}, {}), Run("2", "b", "", same | {"lr": "2"}, {}, {})]
+    >>> differences([Group(run.name, [run]) for run in runs])
+    {'lr': {'a': '1', 'b': '2'}}
+    """
+    values = {group.label: group.settings for group in groups}
+    keys = sorted({key for one in values.values() for key in one})
+    return {
+        key: {label: one.get(key, "") for label, one in values.items()}
+        for key in keys
+        if len({one.get(key, "") for one in values.values()}) > 1
+    }

@@ -1,0 +1,198 @@
+"""The plots of a comparison, as PNG files. matplotlib is imported inside, and draws into memory only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from srl.compare.groups import Group
+from srl.compare.runs import AXES, Run, Series
+from srl.compare.summary import Comparison
+
+LABELS = {"updates": "updates", "tokens": "tokens generated and trained on", "seconds": "seconds of training"}
+CURVES = {
+    "accuracy": ("val/outcome/accuracy", "accuracy on held-out problems"),
+    "step_reward": ("val/steps/reward", "reward of held-out steps"),
+    "train_reward": ("train/reward", "reward of rollouts in training"),
+}
+FEW_WORDS = 3  # a response, on average
+Colours = dict[str, Any]
+
+
+def draw(comparison: Comparison, folder: Path) -> dict[str, Path]:
+    """Every plot for which some run has figures: name -> file, in the order in which to read them."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    palette = matplotlib.colormaps["tab10"]
+    colours = {group.label: palette(place % 10) for place, group in enumerate(comparison.groups)}
+    found: dict[str, Path] = {}
+    for name, (metric, label) in CURVES.items():
+        if _any(comparison.groups, metric):
+            found[name] = _save(_curves(comparison.groups, metric, label, colours), folder / f"{name}.png")
+    if _any(comparison.groups, "rollouts/silent"):
+        found["silent"] = _save(_silent(comparison.groups, colours), folder / "silent.png")
+    rows = {group.label: _both(group.runs) for group in comparison.groups}
+    if any(before for before, _ in rows.values()):
+        found["lengths"] = _save(_lengths(rows, colours), folder / "lengths.png")
+        found["positions"] = _save(_positions(rows, colours), folder / "positions.png")
+    return found
+
+
+def _any(groups: list[Group], metric: str) -> bool:
+    return any(run.history.get(metric) for group in groups for run in group.runs)
+
+
+def _save(figure: Any, path: Path) -> Path:
+    from matplotlib import pyplot
+
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+    return path
+
+
+def _axes(columns: int, height: float = 3.8) -> tuple[Any, list[Any]]:
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(
+        1, columns, figsize=(4.6 * columns, height), squeeze=False, layout="constrained"
+    )
+    for axis in axes[0]:
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, list(axes[0])
+
+
+def _curves(groups: list[Group], metric: str, label: str, colours: Colours) -> Any:
+    """One thin line a run, the mean over seeds thick where all have a point; a diamond at each hand-off."""
+    figure, axes = _axes(len(AXES))
+    for axis, kind in zip(axes, AXES, strict=True):
+        for group in groups:
+            runs = [run for run in group.runs if run.history.get(metric)]
+            for run in runs:
+                _line(axis, run, run.history[metric], kind, colours[group.label], alone=len(runs) == 1)
+            if len(runs) > 1:
+                _mean_line(axis, runs, metric, kind, colours[group.label])
+            if runs:
+                axis.plot([], [], color=colours[group.label], label=group.label)
+        axis.set_xlabel(LABELS[kind])
+        axis.xaxis.set_major_locator(_few_ticks(whole=kind != "seconds"))
+    axes[0].set_ylabel(label)
+    if any(run.hand_offs for group in groups for run in group.runs):
+        axes[0].plot([], [], "D", color="black", markersize=5, label="hand-off")
+    axes[0].legend(fontsize=8)
+    return figure
+
+
+def _few_ticks(whole: bool = True) -> Any:
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(nbins=6, integer=whole)
+
+
+def _line(axis: Any, run: Run, series: Series, kind: str, colour: Any, alone: bool) -> None:
+    steps = sorted(series)
+    style = {"linewidth": 1.8} if alone else {"linewidth": 0.8, "alpha": 0.4}
+    axis.plot([run.at(kind, step) for step in steps], [series[step] for step in steps], color=colour, **style)
+    for step in run.hand_offs:
+        before = [one for one in steps if one <= step] or steps[:1]
+        axis.plot([run.at(kind, step)], [series[before[-1]]], "D", color=colour, markersize=5, zorder=3)
+
+
+def _mean_line(axis: Any, runs: list[Run], metric: str, kind: str, colour: Any) -> None:
+    common = sorted(set.intersection(*(set(run.history[metric]) for run in runs)))
+    xs = [_mean(run.at(kind, step) for run in runs) for step in common]
+    ys = [_mean(run.history[metric][step] for run in runs) for step in common]
+    axis.plot(xs, ys, color=colour, linewidth=2.2)
+
+
+def _mean(values: Iterable[float]) -> float:
+    found = list(values)
+    return sum(found) / len(found)
+
+
+def _silent(groups: list[Group], colours: Colours) -> Any:
+    """The share of groups that gave no signal, of all that were drawn, over updates."""
+    figure, (axis,) = _axes(1)
+    figure.set_size_inches(7, 3.8)
+    for group in groups:
+        runs = [run for run in group.runs if run.history.get("rollouts/silent")]
+        for run in runs:
+            _line(axis, run, run.history["rollouts/silent"], "updates", colours[group.label], len(runs) == 1)
+        if len(runs) > 1:
+            _mean_line(axis, runs, "rollouts/silent", "updates", colours[group.label])
+        if runs:
+            axis.plot([], [], color=colours[group.label], label=group.label)
+    axis.set_ylim(-0.03, 1.03)
+    axis.set_xlabel("updates")
+    axis.set_ylabel("share of groups without signal")
+    axis.legend(fontsize=8)
+    return figure
+
+
+Rows = list[dict[str, Any]]
+
+
+def _both(runs: list[Run]) -> tuple[Rows, Rows]:
+    """The held-out steps of all the runs at their first and at their last validation."""
+    before = [row for run in runs for row in run.tables.get("before", [])]
+    after = [row for run in runs for row in run.tables.get("after", [])]
+    return before, after
+
+
+def lengths(rows: Rows, unit: str) -> list[int]:
+    """Of the responses, thinking included."""
+    texts = [str(row["response"]) for row in rows]
+    return [len(text.split()) if unit == "words" else len(text) for text in texts]
+
+
+def _lengths(rows: dict[str, tuple[Rows, Rows]], colours: Colours) -> Any:
+    """Lengths of the responses to held-out steps, before and after (paper, figure 4).
+
+    In words, as there; in characters where the text has none to speak of.
+    """
+    shown = {label: both for label, both in rows.items() if both[0]}
+    every = [row for both in shown.values() for part in both for row in part]
+    unit = "words" if _mean(lengths(every, "words")) >= FEW_WORDS else "characters"
+    figure, axes = _axes(len(shown), 3.2)
+    top = max(lengths(every, unit))
+    edges = [edge * max(1, math.ceil(top / 24)) for edge in range(26)]
+    for axis, (label, both) in zip(axes, shown.items(), strict=True):
+        before, after = (lengths(part, unit) for part in both)
+        style = {"histtype": "step", "color": colours[label], "linewidth": 1.8}
+        axis.hist(before, bins=edges, color="grey", alpha=0.5, density=True, label="before")
+        axis.hist(after, bins=edges, density=True, label="after", **style)
+        axis.set_title(label, fontsize=9)
+        axis.set_xlabel(unit)
+    axes[0].set_ylabel("share of responses")
+    axes[0].legend(fontsize=8)
+    return figure
+
+
+def by_position(rows: Rows) -> dict[int, float]:
+    """Step position -> mean reward of its held-out steps: similarity, or -1 outside the format.
+
+    >>> by_position([{"position": 1, "reward": 1.0}, {"position": 1, "reward": 0.0}])
+    {1: 0.5}
+    """
+    places = sorted({int(row["position"]) for row in rows})
+    return {place: _mean(row["reward"] for row in rows if row["position"] == place) for place in places}
+
+
+def _positions(rows: dict[str, tuple[Rows, Rows]], colours: Colours) -> Any:
+    """Reward of held-out steps by their position, before (dotted) and after."""
+    figure, (axis,) = _axes(1)
+    figure.set_size_inches(7, 3.8)
+    for label, both in rows.items():
+        for found, style in zip(map(by_position, both), (":", "o-"), strict=True):
+            if found:
+                axis.plot(list(found), list(found.values()), style, color=colours[label])
+        axis.plot([], [], color=colours[label], label=label)
+    axis.plot([], [], ":", color="black", label="before training")
+    axis.set_xlabel("position of the step in the expert's solution")
+    axis.set_ylabel("similarity to the expert's step, or -1")
+    axis.xaxis.set_major_locator(_few_ticks())
+    axis.legend(fontsize=8)
+    return figure

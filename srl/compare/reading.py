@@ -1,0 +1,200 @@
+"""Runs out of MLflow, with errors in one line for a store that cannot be read. mlflow is imported inside."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sqlite3
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from srl.compare.runs import Run
+from srl.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+READ = (
+    "val/",
+    "test/",
+    "test_steps/",
+    "cost/",
+    "rollouts/",
+    "train/",
+    "curriculum/",
+    "floors/",
+    "system/gpu",
+)
+WAIT = 5.0  # seconds for a server, and for the lock of a database
+SHOWN = 10
+
+
+def open_store(uri: str) -> MlflowClient:
+    """A client of a store that is there, answers and has the tables of this MLflow.
+
+    ConfigError: no such file, not a database of MLflow, locked, of another version; no answer from a server.
+    """
+    if uri.startswith("sqlite:///"):
+        _check_sqlite(uri)
+    elif uri.startswith(("http://", "https://")):
+        _check_server(uri)
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client = MlflowClient(uri)
+        client.search_experiments(max_results=1)
+    except MlflowException as error:
+        raise ConfigError(_said(uri, error)) from error
+    return client
+
+
+def _said(uri: str, error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if "out-of-date database schema" in text:
+        return (
+            f"{uri}: the database is of another MLflow version than the installed one; copy the file as a "
+            f"backup, then run: mlflow db upgrade {uri}"
+        )
+    return f"{uri}: MLflow cannot read it ({text[:200]}); name another one with --tracking_uri"
+
+
+def _check_sqlite(uri: str) -> None:
+    path = Path(uri.removeprefix("sqlite:///"))
+    if not path.is_file():
+        raise ConfigError(
+            f"there is no MLflow database {path}: train first (python -m srl fit ...), or name another one "
+            "with --tracking_uri sqlite:///FILE"
+        )
+    try:
+        connection = sqlite3.connect(f"file:{path.resolve()}?mode=ro", uri=True, timeout=WAIT)
+        try:
+            connection.execute("SELECT version_num FROM alembic_version").fetchall()
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        if "locked" in str(error):
+            raise ConfigError(
+                f"{path}: the database is locked by another program for over {WAIT:.0f} s; end that program, "
+                "or copy the file and name the copy with --tracking_uri"
+            ) from error
+        raise ConfigError(f"{path}: not a database of MLflow ({error}); check --tracking_uri") from error
+
+
+def _check_server(uri: str) -> None:
+    """MLflow itself would try for minutes."""
+    parts = urlsplit(uri)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        socket.create_connection((parts.hostname or "", port), timeout=WAIT).close()
+    except OSError as error:
+        raise ConfigError(
+            f"{uri}: no tracking server answers ({error.strerror or error}); start it, or name another one "
+            "with --tracking_uri"
+        ) from error
+
+
+def read_runs(
+    client: MlflowClient, experiment: str | None = None, wanted: list[str] | None = None
+) -> list[Run]:
+    """The runs of an experiment, oldest first. wanted: only these names or ids.
+
+    experiment None is the only one that has runs. ConfigError: no such experiment or run, or a choice to
+    make, each with what there is. DataError: nothing is there.
+    """
+    counts = _counts(client)
+    found = {run.info.run_id: run for runs in counts.values() for run in runs}
+    if not found:
+        raise DataError("there are no runs yet: train first, for example with configs/quickstart.yaml")
+    there = ", ".join(f"{name} ({len(runs)} runs)" for name, runs in counts.items())
+    if experiment is not None and experiment not in counts:
+        raise ConfigError(f"--experiment {experiment}: there is no such experiment; there are {there}")
+    if experiment is None and not wanted:
+        with_runs = [name for name, runs in counts.items() if runs]
+        if len(with_runs) > 1:
+            raise ConfigError(f"several experiments have runs; choose one with --experiment: {there}")
+        experiment = with_runs[0]
+    chosen = list(found.values()) if experiment is None else counts[experiment]
+    if not chosen:
+        raise DataError(f"--experiment {experiment}: it has no runs; there are {there}")
+    if wanted:
+        chosen = _wanted(chosen, wanted)
+    return [_read(client, run) for run in sorted(chosen, key=lambda run: run.info.start_time)]
+
+
+def _counts(client: MlflowClient) -> dict[str, list[Any]]:
+    """Experiment -> its runs that are not deleted."""
+    found: dict[str, list[Any]] = {}
+    for experiment in client.search_experiments():
+        runs: list[Any] = []
+        page = client.search_runs([experiment.experiment_id], max_results=1000)
+        runs += page
+        while page.token:
+            page = client.search_runs([experiment.experiment_id], max_results=1000, page_token=page.token)
+            runs += page
+        if runs or experiment.name != "Default":
+            found[experiment.name] = runs
+    return found
+
+
+def _wanted(runs: list[Any], wanted: list[str]) -> list[Any]:
+    found = []
+    for name in wanted:
+        same = [run for run in runs if name in (run.info.run_id, run.info.run_name)]
+        if not same:
+            shown = [f"{run.info.run_name} ({run.info.run_id[:8]})" for run in runs]
+            more = f", and {len(shown) - SHOWN} more" if len(shown) > SHOWN else ""
+            raise ConfigError(
+                f"--runs {name}: there is no such run; there are {', '.join(shown[:SHOWN])}{more}"
+            )
+        found += [run for run in same if run not in found]
+    return found
+
+
+def _read(client: MlflowClient, run: Any) -> Run:
+    history = {}
+    for name in run.data.metrics:
+        if name.startswith(READ):
+            points = sorted(client.get_metric_history(run.info.run_id, name), key=lambda one: one.timestamp)
+            history[name] = {point.step: point.value for point in points}
+    ended = run.info.end_time
+    return Run(
+        run_id=run.info.run_id,
+        name=run.info.run_name,
+        status=run.info.status,
+        params=dict(run.data.params),
+        tags=dict(run.data.tags),
+        history=history,
+        started=run.info.start_time / 1000,
+        ended=None if ended is None else ended / 1000,
+    )
+
+
+def read_tables(client: MlflowClient, run: Run) -> list[str]:
+    """Fill in the run's tables: rollouts, and held-out steps before and after.
+
+    Tables that it took over from a run that it goes on with stay where it has none itself. Returns what
+    could not be read, a line each.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        steps = sorted(file.path for file in client.list_artifacts(run.run_id, "validation"))
+        there = {file.path for file in client.list_artifacts(run.run_id)}
+        names = {"before": steps[:1], "after": steps[-1:]}
+        names["rollouts"] = ["rollouts.json"] if "rollouts.json" in there else []
+        with tempfile.TemporaryDirectory() as folder:
+            for name, paths in names.items():
+                if paths and not (name == "before" and name in run.tables):
+                    run.tables[name] = _rows(client.download_artifacts(run.run_id, paths[0], folder))
+    except (MlflowException, OSError, ValueError) as error:
+        return [f"{run.name}: its tables cannot be read ({' '.join(str(error).split())[:120]})"]
+    return []
+
+
+def _rows(path: str) -> list[dict[str, Any]]:
+    """The rows of a table of `log_table`: {"columns": [...], "data": [[...], ...]}."""
+    table = json.loads(Path(path).read_text(encoding="utf-8"))
+    return [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]

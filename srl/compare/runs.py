@@ -1,0 +1,98 @@
+"""A run as MLflow has it, as a plain record: what was set, measured, and what it had cost by then."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+Series = dict[int, float]  # update -> value
+AXES = ("updates", "tokens", "seconds")
+
+
+@dataclass
+class Run:
+    """One run. history: metric -> its values by update; of several at one update the newest.
+
+    started, ended: seconds since 1970; ended is None while it runs. tables: artifact -> rows, as read.
+    """
+
+    run_id: str
+    name: str
+    status: str
+    params: dict[str, str]
+    tags: dict[str, str]
+    history: dict[str, Series]
+    started: float = 0.0
+    ended: float | None = None
+    tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+
+    @property
+    def method(self) -> str:
+        """The tag `method`; without one the names of the phases. A test of its own says what was tested."""
+        method = self.tags.get("method") or phase_names(self.params) or self.name
+        return f"{method}, {self.tags['tested']}" if "tested" in self.tags else method
+
+    @property
+    def seed(self) -> str:
+        return self.tags.get("seed") or self.params.get("seed_everything", "")
+
+    def final(self, metric: str) -> float | None:
+        """The value at the last update that has one."""
+        series = self.history.get(metric)
+        return series[max(series)] if series else None
+
+    @property
+    def updates(self) -> int:
+        return max((max(series) for series in self.history.values() if series), default=0)
+
+    def at(self, axis: str, step: int) -> float:
+        """Where an update stands on an axis: updates, or tokens or seconds of training used up by then."""
+        if axis == "updates":
+            return float(step)
+        if axis == "seconds":
+            return self._cost("seconds", step)
+        return self._cost("tokens_generated", step) + self._cost("tokens_trained", step)
+
+    def _cost(self, name: str, step: int) -> float:
+        series = self.history.get(f"cost/{name}", {})
+        before = [place for place in series if place <= step]
+        return series[max(before)] if before else 0.0
+
+    @property
+    def hand_offs(self) -> list[int]:
+        """The updates after which a phase ended."""
+        return sorted(self.history.get("curriculum/hand_off", {}))
+
+
+def phase_names(params: dict[str, str]) -> str:
+    """The names of the phases, from flattened parameters.
+
+    >>> phase_names({"curriculum.phases.0.name": "srl", "curriculum.phases.1.name": "rlvr"})
+    'srl-rlvr'
+    """
+    names, place = [], 0
+    while f"curriculum.phases.{place}.name" in params:
+        names.append(params[f"curriculum.phases.{place}.name"])
+        place += 1
+    return "-".join(names)
+
+
+def joined(runs: list[Run]) -> tuple[list[Run], list[str]]:
+    """A run that goes on with another one (tag resumed_from_run) takes over its history up to there.
+
+    Returns the runs that are left, and one line for each that was joined.
+    """
+    known, notes = {run.run_id: run for run in runs}, []
+    gone: set[str] = set()
+    for run in sorted(runs, key=lambda one: one.started):
+        before = known.get(run.tags.get("resumed_from_run", ""))
+        if before is None:
+            continue
+        first = min((min(series) for series in run.history.values() if series), default=0)
+        for metric, series in before.history.items():
+            early = {step: value for step, value in series.items() if step <= first}
+            run.history[metric] = early | run.history.get(metric, {})
+        run.tables = before.tables | run.tables
+        gone.add(before.run_id)
+        notes.append(f"{run.name} goes on with {before.name} after update {first}: taken as one run")
+    return [run for run in runs if run.run_id not in gone], notes

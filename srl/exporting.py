@@ -1,0 +1,91 @@
+"""A trained policy as files that peft and transformers load by path, and the card that says what it is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from srl.errors import ConfigError
+
+
+def write_model(policy: Any, tokenizer: Any, folder: Path) -> None:
+    """The adapter in peft's own form, or the whole model where there is none; the tokenizer beside it."""
+    policy.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def merged(policy: Any) -> Any:
+    """The base with the adapter's product added to its weights: a plain transformers model.
+
+    ConfigError: a base in 4 bits, whose weights would be rounded again; load it dequantised.
+    """
+    from peft import PeftModel
+
+    if not isinstance(policy, PeftModel):
+        return policy
+    if getattr(policy.get_base_model(), "is_quantized", False):
+        raise ConfigError("an adapter cannot be merged into 4-bit weights without rounding them again")
+    return policy.merge_and_unload()
+
+
+@dataclass(frozen=True)
+class Card:
+    """What the model card says. base: what to load it on. metrics: the run's newest figures."""
+
+    name: str
+    method: str
+    base: str
+    quantization: str
+    adapter: bool
+    update: int
+    data: Mapping[str, str] = field(default_factory=dict)  # file -> digest
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    run: str | None = None
+    commit: str | None = None
+
+    def text(self) -> str:
+        head = ["---", f"library_name: {'peft' if self.adapter else 'transformers'}"]
+        head += [
+            f"base_model: {json.dumps(self.base)}",
+            "tags: [srl, lora]" if self.adapter else "tags: [srl]",
+        ]
+        lines = [*head, "---", "", f"# {self.name}", "", self._what(), "", "## Load", "", *self._load(), ""]
+        if self.data:
+            lines += ["## Data", "", "| file | sha256 or fingerprint |", "|---|---|"]
+            lines += [f"| {Path(name).name} | `{digest}` |" for name, digest in self.data.items()] + [""]
+        if self.metrics:
+            lines += ["## Figures of the run's last evaluation", "", "| metric | value |", "|---|---|"]
+            lines += [f"| {name} | {value:.4f} |" for name, value in sorted(self.metrics.items())] + [""]
+        return "\n".join(lines)
+
+    def _what(self) -> str:
+        kind = "A LoRA adapter for" if self.adapter else "The merged weights of"
+        text = (
+            f"{kind} `{self.base}` after {self.update} updates of the method `{self.method}`, trained with "
+            "Supervised Reinforcement Learning (arXiv 2510.25992)."
+        )
+        if self.quantization == "nf4":
+            text += " The base was in 4-bit NF4 with double quantisation while it trained"
+            text += (
+                "; load it so for the same probabilities."
+                if self.adapter
+                else ("; these weights are the dequantised ones, with the adapter added.")
+            )
+        if self.run:
+            text += f" MLflow run `{self.run}`."
+        if self.commit:
+            text += f" Code at commit `{self.commit}`."
+        return text
+
+    def _load(self) -> list[str]:
+        code = ["```python", "from transformers import AutoModelForCausalLM, AutoTokenizer"]
+        if not self.adapter:
+            code.append('model = AutoModelForCausalLM.from_pretrained("THIS_FOLDER")')
+        else:
+            base = f"AutoModelForCausalLM.from_pretrained({json.dumps(self.base)})"
+            code += ["from peft import PeftModel", f"base = {base}"]
+            code.append('model = PeftModel.from_pretrained(base, "THIS_FOLDER")')
+        return [*code, 'tokenizer = AutoTokenizer.from_pretrained("THIS_FOLDER")', "```"]
