@@ -3,8 +3,10 @@
 Rollouts: our engine against transformers' `generate` with peft's LoRA, same prompts, same G, same number of
 sampled tokens, no stop. Update: log-probabilities and gradients with the prompt shared by its G completions
 against one padded row each and peft's LoRA. All are repeated in turn; the ratios are medians of ours over
-theirs in CPU seconds (below 1: ours is faster). Prints one JSON object on the last line. Threads are torch's
-own unless OMP_NUM_THREADS says otherwise.
+theirs in CPU seconds (below 1: ours is faster). `--shared_tokens N`: all prompts begin with the same N
+tokens, as behind a system prompt and worked examples; the tree ratios are ours with such beginnings computed
+once over ours without (srl.tree). Prints one JSON object on the last line. Threads are torch's own unless
+OMP_NUM_THREADS says otherwise.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from typing import Any
 
 import torch
 
+from srl import tree
 from srl.engine.engine import RolloutEngine
 from srl.merged import merge_lora_forward
 from srl.models import LoraSettings, attach_lora, load_base, load_tokenizer, resolve
@@ -36,13 +39,16 @@ def cpu_seconds(work: Callable[[], Any]) -> float:
     return time.process_time() - start
 
 
-def examples(tokenizer: Any, prompts: int, prompt_tokens: int, new_tokens: int) -> list[StepExample]:
+def examples(
+    tokenizer: Any, prompts: int, prompt_tokens: int, new_tokens: int, shared_tokens: int = 0
+) -> list[StepExample]:
     """Prompts of random ordinary tokens of slightly different lengths, as real prompts are."""
     generator = torch.Generator().manual_seed(0)
     high = len(tokenizer)
-    made = []
+    made: list[StepExample] = []
     for i in range(prompts):
         ids = torch.randint(min(100, high // 4), high, (prompt_tokens - i,), generator=generator).tolist()
+        ids[:shared_tokens] = made[0].prompt_ids[:shared_tokens] if made else ids[:shared_tokens]
         made.append(
             StepExample(str(i), "srl", "steps", 1, tuple(ids), "", think=False, max_new_tokens=new_tokens)
         )
@@ -73,6 +79,15 @@ def update(engine: RolloutEngine, groups: list[Group], budget: int, share: bool)
     engine.model.zero_grad()
 
 
+def apart(work: Callable[[], Any]) -> None:
+    """The same with no row that holds two prompts."""
+    share, tree.JOIN_SHARE = tree.JOIN_SHARE, 2.0
+    try:
+        work()
+    finally:
+        tree.JOIN_SHARE = share
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default=str(ROOT / "data" / "quickstart" / "base"))
@@ -80,6 +95,7 @@ def main() -> None:
     parser.add_argument("--group", type=int, default=8)
     parser.add_argument("--prompt_tokens", type=int, default=150)
     parser.add_argument("--new_tokens", type=int, default=64)
+    parser.add_argument("--shared_tokens", type=int, default=0)
     parser.add_argument("--repeats", type=int, default=3)
     o = parser.parse_args()
     files = resolve(o.model)
@@ -91,18 +107,25 @@ def main() -> None:
     merge_lora_forward(model)
     engine = RolloutEngine(model, tokenizer, end_ids=())
     peer = RolloutEngine(plain, tokenizer, end_ids=())
-    made = examples(tokenizer, o.prompts, o.prompt_tokens, o.new_tokens)
+    made = examples(tokenizer, o.prompts, o.prompt_tokens, o.new_tokens, o.shared_tokens)
     generator = torch.Generator().manual_seed(0)
     completions = engine.generate(made, o.group, Sampling(), generator)
     rewards = torch.arange(o.group, dtype=torch.float32)
     groups = [Group(e, c, rewards) for e, c in zip(made, completions, strict=True)]
-    budget = 2 * (o.prompt_tokens + o.group * o.new_tokens)
+    budget = o.prompts * (o.prompt_tokens + o.group * o.new_tokens)
     works: dict[str, Callable[[], Any]] = {
         "rollout": lambda: engine.generate(made, o.group, Sampling(), generator),
         "rollout_plain": lambda: generate(plain, made, o.group, o.new_tokens),
         "update": lambda: update(engine, groups, budget, True),
         "update_plain": lambda: update(peer, groups, budget, False),
     }
+    if o.shared_tokens:
+        works |= {
+            "tree_rollout": works["rollout"],
+            "tree_rollout_plain": lambda: apart(works["rollout"]),
+            "tree_update": works["update"],
+            "tree_update_plain": lambda: apart(works["update"]),
+        }
     seconds: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(o.repeats):
         for name, work in works.items():
@@ -113,7 +136,8 @@ def main() -> None:
         return round(statistics.median(a / b for a, b in pairs), 3)
 
     settings = {**vars(o), "model": Path(o.model).name, "threads": torch.get_num_threads()}
-    print(json.dumps({"rollout_ratio": ratio("rollout"), "update_ratio": ratio("update"), **settings}))
+    ratios = {f"{name}_ratio": ratio(name) for name in works if not name.endswith("_plain")}
+    print(json.dumps(ratios | settings))
 
 
 if __name__ == "__main__":

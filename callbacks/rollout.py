@@ -16,9 +16,9 @@ from srl.rollout import Group, Sampling, StepBatch, run_seed
 class RolloutCallback(Callback):
     """Samples G rollouts of every prompt from the weights that train.
 
-    num_generations: G. temperature, top_p, top_k: of the draw; a cut biases the importance ratio, so by
-    default nothing is cut. seed: of the engine's own generator, whose state is in the checkpoint; null takes
-    the run's.
+    num_generations: G. temperature, top_p, top_k, min_p: of the draw; a cut biases the importance ratio, so
+    by default nothing is cut. seed: of the engine's own generator, whose state is in the checkpoint; null
+    takes the run's.
     """
 
     def __init__(
@@ -27,6 +27,7 @@ class RolloutCallback(Callback):
         temperature: float = 1.0,
         top_p: float = 1.0,
         top_k: int = 0,
+        min_p: float = 0.0,
         seed: int | None = None,
     ) -> None:
         if num_generations < 2:
@@ -36,7 +37,7 @@ class RolloutCallback(Callback):
         if temperature <= 0:
             raise ConfigError(f"rollout.temperature is {temperature}: training needs a positive temperature")
         self.num_generations = num_generations
-        self.sampling = Sampling(temperature, top_p, top_k)
+        self.sampling = Sampling(temperature, top_p, top_k, min_p)
         self.seed = seed
         self._samples = {name: one.imitates is None for name, one in objectives().items()}
         self._generator: torch.Generator | None = None

@@ -1,7 +1,8 @@
-"""Rows of one group behind one shared prompt, and micro-batches of such rows under a token budget.
+"""Rows that share what their prompts share, and micro-batches of such rows under a token budget.
 
-A packed row is `prompt, completion 1, ..., completion G`. A completion sees the prompt and itself; position
-ids restart after the prompt for each. The prompt is computed once for its G rollouts instead of G times.
+A packed row is a tree (srl.tree): prompts that begin alike, and the completions of each below its end. A
+completion sees its prompt and itself, at the positions it was sampled at. So a prompt is computed once for
+its G rollouts, and what the prompts of a problem's steps have in common once for all of them.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-PADDING = -1  # segment id; padded queries see one another, so that no row of the mask is empty
+from srl.tree import TokenTree, families, grow, stack, tree_mask
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class MicroBatch:
 
     input_ids: Tensor  # int64 [n, T]
     position_ids: Tensor  # int64 [n, T]
-    segments: Tensor  # int64 [n, T]: 0 prompt, i completion i, -1 padding
+    segments: Tensor  # int64 [n, T]: node of the tree; the last one is padding
+    ancestors: Tensor  # bool [n, S + 1, S + 1]: which nodes the tokens of a node see
     predicted_from: Tensor  # int64 [A], index into [n*T] of the token before each action token
     targets: Tensor  # int64 [A], the action tokens
     weights: Tensor  # float32 [A]
@@ -50,15 +52,24 @@ class MicroBatch:
     temperatures: Tensor  # float32 [A]
 
     def mask(self) -> Tensor:
-        """bool [n, 1, T, T]: query i sees key j when j <= i and j is in the prompt or in i's own segment."""
-        length = self.segments.shape[1]
-        causal = torch.ones(length, length, dtype=torch.bool, device=self.segments.device).tril()
-        query, key = self.segments[:, :, None], self.segments[:, None, :]
-        visible = (key == query) | ((key == 0) & (query != PADDING))
-        return (visible & causal)[:, None]
+        """bool [n, 1, T, T]: query i sees key j when j <= i and j is in i's own node or above it."""
+        return tree_mask(self.segments, self.ancestors)
 
     def to(self, device: torch.device) -> MicroBatch:
         return MicroBatch(**{name: tensor.to(device) for name, tensor in vars(self).items()})
+
+
+@dataclass
+class _Pack:
+    """Completions of one prompt that go together."""
+
+    prompt: tuple[int, ...]
+    rows: list[Row]
+
+    @property
+    def more(self) -> int:
+        """Tokens that hang from the prompt."""
+        return sum(len(row.action_ids) for row in self.rows)
 
 
 def micro_batches(rows: Sequence[Row], token_budget: int, share_prompt: bool = True) -> list[MicroBatch]:
@@ -68,13 +79,17 @@ def micro_batches(rows: Sequence[Row], token_budget: int, share_prompt: bool = T
     than the budget goes alone. share_prompt False gives one completion a packed row.
     """
     packs = [pack for group in _by_prompt(rows, share_prompt) for pack in _split(group, token_budget)]
-    packs.sort(key=_packed_length, reverse=True)
-    batches: list[list[list[Row]]] = []
-    for pack in packs:
-        if batches and _packed_length(batches[-1][0]) * (len(batches[-1]) + 1) <= token_budget:
-            batches[-1].append(pack)
+    together = [[index] for index in range(len(packs))]
+    if share_prompt:
+        together = families([(pack.prompt, pack.more) for pack in packs], token_budget)
+    trees = [_plant([packs[index] for index in family]) for family in together]
+    trees.sort(key=lambda planted: len(planted[0]), reverse=True)
+    batches: list[list[tuple[TokenTree, list[tuple[Row, int]]]]] = []
+    for planted in trees:
+        if batches and len(batches[-1][0][0]) * (len(batches[-1]) + 1) <= token_budget:
+            batches[-1].append(planted)
         else:
-            batches.append([pack])
+            batches.append([planted])
     return [_collate(batch) for batch in batches]
 
 
@@ -87,43 +102,39 @@ def _by_prompt(rows: Sequence[Row], share_prompt: bool) -> list[list[Row]]:
     return list(groups.values())
 
 
-def _split(group: list[Row], token_budget: int) -> list[list[Row]]:
+def _split(group: list[Row], token_budget: int) -> list[_Pack]:
     """One prompt's rows in as few packs as the budget allows."""
-    packs: list[list[Row]] = []
+    packs: list[_Pack] = []
     for row in group:
-        if packs and _packed_length(packs[-1]) + len(row.action_ids) <= token_budget:
-            packs[-1].append(row)
+        if packs and len(row.prompt_ids) + packs[-1].more + len(row.action_ids) <= token_budget:
+            packs[-1].rows.append(row)
         else:
-            packs.append([row])
+            packs.append(_Pack(row.prompt_ids, [row]))
     return packs
 
 
-def _packed_length(pack: list[Row]) -> int:
-    return len(pack[0].prompt_ids) + sum(len(row.action_ids) for row in pack)
+def _plant(packs: list[_Pack]) -> tuple[TokenTree, list[tuple[Row, int]]]:
+    """One packed row, and each of its completions with the node at which its prompt ends."""
+    tree = TokenTree()
+    ends = grow(tree, [pack.prompt for pack in packs])
+    hung = [(row, ends[pack.prompt]) for pack in packs for row in pack.rows]
+    for row, end in hung:
+        tree.add(row.action_ids, end)
+    return tree, hung
 
 
-def _collate(packs: list[list[Row]]) -> MicroBatch:
-    length = max(_packed_length(pack) for pack in packs)
-    ids = torch.zeros(len(packs), length, dtype=torch.int64)  # [n, T]
-    positions = torch.zeros(len(packs), length, dtype=torch.int64)  # [n, T]
-    segments = torch.full((len(packs), length), PADDING, dtype=torch.int64)  # [n, T]
+def _collate(planted: list[tuple[TokenTree, list[tuple[Row, int]]]]) -> MicroBatch:
+    tensors = stack([tree for tree, _ in planted])
+    length = tensors["input_ids"].shape[1]
     predicted_from: list[int] = []
     rows: list[Row] = []
-    for n, pack in enumerate(packs):
-        prompt = pack[0].prompt_ids
-        end = len(prompt)
-        ids[n, :end] = torch.tensor(prompt)
-        positions[n, :end] = torch.arange(end)
-        segments[n, :end] = 0
-        for segment, row in enumerate(pack, start=1):
-            start, size = end, len(row.action_ids)
-            end = start + size
-            ids[n, start:end] = torch.tensor(row.action_ids)
-            positions[n, start:end] = torch.arange(len(prompt), len(prompt) + size)
-            segments[n, start:end] = segment
-            predicted_from += [n * length + len(prompt) - 1, *range(n * length + start, n * length + end - 1)]
+    for n, (tree, hung) in enumerate(planted):
+        first = len(tree.parents) - len(hung)  # the completions are the newest nodes, in this order
+        for node, (row, end) in enumerate(hung, start=first):
+            start, last = tree.ends[node] - len(row.action_ids) + 1, tree.ends[node]
+            predicted_from += [n * length + tree.ends[end], *range(n * length + start, n * length + last)]
             rows.append(row)
-    return MicroBatch(ids, positions, segments, torch.tensor(predicted_from), **_token_tensors(rows))
+    return MicroBatch(**tensors, predicted_from=torch.tensor(predicted_from), **_token_tensors(rows))
 
 
 def _token_tensors(rows: list[Row]) -> dict[str, Tensor]:

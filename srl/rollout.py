@@ -52,7 +52,9 @@ class StepExample:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn. temperature 0 is greedy; top_k 0 and top_p 1 cut nothing.
+    """How tokens are drawn. temperature 0 is greedy; top_k 0, top_p 1 and min_p 0 cut nothing.
+
+    min_p: tokens less likely than this share of the likeliest one are never drawn (arXiv 2407.01082).
 
     Log-probabilities are those of the uncut distribution at this temperature, which is what the trainer
     computes; with a cut the importance ratio therefore ignores the kept mass.
@@ -61,12 +63,15 @@ class Sampling:
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
+    min_p: float = 0.0
 
     def __post_init__(self) -> None:
         if self.temperature < 0:
             raise ValueError(f"temperature is {self.temperature}: use 0 for greedy or a positive number")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is {self.top_p}: it must lie in (0, 1]; 1 cuts nothing")
+        if not 0 <= self.min_p < 1:
+            raise ValueError(f"min_p is {self.min_p}: it must lie in [0, 1); 0 cuts nothing")
         if self.top_k < 0:
             raise ValueError(f"top_k is {self.top_k}: use 0 to cut nothing")
 

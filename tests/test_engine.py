@@ -4,8 +4,8 @@ import pytest
 import torch
 from conftest import tiny_model, tiny_tokenizer
 
+import srl.engine.prefill
 from srl.engine.engine import RolloutEngine
-from srl.engine.prefill import common_length
 from srl.engine.sampling import StopRule, sample
 from srl.models import LoraSettings, attach_lora
 from srl.packing import micro_batches
@@ -112,13 +112,18 @@ def test_equal_prompts_are_prefilled_once(monkeypatch):
 def test_a_common_beginning_is_computed_once_and_changes_nothing(kind, monkeypatch):
     tokenizer = tiny_tokenizer()
     model = tiny_model(kind, vocab_size=len(tokenizer))
-    engine = RolloutEngine(model, tokenizer, (1,), prefill_tokens=30)
+    engine = RolloutEngine(model, tokenizer, (1,))
     system = "The same long beginning for all. "
     examples = [example(system + text, tokenizer) for text in TEXTS]
-    assert common_length([e.prompt_ids for e in examples]) == len(system)
+    seen = []
+    stack = srl.engine.prefill.stack
+    monkeypatch.setattr(srl.engine.prefill, "stack", lambda trees: seen.extend(trees) or stack(trees))
     found = engine.generate(examples, 2, Sampling(), torch.Generator().manual_seed(0))
-    monkeypatch.setattr("srl.engine.prefill.MIN_COMMON", 10**6)
+    (tree,) = seen
+    assert len(tree) == len(system) + sum(len(text) for text in set(TEXTS)) - 2  # "#1" of two
+    monkeypatch.setattr("srl.tree.JOIN_SHARE", 2)
     plain = engine.generate(examples, 2, Sampling(), torch.Generator().manual_seed(0))
+    assert len(seen) == 5
     for one, ours, theirs in zip(examples, found, plain, strict=True):
         for a, b in zip(ours, theirs, strict=True):
             assert a.ids == b.ids
@@ -205,6 +210,11 @@ def test_cuts_keep_the_right_tokens():
     logits = torch.log(torch.tensor([0.5, 0.3, 0.15, 0.05])).repeat(5_000, 1)
     generator = torch.Generator().manual_seed(0)
     assert set(sample(logits, Sampling(top_k=2), generator)[0].tolist()) == {0, 1}
+    # 0.15 is 0.3 of the likeliest's 0.5: a floor of 0.29 keeps it, one of 0.31 does not
+    assert set(sample(logits, Sampling(min_p=0.29), generator)[0].tolist()) == {0, 1, 2}
+    tokens, logprobs = sample(logits, Sampling(min_p=0.31), generator)
+    assert set(tokens.tolist()) == {0, 1}
+    assert torch.allclose(logprobs, logits[0][tokens], atol=1e-6), "of the uncut distribution"
     # 0.5 + 0.3 reaches 0.7, so two tokens; 0.85 needs a third
     assert set(sample(logits, Sampling(top_p=0.7), generator)[0].tolist()) == {0, 1}
     assert set(sample(logits, Sampling(top_p=0.85), generator)[0].tolist()) == {0, 1, 2}

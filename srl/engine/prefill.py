@@ -1,80 +1,88 @@
-"""The prompts' keys and values, with what all prompts begin with computed once."""
+"""The prompts' keys and values, with what prompts begin with alike computed once."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-MIN_COMMON = 8  # tokens; a shorter common beginning is not worth a pass of its own
+from srl.tree import TokenTree, families, grow, stack, tree_mask
 
-
-def common_length(prompts: list[tuple[int, ...]]) -> int:
-    """Tokens that all prompts begin with, leaving each at least one of its own; 0 when too few to matter.
-
-    >>> common_length([tuple(range(20)), (*range(15), 99, 98)]), common_length([(1, 2, 3), (1, 2, 4)])
-    (15, 0)
-    """
-    if len(prompts) < 2:
-        return 0
-    first, last = min(prompts), max(prompts)  # in sorted order these two agree least
-    most = min(map(len, prompts)) - 1
-    shared = next((place for place in range(most) if first[place] != last[place]), most)
-    return shared if shared >= MIN_COMMON else 0
+Planted = tuple[TokenTree, list[tuple[int, int]]]  # a row, and its prompts: (index, node at which it ends)
 
 
 def prefill(
     decoder: nn.Module,
     head: Callable[[Tensor], Tensor],
-    prompts: list[tuple[int, ...]],
+    prompts: Sequence[tuple[int, ...]],
     device: torch.device,
     token_budget: int,
 ) -> tuple[list[Tensor], list[Tensor], Tensor]:
-    """P prompts -> keys and values per layer [P, Hkv, Lp, D], and the logits after each float32 [P, V].
+    """P distinct prompts -> keys and values per layer [P, Hkv, Lp, D], and the logits after each float32 [P,
+    V].
 
-    Prompts are padded on the right, where causal attention keeps the padding out of every real token. At most
-    `token_budget` padded tokens go through the model at once. The common beginning (system prompt, worked
-    examples) goes through once for all of them.
+    Prompts that share much go through the model as one tree, so that a system prompt, worked examples and the
+    earlier steps of one trajectory are computed once. At most `token_budget` padded tokens go through at
+    once. Padding is on the right and zero.
     """
-    common = common_length(prompts)
-    start = DynamicCache()
-    if common:
-        ids = torch.tensor([prompts[0][:common]], device=device)
-        decoder(input_ids=ids, past_key_values=start, use_cache=True)
-    rests = [prompt[common:] for prompt in prompts]
-    longest = max(map(len, rests))
-    size = max(1, token_budget // longest)
-    parts = [
-        _chunk(decoder, head, rests[i : i + size], longest, start, common, device)
-        for i in range(0, len(rests), size)
-    ]
-    keys = [torch.cat(layer) for layer in zip(*(part[0] for part in parts), strict=True)]
-    values = [torch.cat(layer) for layer in zip(*(part[1] for part in parts), strict=True)]
-    return keys, values, torch.cat([logits for _, _, logits in parts])
+    longest = max(map(len, prompts))
+    keys: list[Tensor] = []
+    values: list[Tensor] = []
+    logits: list[Tensor] = [torch.empty(0)] * len(prompts)
+    for chunk in _chunks(prompts, token_budget):
+        cache, after = _forward(decoder, head, chunk, device)
+        placed = [
+            (index, row, tree.path(end)) for row, (tree, ends) in enumerate(chunk) for index, end in ends
+        ]
+        for (index, _, _), one in zip(placed, after, strict=True):
+            logits[index] = one
+        for number, layer in enumerate(cache):
+            if number == len(keys):
+                _, heads, _, width = layer.keys.shape
+                keys.append(layer.keys.new_zeros(len(prompts), heads, longest, width))
+                values.append(layer.values.new_zeros(len(prompts), heads, longest, width))
+            for index, row, path in placed:
+                keys[number][index, :, : len(path)] = layer.keys[row][:, path]
+                values[number][index, :, : len(path)] = layer.values[row][:, path]
+    return keys, values, torch.stack(logits)
 
 
-def _chunk(
-    decoder: nn.Module,
-    head: Callable[[Tensor], Tensor],
-    rests: list[tuple[int, ...]],
-    longest: int,
-    start: DynamicCache,
-    common: int,
-    device: torch.device,
-) -> tuple[list[Tensor], list[Tensor], Tensor]:
-    ids = torch.zeros(len(rests), longest, dtype=torch.int64)  # [p, longest]
-    for row, rest in enumerate(rests):
-        ids[row, : len(rest)] = torch.tensor(rest)
-    cache = copy.deepcopy(start)
-    if common:
-        cache.batch_repeat_interleave(len(rests))
-    positions = torch.arange(common, common + longest, device=device)[None]
-    out = decoder(input_ids=ids.to(device), position_ids=positions, past_key_values=cache, use_cache=True)
-    ends = torch.tensor([len(rest) - 1 for rest in rests], device=device)
-    logits = head(out.last_hidden_state[torch.arange(len(rests), device=device), ends]).float()
+def _chunks(prompts: Sequence[tuple[int, ...]], token_budget: int) -> list[list[Planted]]:
+    """Rows of shared prompts, longest first, in chunks of at most `token_budget` padded tokens."""
+    rows: list[Planted] = []
+    for family in families([(prompt, 0) for prompt in prompts], token_budget):
+        tree = TokenTree()
+        ends = grow(tree, [prompts[index] for index in family])
+        rows.append((tree, [(index, ends[prompts[index]]) for index in family]))
+    rows.sort(key=lambda row: len(row[0]), reverse=True)
+    chunks: list[list[Planted]] = []
+    for row in rows:
+        if chunks and len(chunks[-1][0][0]) * (len(chunks[-1]) + 1) <= token_budget:
+            chunks[-1].append(row)
+        else:
+            chunks.append([row])
+    return chunks
+
+
+def _forward(
+    decoder: nn.Module, head: Callable[[Tensor], Tensor], chunk: list[Planted], device: torch.device
+) -> tuple[list[Any], Tensor]:
+    """The cache's layers over the chunk's rows, and the logits after each of its prompts, in their order."""
+    tensors = {name: tensor.to(device) for name, tensor in stack([tree for tree, _ in chunk]).items()}
+    branches = any(len(tree.parents) > 1 for tree, _ in chunk)
+    cache = DynamicCache()
+    out = decoder(
+        input_ids=tensors["input_ids"],
+        position_ids=tensors["position_ids"],
+        # without branches plain causal attention does: padding on the right is seen by no real token
+        attention_mask=tree_mask(tensors["segments"], tensors["ancestors"]) if branches else None,
+        past_key_values=cache,
+        use_cache=True,
+    )
+    places = [(row, tree.ends[end]) for row, (tree, ends) in enumerate(chunk) for _, end in ends]
+    row, place = (torch.tensor(part, device=device) for part in zip(*places, strict=True))
     layers: Any = cache.layers  # of attention: verify.py refuses models with recurrent ones
-    return [layer.keys for layer in layers], [layer.values for layer in layers], logits
+    return list(layers), head(out.last_hidden_state[row, place]).float()

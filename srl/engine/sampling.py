@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -20,7 +21,8 @@ def sample(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> tu
         tokens = logits.argmax(-1)
         return tokens, _logprob(logits, tokens)
     logits = logits / sampling.temperature
-    cut = _cut(logits, sampling) if sampling.top_k or sampling.top_p < 1 else logits
+    cuts = sampling.top_k or sampling.top_p < 1 or sampling.min_p
+    cut = _cut(logits, sampling) if cuts else logits
     cdf = cut.softmax(-1).cumsum(-1)  # [R, V]
     uniform = torch.rand(len(cdf), 1, generator=generator, device=cdf.device)
     # right=True: a token of probability 0 has the same cdf as the one before it and is never chosen
@@ -35,7 +37,13 @@ def _logprob(logits: Tensor, tokens: Tensor) -> Tensor:
 
 
 def _cut(logits: Tensor, sampling: Sampling) -> Tensor:
-    """-inf outside the top_k tokens and outside the smallest set of probability top_p. Ties at top_k stay."""
+    """-inf below min_p of the highest, outside the top_k, and outside the smallest set of probability top_p.
+
+    Ties at top_k stay. top_p counts what the other two have left.
+    """
+    if sampling.min_p:
+        floor = logits.max(-1, keepdim=True).values + math.log(sampling.min_p)
+        logits = logits.masked_fill(logits < floor, float("-inf"))
     if sampling.top_k:
         kth = logits.topk(min(sampling.top_k, logits.shape[1])).values[:, -1:]
         logits = logits.masked_fill(logits < kth, float("-inf"))
