@@ -19,11 +19,17 @@ COMMANDS = {
     "test": "solve benchmarks: greedy accuracy, avg@k, pass@k, maj@k with intervals, into the run",
     "predict": "write solutions of problems to a file, whole or step by step",
     "plan-curriculum": "show phases, triggers and examples of a config, without loading a model (--json)",
+    "prepare": "any data set of solutions -> expert JSONL, with a report of what became of every row",
+    "inspect": "prompts and targets of a config as the model will see them, lengths, the split (--png)",
     "compare": "runs by method: figures with intervals over seeds, cost, plots, one HTML report",
+    "export": "a checkpoint as a folder for peft and transformers, or merged, with a model card",
 }
 EXTRA = {  # commands that are not Lightning's: their modules, each with a `main`
     "plan-curriculum": "srl.commands.plan_curriculum",
+    "prepare": "srl.commands.prepare",
+    "inspect": "srl.commands.inspect",
     "compare": "srl.commands.compare",
+    "export": "srl.commands.export",
 }
 USAGE = """usage: python -m srl COMMAND [options]
 

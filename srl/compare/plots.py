@@ -162,8 +162,9 @@ def _lengths(rows: dict[str, tuple[Rows, Rows]], colours: Colours) -> Any:
     for axis, (label, both) in zip(axes, shown.items(), strict=True):
         before, after = (lengths(part, unit) for part in both)
         style = {"histtype": "step", "color": colours[label], "linewidth": 1.8}
-        axis.hist(before, bins=edges, color="grey", alpha=0.5, density=True, label="before")
-        axis.hist(after, bins=edges, density=True, label="after", **style)
+        shares = [[1 / len(part)] * len(part) for part in (before, after)]
+        axis.hist(before, bins=edges, weights=shares[0], color="grey", alpha=0.5, label="before")
+        axis.hist(after, bins=edges, weights=shares[1], label="after", **style)
         axis.set_title(label, fontsize=9)
         axis.set_xlabel(unit)
     axes[0].set_ylabel("share of responses")

@@ -1,0 +1,180 @@
+"""`srl export`: the same log-probabilities before and after, through peft's and transformers' own loaders."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from compared import three_runs
+from conftest import fit
+
+from srl.cli import main
+
+IDS = torch.randint(5, 60, (2, 12), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def made(logging_ready, model_folder):
+    return three_runs(model_folder)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(made):
+    return made.folder / "steps-0" / "last.ckpt"
+
+
+@pytest.fixture(scope="module")
+def expected(checkpoint, model_folder):
+    """Log-probabilities of the policy as it trained, from the checkpoint's own tensors: W + alpha / r B A."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(model_folder)
+    state = torch.load(checkpoint, weights_only=True)["state_dict"]
+    moved = 0
+    for name, a in state.items():
+        if "lora_A" in name:
+            b = state[name.replace("lora_A", "lora_B")]
+            layer = model.get_submodule(name.split("base_model.model.")[1].split(".lora_A")[0])
+            layer.weight.data += 8 / 4 * b @ a
+            moved += float(b.abs().sum())
+    assert moved > 0.1, "an adapter that does nothing would pass"
+    return logprobs(model)
+
+
+def logprobs(model):
+    with torch.no_grad():
+        return model.eval()(IDS).logits.float().log_softmax(-1)
+
+
+def export(made, checkpoint, output, *more):
+    return main(
+        ["export", "--ckpt_path", str(checkpoint), "--output", str(output), "--tracking_uri", made.uri, *more]
+    )
+
+
+def test_peft_loads_the_adapter(made, checkpoint, expected, model_folder, tmp_path):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    assert export(made, checkpoint, tmp_path / "out") == 0
+    base = AutoModelForCausalLM.from_pretrained(model_folder)
+    before = logprobs(base)
+    model = PeftModel.from_pretrained(base, tmp_path / "out")
+    torch.testing.assert_close(logprobs(model), expected, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(before, expected, atol=1e-3)
+    assert AutoTokenizer.from_pretrained(tmp_path / "out")("1+2")["input_ids"]
+
+
+def test_transformers_loads_adapter_and_base_by_the_folder_alone(made, checkpoint, expected, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    assert export(made, checkpoint, tmp_path / "out") == 0
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    torch.testing.assert_close(logprobs(model), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_merged_model_needs_no_peft(made, checkpoint, expected, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    assert export(made, checkpoint, tmp_path / "out", "--merge") == 0
+    assert not (tmp_path / "out" / "adapter_config.json").exists()
+    model, report = AutoModelForCausalLM.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not report["missing_keys"]
+    torch.testing.assert_close(logprobs(model), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_four_bit_weights_are_merged_as_the_numbers_they_stand_for(made, checkpoint, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    from srl.commands.loading import load_trained
+
+    four_bit = ["--model.quantization", "nf4"]
+    trained = load_trained(str(checkpoint), made.uri, four_bit)
+    before = logprobs(trained.policy())
+    assert export(made, checkpoint, tmp_path / "out", "--merge", *four_bit) == 0
+    after = logprobs(AutoModelForCausalLM.from_pretrained(tmp_path / "out"))
+    torch.testing.assert_close(after, before, atol=1e-4, rtol=1e-4)
+
+
+def test_the_card_says_what_it_is(made, checkpoint, model_folder, tmp_path):
+    assert export(made, checkpoint, tmp_path / "out") == 0
+    text = (tmp_path / "out" / "README.md").read_text()
+    run = made.runs["steps seed 0"]
+    assert f"base_model: {json.dumps(str(model_folder))}" in text
+    assert "after 5 updates of the method `steps`" in text
+    assert run.info.run_id in text
+    assert f"| letters.jsonl | `{run.data.tags['data_hash']}` |" in text
+    assert f"| val/steps/reward | {run.data.metrics['val/steps/reward']:.4f} |" in text
+    assert "PeftModel.from_pretrained(base" in text
+
+
+def test_the_logged_model_loads_back(made, expected, model_folder, tmp_path):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    run = made.runs["steps seed 0"]
+    model = made.client.get_logged_model(run.data.tags["logged_model"])
+    assert (model.status, model.source_run_id) == ("READY", run.info.run_id)
+    folder = model.artifact_location.removeprefix("file://")
+    found = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(model_folder), folder)
+    torch.testing.assert_close(logprobs(found), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_config_stands_in_for_the_run(made, checkpoint, expected, tmp_path, model_folder, capsys):
+    from transformers import AutoModelForCausalLM
+
+    config = tmp_path / "c.yaml"
+    path = made.client.download_artifacts(made.runs["steps seed 0"].info.run_id, "config.yaml", str(tmp_path))
+    shutil.move(path, config)
+    elsewhere = f"sqlite:///{tmp_path}/none.db"
+    arguments = [
+        "export",
+        "--ckpt_path",
+        "last",
+        "--output",
+        str(tmp_path / "out"),
+        "--tracking_uri",
+        elsewhere,
+    ]
+    assert main([*arguments, "--config", str(config)]) == 0, capsys.readouterr().err
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    torch.testing.assert_close(logprobs(model), expected, atol=1e-5, rtol=1e-5)
+    assert not (tmp_path / "none.db").exists()
+
+
+def test_what_cannot_be_exported_is_said_in_one_line(made, checkpoint, model_folder, tmp_path, capsys):
+    def refused(*arguments):
+        assert main(["export", "--tracking_uri", made.uri, *arguments]) == 2
+        err = capsys.readouterr().err
+        (line,) = [line for line in err.splitlines() if line.startswith("srl: error: ")]
+        return line
+
+    output = ["--output", str(tmp_path / "out")]
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").write_text("")
+    assert "not empty (mine)" in refused("--ckpt_path", str(checkpoint), "--output", str(tmp_path / "full"))
+    assert "there is no file" in refused("--ckpt_path", str(tmp_path / "none.ckpt"), *output)
+    assert "name the file, or give --config" in refused("--ckpt_path", "last", *output)
+    elsewhere = ["--tracking_uri", f"sqlite:///{tmp_path}/none.db"]
+    assert "its MLflow run is not at" in refused("--ckpt_path", str(checkpoint), *output, *elsewhere)
+    other = shutil.copytree(model_folder, tmp_path / "other-model")
+    line = refused("--ckpt_path", str(checkpoint), *output, "--model.base", str(other))
+    assert "the checkpoint was made with {'base': 'tiny-model" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_lora_the_whole_model_is_written(made, model_folder, expert_file, tmp_path, capsys):
+    from transformers import AutoModelForCausalLM
+
+    more = ["--model.lora", "null", "--model.optimizer.lr", "0.01", "--model.validation.samples", "0"]
+    assert fit(model_folder, expert_file, tmp_path / "run", *more) == 0
+    uri = ["--tracking_uri", f"sqlite:///{tmp_path}/mlflow.db"]
+    output = tmp_path / "out"
+    assert (
+        main(["export", "--ckpt_path", str(tmp_path / "run" / "last.ckpt"), "--output", str(output), *uri])
+        == 0
+    )
+    state = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["state_dict"]
+    model = AutoModelForCausalLM.from_pretrained(output).state_dict()
+    assert state.keys() <= model.keys()
+    assert all(torch.equal(model[name], tensor) for name, tensor in state.items())
