@@ -39,7 +39,7 @@ def open_store(uri: str) -> MlflowClient:
     if uri.startswith("sqlite:///"):
         _check_sqlite(uri)
     elif uri.startswith(("http://", "https://")):
-        _check_server(uri)
+        check_server(uri)
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
@@ -83,8 +83,8 @@ def _check_sqlite(uri: str) -> None:
         raise ConfigError(f"{path}: not a database of MLflow ({error}); check --tracking_uri") from error
 
 
-def _check_server(uri: str) -> None:
-    """MLflow itself would try for minutes."""
+def check_server(uri: str) -> None:
+    """ConfigError where nothing answers; MLflow itself would try for minutes."""
     parts = urlsplit(uri)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     try:
