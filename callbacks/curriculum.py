@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from callbacks.tracking import set_tag
 from srl.curriculum import HandOff, Schedule
 from srl.errors import ConfigError
-from srl.objectives import NAMES
+from srl.objectives import NAMES, check_pools
 from srl.phases import Phase, check_phases
 from srl.rollout import StepBatch
 from srl.selection import Adaptive, Reverse
@@ -23,8 +23,8 @@ class CurriculumCallback(Callback):
 
     phases: in order; see srl.phases.Phase. batch_groups: groups an update (P) where a phase gives none.
     draw_prompts: prompts a draw (B); null draws as many as the batch has groups. adaptive: prefer prompts of
-    middling difficulty in objectives with rewards; null draws all in turn. reverse: how the start of the
-    objective `reverse` slides; null takes the defaults.
+    middling difficulty in objectives with rewards, per-problem phases aside; null draws all in turn. reverse:
+    how the start of the objective `reverse` slides; null takes the defaults.
     """
 
     def __init__(
@@ -36,6 +36,7 @@ class CurriculumCallback(Callback):
         reverse: Reverse | None = None,
     ) -> None:
         check_phases(phases, NAMES)
+        check_pools(phases)
         if batch_groups < 1 or (draw_prompts is not None and draw_prompts < 1):
             raise ConfigError(
                 f"curriculum: batch_groups {batch_groups} and draw_prompts {draw_prompts} must be at least 1"

@@ -12,24 +12,38 @@ from typing import Any
 
 from srl.errors import ConfigError
 
+FORGET_PHASES = "--curriculum.phases=[]"
+"""Put before every other place that gives phases."""
+
 
 def with_extended(arguments: list[str]) -> list[str]:
     """Put before each `--config FILE` the files that its key `extends` names, theirs before them.
 
-    A name is relative to the folder of the file that has it. Keys of the later file win; a list, such as the
-    phases, is replaced whole. ConfigError: no such file, or files that extend each other in a circle.
+    A name is relative to the folder of the file that has it. Keys of the later file win; the phases of the
+    curriculum are replaced as a whole (the parser would merge two lists of one length, phase by phase).
+    ConfigError: no such file, files that extend each other in a circle, or the key on the command line.
     """
     found: list[str] = []
-    for flag, value in itertools.pairwise([*arguments, ""]):
-        if flag.startswith(("--config=", "-c=")):
-            flag, _, value = flag.partition("=")
-            found += [f"--config={path}" for path in _lineage(Path(value), ())]
-        elif flag in ("--config", "-c") and Path(value).is_file():
-            found += [part for path in _lineage(Path(value), ())[:-1] for part in ("--config", str(path))]
-            found.append(flag)
+    rest = list(arguments)
+    while rest:
+        flag = rest.pop(0)
+        name, equals, value = flag.partition("=")
+        if name == "--extends":
+            raise ConfigError("extends is a key of config files; on the command line give several --config")
+        if name in ("--config", "-c") and (equals or rest):
+            value = value if equals else rest.pop(0)
+            *others, _ = [str(path) for path in _lineage(Path(value), ())]
+            for path in (*others, value):
+                found += [*([FORGET_PHASES] if _has_phases(Path(path)) else []), "--config", path]
         else:
-            found.append(flag)
+            found += [*([FORGET_PHASES] if name == "--curriculum.phases" else []), flag]
     return found
+
+
+def _has_phases(path: Path) -> bool:
+    settings = _loaded(path) if path.is_file() and not _not_yaml(path) else None
+    curriculum = (settings or {}).get("curriculum")
+    return isinstance(curriculum, dict) and "phases" in curriculum
 
 
 def _lineage(path: Path, above: tuple[Path, ...]) -> list[Path]:
@@ -38,9 +52,12 @@ def _lineage(path: Path, above: tuple[Path, ...]) -> list[Path]:
         raise ConfigError(f"{path}: extends itself, by way of {', '.join(other.name for other in above)}")
     if not path.is_file() or _not_yaml(path):
         return [path]
-    names = (_loaded(path) or {}).get("extends")
+    names = (_loaded(path) or {}).get("extends") or []
+    names = [names] if isinstance(names, str) else names
+    if not isinstance(names, list):
+        raise ConfigError(f"{path}: extends is {names}; write the name of a file, or a list of names")
     found: list[Path] = []
-    for name in [names] if isinstance(names, str) else names or []:
+    for name in names:
         parent = path.parent / str(name)
         if not parent.is_file():
             raise ConfigError(f"{path}: extends {name}, but there is no file {parent}; mend the path")
@@ -61,6 +78,8 @@ def first_line(error: Exception) -> str:
     owner = re.search(r"class_path='([\w.]+)'", str(error))
     if tried and owner:
         return f"{owner[1]}: {tried[0]}"[:400]
+    if tried and lines[0].startswith("Does not validate against any"):
+        return tried[0][:400]
     return lines[0][:400]
 
 
@@ -145,7 +164,7 @@ def _place(key: str, arguments: list[str]) -> str:
     """`file:line: ` of the key in the config files; empty for a key given on the command line."""
     import yaml
 
-    given = [argument.partition("=")[0].removeprefix("--") for argument in arguments]
+    given = [a.partition("=")[0].removeprefix("--") for a in arguments if a != FORGET_PHASES]
     if any(key == name or key.startswith(f"{name}.") for name in given if "." in name or name == key):
         return ""
     for path in _config_files(arguments):

@@ -123,6 +123,7 @@ class SRLCLI(LightningCLI):
         """Resolve `last` and `best` here: Lightning opens the checkpoint right after parsing."""
         super().parse_arguments(parser, args)
         config = self.config[SRLCLI._only]
+        config.extends = None  # what it brought is here: the config that is kept in MLflow stands alone
         if config.get("ckpt_path"):
             config.ckpt_path = resolve_checkpoint(str(config.ckpt_path), config.checkpoint.dirpath)
         if SRLCLI._only == "test":

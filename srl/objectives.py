@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from typing import Literal, Protocol
 
 from srl.answers import are_correct
+from srl.errors import ConfigError
+from srl.phases import Phase
 from srl.rollout import Completion, Source, StepExample
 from srl.similarity import solution_reward, split_response, split_solution, step_reward
 
@@ -137,3 +139,19 @@ def objectives(autojunk: bool = False) -> dict[str, Objective]:
 
 
 NAMES = list(objectives())
+
+
+def check_pools(phases: Sequence[Phase]) -> None:
+    """ConfigError for a per-problem phase whose pools cannot work: answers decide who moves."""
+    known = objectives()
+    for phase in phases:
+        pools = phase.per_problem
+        if pools is None:
+            continue
+        steps = [name for name, one in known.items() if one.source == "steps"]
+        outcome = [n for n, one in known.items() if one.source == "problems" and one.needs_answer]
+        for key, name, allowed in (("steps", pools.steps, steps), ("outcome", pools.outcome, outcome)):
+            if name not in allowed:
+                raise ConfigError(
+                    f"curriculum: phase {phase.name}: per_problem.{key} is {name}; use {' or '.join(allowed)}"
+                )

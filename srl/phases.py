@@ -50,6 +50,8 @@ class Until:
                 f"curriculum: until.metric is {self.metric}; the names of metrics begin with "
                 f"{', '.join(MEASURED)}, e.g. val/steps/reward or val/outcome/informative"
             )
+        if any(value is not None and math.isnan(value) for value in (self.above, self.below)):
+            raise ConfigError(f"curriculum: until watches {self.metric} for NaN, which nothing ever passes")
         if self.plateau is not None and self.plateau < 1:
             raise ConfigError(f"curriculum: until.plateau is {self.plateau}; it must be at least 1")
         if self.min_delta < 0 or self.at_least < 0:
@@ -170,7 +172,8 @@ def _check_mix(phase: Phase, where: str, objectives: list[str]) -> None:
         )
     if phase.per_problem is not None:
         return
-    if not phase.mix or any(share < 0 for share in phase.mix.values()) or sum(phase.mix.values()) <= 0:
+    total = sum(phase.mix.values())
+    if not all(share >= 0 for share in phase.mix.values()) or not 0 < total < math.inf:
         raise ConfigError(
             f"{where}: mix is {phase.mix}; give shares of at least 0, not all 0, e.g. {{srl: 1.0}}"
         )

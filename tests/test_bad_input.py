@@ -79,6 +79,10 @@ def test_an_argument_is_refused(refused, flags, message):
         ("[]", "curriculum.phases is empty"),
         ("[{name: a, mix: {srl: 1.0}, learning_rate: 1.0}]", "has no key learning_rate; there are name, mix"),
         ("[{name: a, mix: {srl: 1.0}, until: {step: 2}}]", "has no key step. Did you mean steps?"),
+        ("[{name: a, mix: {srl: 1.0}, until: {metric: reward, above: 1}}]", "until.metric is reward; the"),
+        ("[{name: a, mix: {srl: .nan}}]", "give shares of at least 0, not all 0"),
+        ("[{name: a, per_problem: {outcome: holistic}}]", "per_problem.outcome is holistic; use rlvr"),
+        ("[{name: a, per_problem: {steps: rlvr, outcome: srl}}]", "per_problem.steps is rlvr; use sft_step"),
     ],
 )  # fmt: skip
 def test_a_curriculum_is_refused(refused, phases, message):

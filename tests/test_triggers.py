@@ -174,6 +174,7 @@ def test_the_learning_rate_decays_by_a_cosine_after_its_warm_up():
         ({"metric": REWARD}, "needs above, below or plateau"),
         ({"above": 0.3}, "name the metric they watch"),
         ({"metric": "reward", "above": 0.3}, "until.metric is reward; the names of metrics begin with val/"),
+        ({"metric": REWARD, "above": float("nan")}, "NaN, which nothing ever passes"),
         ({"metric": REWARD, "plateau": 0}, "plateau is 0; it must be at least 1"),
         ({"metric": REWARD, "plateau": 1, "min_delta": -0.1}, "must not be negative"),
         ({"steps": 5, "at_least": 6}, "at_least 6 lies after steps 5"),
