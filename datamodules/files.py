@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from srl.errors import ConfigError, DataError
+from srl.inputs import Item, file_rows
 from srl.trajectory import RowFormat, Skip, Trajectory, read_trajectories, rows_to_trajectories
 
 
@@ -24,14 +26,24 @@ class DataReport:
 def load_trajectories(
     path: str, row: RowFormat, report: DataReport, hub_config: str | None = None, split: str = "train"
 ) -> list[Trajectory]:
-    """Read a JSONL file or a hub id; digests and skips go to the report. DataError: no row has two steps."""
+    """Read a file or a hub id; digests, skips and what was shortened go to the report.
+
+    A file is JSONL unless its name says .json, .csv or .parquet. DataError: no row has two steps, and all
+    that `read_trajectories` refuses.
+    """
+    notes: Counter[str] = Counter()
     if is_file_name(path):
         file = Path(path).expanduser()
-        trajectories, skipped = read_trajectories(file, row)
-        report.files[path] = hashlib.sha256(file.read_bytes()).hexdigest()
+        if file.name.removesuffix(".gz").endswith((".json", ".csv", ".parquet")):
+            trajectories, skipped = rows_to_trajectories(readable(file_rows(str(file))), row, notes)
+        else:
+            trajectories, skipped = read_trajectories(file, row, notes)
+        report.files[path] = file_digest(file)
     else:
-        trajectories, skipped = rows_to_trajectories(hub_rows(path, hub_config, split, report), row)
+        trajectories, skipped = rows_to_trajectories(hub_rows(path, hub_config, split, report), row, notes)
     report.skipped += skipped
+    for what, count in notes.items():
+        report.counts[f"data/{what}"] = report.counts.get(f"data/{what}", 0) + count
     if not trajectories:
         first = f"; the first: {skipped[0].where}: {skipped[0].reason}" if skipped else ""
         raise DataError(
@@ -42,7 +54,25 @@ def load_trajectories(
 
 def is_file_name(path: str) -> bool:
     """Whether a name means a file, there or not, and not a hub id."""
-    return Path(path).exists() or path.endswith((".jsonl", ".json")) or path.startswith((".", "/", "~"))
+    known = path.endswith((".jsonl", ".ndjson", ".json", ".csv", ".parquet", ".gz"))
+    return Path(path).exists() or known or path.startswith((".", "/", "~"))
+
+
+def readable(rows: Iterable[tuple[str, Item]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows, as long as each can be read. DataError: the first that cannot."""
+    for where, row in rows:
+        if isinstance(row, DataError):
+            raise row
+        yield where, row
+
+
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file, read piece by piece."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def hub_rows(

@@ -195,7 +195,7 @@ class StepDataModule(LightningDataModule):
         assert self.builder is not None
         known = objectives()
         before = len(self.builder.skipped)
-        sources: dict[str, list[StepExample]] = {}
+        sources: dict[str, Sequence[StepExample]] = {}
         for name in names:
             sources[name] = self.builder.build(self.train, known[name])
             self.report.counts[f"examples/{name}"] = len(sources[name])
@@ -208,7 +208,7 @@ class StepDataModule(LightningDataModule):
         self.stream = Stream(sources, draws, run_seed(), adaptive, reverse)
         return self.stream
 
-    def _warn_of_bare_steps(self, sources: dict[str, list[StepExample]]) -> None:
+    def _warn_of_bare_steps(self, sources: dict[str, Sequence[StepExample]]) -> None:
         bare = sum(not step.thinking for trajectory in self.train for step in trajectory.steps)
         if self.think and "sft_step" in sources and bare:
             log.warning(

@@ -12,6 +12,7 @@ from srl.answers import gold_is_usable
 from srl.errors import ConfigError
 from srl.prompts import PromptRenderer, Shot
 from srl.rollout import Source, StepExample
+from srl.step_examples import StepExamples
 from srl.steps import Step
 from srl.trajectory import Skip, Trajectory
 
@@ -52,32 +53,42 @@ class ExampleBuilder:
     end_id: int | None = None
     skipped: list[Skip] = field(default_factory=list)
 
-    def build(self, trajectories: Sequence[Trajectory], objective: Objective) -> list[StepExample]:
+    def build(self, trajectories: Sequence[Trajectory], objective: Objective) -> Sequence[StepExample]:
         """All examples of the objective's source; prompts over the limit and unusable answers are skipped."""
+        if objective.source == "steps":
+            return StepExamples(self, trajectories, objective.name, objective.imitates is not None)
         found: list[StepExample] = []
         for trajectory in track(trajectories, f"Prompts of {objective.name}", transient=True):
-            if objective.source == "steps":
-                found += self.steps(trajectory, objective.name, imitate=objective.imitates is not None)
-            elif objective.source == "suffixes":
+            if objective.source == "suffixes":
                 found += self.suffixes(trajectory, objective.name)
             else:
                 found += self.problem(trajectory, objective.name, objective.imitates, objective.needs_answer)
         return found
 
-    def steps(self, trajectory: Trajectory, objective: str, imitate: bool = False) -> list[StepExample]:
-        """One example per target step: prompt [problem, step_1 .. step_{k-1}], target step_k (paper, 4.2).
+    def target_steps(self, trajectory: Trajectory) -> range:
+        """The indices, from 1, of the steps that are targets: all but the last, unless it is included."""
+        return range(1, len(trajectory.steps) + self.include_last)
 
-        A preamble, what the expert wrote before step 1, belongs to the context and is never a target.
+    def steps(self, trajectory: Trajectory, objective: str, imitate: bool = False) -> list[StepExample]:
+        """One example per target step, those whose prompt fits."""
+        return [
+            example
+            for index in self.target_steps(trajectory)
+            for example in self.step(trajectory, index, objective, imitate)
+        ]
+
+    def step(self, trajectory: Trajectory, index: int, objective: str, imitate: bool) -> list[StepExample]:
+        """The example of one step: prompt [problem, step_1 .. step_{k-1}], target step_k (paper, 4.2).
+
+        A preamble, what the expert wrote before step 1, belongs to the context and is never a target. Empty,
+        and counted as skipped, where the prompt is too long.
         """
-        last = len(trajectory.steps) - (not self.include_last)
-        found = []
-        for step in trajectory.steps[:last]:
-            past = self.renderer.past(trajectory, step.index - 1)
-            hint = step.title if self.title_hint else ""
-            text = self.renderer.step(trajectory.problem, past, hint, self.step_shots)
-            target_ids = self._step_ids(self._imitated(step, _opens(text))) if imitate else ()
-            found += self._example(trajectory, objective, step.index, text, step.text, target_ids)
-        return found
+        step = trajectory.steps[index - 1]
+        past = self.renderer.past(trajectory, index - 1)
+        hint = step.title if self.title_hint else ""
+        text = self.renderer.step(trajectory.problem, past, hint, self.step_shots)
+        target_ids = self._step_ids(self._imitated(step, _opens(text))) if imitate else ()
+        return self._example(trajectory, objective, index, text, step.text, target_ids)
 
     def problem(
         self,

@@ -186,6 +186,10 @@ class NeutralText:
         self._pattern = re.compile("|".join(map(re.escape, longest_first))) if tokens else None
         self.count = 0
 
+    def occurrences(self, text: str) -> int:
+        """How many special tokens a text holds."""
+        return len(self._pattern.findall(text)) if self._pattern is not None else 0
+
     def __call__(self, text: str) -> str:
         while self._pattern is not None and (found := self._pattern.search(text)):
             if not self.count:

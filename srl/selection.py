@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from srl.errors import ConfigError
 from srl.rollout import StepExample
+from srl.step_examples import StepExamples
 
 
 class Selector(Protocol):
@@ -47,6 +48,16 @@ class Shuffled:
         pass
 
     def take(self) -> StepExample:
+        """The next example whose prompt is not too long, as may turn out only now. ConfigError: none."""
+        for _ in range(len(self.examples)):
+            example = self._next()
+            if example.prompt_ids:
+                return example
+        raise ConfigError(
+            f"objective {self.name}: every prompt is over data.limits.max_prompt_tokens; raise it"
+        )
+
+    def _next(self) -> StepExample:
         lap, position = divmod(self._cursor, len(self.examples))
         if self._order[0] != lap:
             order = list(range(len(self.examples)))
@@ -55,11 +66,16 @@ class Shuffled:
         self._cursor += 1
         return self.examples[self._order[1][position]]
 
+    def _over_limit(self) -> int:
+        return self.examples.over_limit if isinstance(self.examples, StepExamples) else 0
+
     def observe(self, example: StepExample, reward: float) -> None:
         pass
 
     def metrics(self) -> dict[str, float]:
-        return {}
+        """How many prompts proved too long when they were drawn, once there are any."""
+        over = self._over_limit()
+        return {f"curriculum/{self.name}_prompts_too_long": float(over)} if over else {}
 
     def state_dict(self) -> dict[str, Any]:
         return {"cursor": self._cursor}
@@ -100,7 +116,8 @@ class AdaptiveSelector:
     def __init__(self, examples: Sequence[StepExample], name: str, seed: int, settings: Adaptive) -> None:
         self.name, self.seed, self.settings = name, seed, settings
         self._plain = Shuffled(examples, name, seed)
-        self._by_key = {_key(example): example for example in examples}
+        self._examples = examples
+        self._by_key = {key: index for index, key in enumerate(_keys(examples))}
         self._means: dict[str, float] = {}
         self._taken = 0
         self._weights: dict[str, float] | None = None  # of the prompts that this draw may still prefer
@@ -119,7 +136,7 @@ class AdaptiveSelector:
             return example
         key = rng.choices(list(self._weights), list(self._weights.values()))[0]
         del self._weights[key]
-        return self._by_key[key]
+        return self._examples[self._by_key[key]]
 
     def weights(self) -> dict[str, float]:
         """Of each prompt seen: exp(-d^2 / 2), d its rank's distance from the quantile in widths.
@@ -143,7 +160,7 @@ class AdaptiveSelector:
         self._means[key] = decay * self._means[key] + (1 - decay) * reward if key in self._means else reward
 
     def metrics(self) -> dict[str, float]:
-        return {f"curriculum/{self.name}_seen": float(len(self._means))}
+        return {f"curriculum/{self.name}_seen": float(len(self._means))} | self._plain.metrics()
 
     def state_dict(self) -> dict[str, Any]:
         return {"plain": self._plain.state_dict(), "means": dict(self._means), "taken": self._taken}
@@ -226,6 +243,13 @@ class ReverseSelector:
             start.load_state_dict(state["starts"][left])
         self.left, self._taken = int(state["left"]), int(state["taken"])
         self._recent = deque(state["recent"], maxlen=self.settings.window)
+
+
+def _keys(examples: Sequence[StepExample]) -> list[str]:
+    """The keys of the examples, without building those that are built when drawn."""
+    if isinstance(examples, StepExamples):
+        return [f"{uid}/{step}/0" for uid, step in examples.keys()]  # noqa: SIM118 - no dict
+    return [_key(example) for example in examples]
 
 
 def _key(example: StepExample) -> str:

@@ -9,6 +9,7 @@ from srl.errors import ConfigError
 from srl.pools import PerProblem, Pools
 from srl.rollout import Group, StepBatch, StepExample
 from srl.selection import Adaptive, AdaptiveSelector, Reverse, ReverseSelector, Selector, Shuffled
+from srl.step_examples import StepExamples
 
 
 class Stream:
@@ -143,7 +144,9 @@ def _selector(
     return Shuffled(examples, name, seed)
 
 
-def _by_problem(examples: Sequence[StepExample]) -> dict[str, list[StepExample]]:
+def _by_problem(examples: Sequence[StepExample]) -> Mapping[str, Sequence[StepExample]]:
+    if isinstance(examples, StepExamples):
+        return examples.by_problem()
     found: dict[str, list[StepExample]] = {}
     for example in examples:
         found.setdefault(example.uid, []).append(example)

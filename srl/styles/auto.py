@@ -36,18 +36,20 @@ def split_auto(source: Source) -> StepSplit:
 
 
 def _prose(source: Source) -> StepSplit:
-    socratic = split_socratic(source)
-    filled = sum(bool(line.strip()) for line in source.lines)
-    if len(socratic.steps) > 1 and 2 * len(socratic.steps) >= filled - 1:
-        return socratic
-    numbered, headings = split_numbered(source), split_headings(source)
+    if " ** " in source.text:
+        socratic = split_socratic(source)
+        filled = sum(bool(line.strip()) for line in source.lines)
+        if len(socratic.steps) > 1 and 2 * len(socratic.steps) >= filled - 1:
+            return socratic
+    numbered = split_numbered(source)
     if len(numbered.steps) > 1 and numbered.steps[0].title:
         return numbered
-    structured = [split for split in (headings, numbered) if len(split.steps) > 1]
+    structured = [split for split in (split_headings(source), numbered) if len(split.steps) > 1]
     if structured:
         return min(structured, key=lambda split: len(split.pieces[0]) + len(split.pieces[-1]))
     if not _ANSWER_BLOCK.match(source.text):
-        for split in (split_paragraphs(source), split_lines(source)):
+        for style in (split_paragraphs, split_lines):
+            split = style(source)
             if len(split.steps) > 1:
                 return split
     return source.whole("none")

@@ -154,7 +154,7 @@ def enclosed(lines: list[str]) -> list[bool]:
         elif not line.strip():
             opened.pop("$$", None)
             opened.pop("[", None)
-        else:
+        elif "\\" in line or "$$" in line:
             _delimiters(line, k, opened, depth)
     inside, level = [], 0
     for change in depth[:-1]:
