@@ -86,7 +86,15 @@ def test_other_settings_are_another_group_and_places_on_disk_are_not():
 def test_of_two_runs_of_a_seed_the_newest_counts():
     groups, notes = grouped([a_run("old", [0.1]), a_run("newer", [0.2])])
     assert [run.name for run in groups[0].runs] == ["newer"]
-    assert notes == ["old is left out: newer is newer, with the same method, settings and seed 0"]
+    assert notes == ["old (old) is left out: run newer with the same method, settings and seed 0 is newer"]
+
+
+def test_a_validation_of_its_own_is_no_newer_result():
+    trained, validated = a_run("t", [0.1, 0.9]), a_run("later", [0.9])
+    trained.history["train/loss"] = {1: 0.0}
+    groups, notes = grouped([trained, validated])
+    assert [run.name for run in groups[0].runs] == ["t"]
+    assert notes[0].endswith("has trained, as this one has not")
 
 
 def test_a_resumed_run_takes_over_the_history_of_the_one_before():

@@ -46,7 +46,8 @@ def grouped(runs: list[Run]) -> tuple[list[Group], list[str]]:
     """Groups in order of their first runs, and notes on what was left out.
 
     Runs of a method with other settings are a group of their own. Of several with the same seed the newest
-    counts: an interval over repeats of a seed would not be one over seeds.
+    that trained counts: an interval over repeats of a seed would not be one over seeds, and a run that only
+    validates a checkpoint is no result of its own.
     """
     by_method: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
@@ -58,15 +59,18 @@ def grouped(runs: list[Run]) -> tuple[list[Group], list[str]]:
             kinds[tuple(sorted(settings(run).items()))].append(run)
         labels = _labels(method, [kind[0] for kind in kinds.values()])
         for label, kind in zip(labels, kinds.values(), strict=True):
-            newest = {run.seed: run for run in kind}
-            notes += [
-                f"{run.name} is left out: {newest[run.seed].name} is newer, with the same method, settings "
-                f"and seed {run.seed}"
-                for run in kind
-                if newest[run.seed] is not run
-            ]
+            newest = {run.seed: run for run in sorted(kind, key=lambda run: run.trained)}
+            notes += [_left_out(run, newest[run.seed]) for run in kind if newest[run.seed] is not run]
             groups.append(Group(label, sorted(newest.values(), key=_by_seed)))
     return groups, notes
+
+
+def _left_out(run: Run, other: Run) -> str:
+    why = "has trained, as this one has not" if other.trained and not run.trained else "is newer"
+    return (
+        f"{run.name} ({run.run_id[:8]}) is left out: run {other.run_id[:8]} with the same method, settings "
+        f"and seed {run.seed} {why}"
+    )
 
 
 def _by_seed(run: Run) -> tuple[int, str]:

@@ -42,6 +42,10 @@ class Run:
         return series[max(series)] if series else None
 
     @property
+    def trained(self) -> bool:
+        return any(name.startswith(("train/", "cost/")) for name in self.history)
+
+    @property
     def updates(self) -> int:
         return max((max(series) for series in self.history.values() if series), default=0)
 

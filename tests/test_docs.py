@@ -1,0 +1,120 @@
+"""The docs: their commands run, the messages they quote are the program's, their links lead somewhere."""
+
+import io
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from compared import three_runs
+
+from srl.cli import COMMANDS, main
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = ("method", "data", "curriculum", "comparing", "architecture", "troubleshooting", "configuration")
+DOCS = [ROOT / "docs" / f"{name}.md" for name in PAGES]
+SHORT = [  # what a test adds to a training that a reader lets run
+    "--trainer.max_steps", "2", "--data.validation.max_steps", "4", "--data.validation.max_solve", "2",
+    "--model.validation.samples", "0", "--trainer.enable_progress_bar", "false",
+]  # fmt: skip
+
+
+def blocks(path):
+    """(marker, language, lines) of every code block; the marker is the comment on the line before."""
+    found = re.findall(r"(?:<!-- (.*?) -->\n)?```(\w*)\n(.*?)```", path.read_text(), re.DOTALL)
+    return [(marker, language, body.strip().splitlines()) for marker, language, body in found]
+
+
+COMMAND_LINES = [
+    pytest.param(line, id=f"{path.stem}: {line}")
+    for path in DOCS
+    for marker, language, lines in blocks(path)
+    if language == "bash" and marker == "run"
+    for line in lines
+]
+
+
+def test_every_command_is_run_or_says_what_it_needs():
+    for path in DOCS:
+        for marker, language, lines in blocks(path):
+            assert language, (path.name, lines)
+            if language == "bash":
+                assert marker == "run" or marker.startswith("not run: needs"), (path.name, lines)
+                assert all(line.startswith("python -m srl ") for line in lines), (path.name, lines)
+    assert len(COMMAND_LINES) >= 8
+
+
+@pytest.fixture
+def place(logging_ready, model_folder, tmp_path, monkeypatch):
+    """A folder as a reader has it: configs, docs, data, and three runs, one in the quick start's place."""
+    made = three_runs(model_folder)
+    for name in ("configs", "docs", "data"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    shutil.copy(made.folder / "mlflow.db", tmp_path)
+    shutil.copytree(made.folder / "steps-0", tmp_path / "runs" / "quickstart")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr("sys.stdin", io.StringIO("5:\n"))
+    return tmp_path
+
+
+@pytest.mark.parametrize("line", COMMAND_LINES)
+def test_the_command_runs(line, place, monkeypatch, capsys):
+    from srl.commands import sweep
+
+    def shortened(command, log):
+        monkeypatch.setattr("sys.stdout", io.StringIO())
+        return main([*command[3:], *SHORT])
+
+    monkeypatch.setattr(sweep, "run_process", shortened)
+    arguments = shlex.split(line)[3:]
+    assert arguments[0] in COMMANDS
+    assert main(arguments) == 0, capsys.readouterr().err
+    output = re.search(r"--output (\S+)", line)
+    assert output is None or any((place / output[1]).iterdir())
+
+
+def test_quoted_messages_are_the_programs_own():
+    """Text of the sources with its string literals joined, as they are when they are printed."""
+    sources = [
+        path
+        for part in ("srl", "callbacks", "modules", "datamodules")
+        for path in (ROOT / part).rglob("*.py")
+    ]
+    code = "\n".join(re.sub(r"\"\n\s*f?\"", "", path.read_text()) for path in sources)
+    quoted = re.findall(r"^> (.*)$", (ROOT / "docs" / "troubleshooting.md").read_text(), re.MULTILINE)
+    assert len(quoted) >= 8
+    for line in quoted:
+        for part in line.split(" ... "):
+            assert part in code, part
+
+
+def test_links_lead_somewhere():
+    for path in DOCS:
+        for target in re.findall(r"\]\(([^)]+)\)", path.read_text()):
+            if target.startswith("http"):
+                continue
+            name, _, anchor = target.partition("#")
+            file = path.parent / name
+            assert file.exists(), (path.name, target)
+            heads = [line.lstrip("# ").strip().replace(".", "") for line in file.read_text().splitlines()
+                     if line.startswith("#")]  # fmt: skip
+            assert not anchor or anchor in heads, (path.name, target)
+
+
+def test_files_that_the_docs_name_are_there():
+    for path in DOCS:
+        for name in re.findall(r"`((?:srl|configs|callbacks|modules|docs)/[\w/.]+)`", path.read_text()):
+            assert (ROOT / name).exists(), (path.name, name)
+
+
+def test_the_configuration_is_up_to_date():
+    code = (
+        "import sys; sys.path[:0] = ['.', 'docs']; from make_configuration import text; print(text(), end='')"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    written = (ROOT / "docs" / "configuration.md").read_text()
+    assert run.stdout == written, "run: python docs/make_configuration.py"
