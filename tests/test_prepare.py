@@ -466,3 +466,34 @@ def test_rows_after_a_bad_one_are_still_read():
     rows = [("f:1", DataError("f:1: not JSON (x); y")), ("f:2", row(1))]
     assert [t.uid for t in work.run(rows)] == ["f-2"]
     assert work.report.dropped["not JSON"].examples == ["f:1: not JSON (x); y"]
+
+
+# --- training on such files directly ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["jsonl.gz", "json", "csv", "parquet"])
+def test_training_reads_these_formats_too(tmp_path, kind):
+    from datamodules.files import DataReport, file_digest, load_trajectories
+
+    path = write(tmp_path / f"in.{kind}", [row(k) for k in range(5)])
+    report = DataReport()
+    found = load_trajectories(str(path), RowFormat(uid="id", style="auto"), report)
+    assert [t.uid for t in found] == [f"r{k}" for k in range(5)]
+    assert report.files == {str(path): file_digest(path)}
+    assert report.counts == {"data/style numbered": 5}
+    bad = write(tmp_path / f"bad.{kind}", [row(0), row(1, problem=" ")])
+    with pytest.raises(DataError, match=r'bad.*:\d: field "problem" is blank'):
+        load_trajectories(str(bad), RowFormat(uid="id"), DataReport())
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        ([{"index": 2, "body": "a"}, {"index": 1, "body": "b"}], r"steps\[0\]\" says that it is step 2"),
+        (["a", {"step": 1, "body": "b"}], r"steps\[1\]\" says that it is step 1, but stands at place 2"),
+    ],
+)
+def test_steps_in_the_wrong_order_are_named(tmp_path, steps, message):
+    path = write(tmp_path / "in.jsonl", [{"problem": "p", "steps": steps, "answer": None}])
+    with pytest.raises(DataError, match=message):
+        read_trajectories(path)
