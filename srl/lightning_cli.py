@@ -29,6 +29,7 @@ from callbacks.tracking import RunInfo, run_exists, run_of_checkpoint, status_ke
 from datamodules.steps import StepDataModule
 from modules.policy import PolicyModule
 from srl.cli import COMMANDS, resolve_checkpoint
+from srl.compare.reading import check_store
 from srl.config_files import explain, first_line, with_extended
 from srl.errors import ConfigError
 from srl.provenance import method_name
@@ -73,6 +74,14 @@ def trainer_defaults() -> dict[str, Any]:
         "enable_model_summary": False,
         "use_distributed_sampler": False,
     }
+
+
+def _mlflow_settings(config: jsonargparse.Namespace) -> list[jsonargparse.Namespace]:
+    """The arguments of every MLFlowLogger of a config."""
+    loggers = config.trainer.logger
+    every = loggers if isinstance(loggers, list) else [loggers]
+    named = [logger for logger in every if isinstance(logger, jsonargparse.Namespace)]
+    return [logger.init_args for logger in named if "MLFlowLogger" in logger.class_path]
 
 
 class SRLCLI(LightningCLI):
@@ -134,11 +143,7 @@ class SRLCLI(LightningCLI):
     def _join_run(self, config: jsonargparse.Namespace) -> None:
         """Test into the MLflow run that wrote the checkpoint, where the tracking server still has it."""
         path = config.get("ckpt_path")
-        loggers = config.trainer.logger
-        for logger in loggers if isinstance(loggers, list) else [loggers]:
-            if not isinstance(logger, jsonargparse.Namespace) or "MLFlowLogger" not in logger.class_path:
-                continue
-            settings = logger.init_args
+        for settings in _mlflow_settings(config):
             run_id = run_of_checkpoint(path) if path else None
             if run_id and run_exists(settings.tracking_uri, run_id):
                 settings.run_id, self._joined = run_id, True
@@ -152,6 +157,8 @@ class SRLCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Constructors refuse what the parser cannot see, such as a number out of its range."""
+        for logger in _mlflow_settings(self.config[SRLCLI._only]):
+            check_store(str(logger.tracking_uri))  # before the model is loaded: MLflow would try for minutes
         try:
             super().instantiate_classes()
         except ConfigError:

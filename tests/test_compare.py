@@ -313,6 +313,23 @@ def test_a_server_that_does_not_answer(refused):
     assert "no tracking server answers" in refused(uri="http://127.0.0.1:9")
 
 
+def test_a_run_is_refused_before_it_starts_where_it_could_not_be_logged(
+    made, model_folder, expert_file, tmp_path, capsys
+):
+    from conftest import fit
+
+    path = shutil.copy(made.folder / "mlflow.db", tmp_path / "old.db")
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '451aebb31d03'")
+    connection.close()
+    addresses = {f"sqlite:///{path}": "mlflow db upgrade", "http://127.0.0.1:9": "no tracking server answers"}
+    for uri, said in addresses.items():
+        more = ["--trainer.logger.init_args.tracking_uri", uri]
+        assert fit(model_folder, expert_file, tmp_path / "run", *more) == 2
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_unknown_option_is_one_line(refused):
     assert "unrecognized arguments: --experment" in refused("--experment", "srl")
 

@@ -51,6 +51,14 @@ def open_store(uri: str) -> MlflowClient:
     return client
 
 
+def check_store(uri: str) -> None:
+    """Whether a run can go there; a database that is not there is made later. ConfigError as `open_store`."""
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
+        return
+    if uri.startswith(("sqlite:///", "http://", "https://")):
+        open_store(uri)
+
+
 def _said(uri: str, error: Exception) -> str:
     text = " ".join(str(error).split())
     if "out-of-date database schema" in text:
@@ -58,7 +66,7 @@ def _said(uri: str, error: Exception) -> str:
             f"{uri}: the database is of another MLflow version than the installed one; copy the file as a "
             f"backup, then run: mlflow db upgrade {uri}"
         )
-    return f"{uri}: MLflow cannot read it ({text[:200]}); name another one with --tracking_uri"
+    return f"{uri}: MLflow cannot read it ({text[:200]}); name another one with MLFLOW_TRACKING_URI"
 
 
 def _check_sqlite(uri: str) -> None:
@@ -66,7 +74,7 @@ def _check_sqlite(uri: str) -> None:
     if not path.is_file():
         raise ConfigError(
             f"there is no MLflow database {path}: train first (python -m srl fit ...), or name another one "
-            "with --tracking_uri sqlite:///FILE"
+            "with MLFLOW_TRACKING_URI=sqlite:///FILE"
         )
     try:
         connection = sqlite3.connect(f"file:{path.resolve()}?mode=ro", uri=True, timeout=WAIT)
@@ -78,9 +86,9 @@ def _check_sqlite(uri: str) -> None:
         if "locked" in str(error):
             raise ConfigError(
                 f"{path}: the database is locked by another program for over {WAIT:.0f} s; end that program, "
-                "or copy the file and name the copy with --tracking_uri"
+                "or copy the file and name the copy with MLFLOW_TRACKING_URI"
             ) from error
-        raise ConfigError(f"{path}: not a database of MLflow ({error}); check --tracking_uri") from error
+        raise ConfigError(f"{path}: not a database of MLflow ({error}); check MLFLOW_TRACKING_URI") from error
 
 
 def check_server(uri: str) -> None:
@@ -92,7 +100,7 @@ def check_server(uri: str) -> None:
     except OSError as error:
         raise ConfigError(
             f"{uri}: no tracking server answers ({error.strerror or error}); start it, or name another one "
-            "with --tracking_uri"
+            "with MLFLOW_TRACKING_URI"
         ) from error
 
 
