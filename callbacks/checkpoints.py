@@ -82,7 +82,7 @@ class Checkpoints(Checkpoint):
         self.dirpath, self.monitor, self.every_n_updates = Path(dirpath), monitor, every_n_updates
         self.best: float | None = None
         self.best_step = -1
-        self._saved_at = -1
+        self._saved_at = self._validated_at = -1
         self._signal: int | None = None
         self._fitting = False
         self._handlers: dict[int, Any] = {}  # what handled the signals before the run
@@ -116,7 +116,7 @@ class Checkpoints(Checkpoint):
         updated = step != self._saved_at
         stopping = self._signal is not None
         due = updated and step // self.every_n_updates > self._saved_at // self.every_n_updates
-        if step >= trainer.max_steps >= 0:
+        if self._ends(trainer):
             trainer.should_stop = True  # so that Lightning validates the final weights before it ends
         if stopping or due or self._validation_is_next(trainer):
             self._save(trainer, self.last_path)
@@ -130,6 +130,7 @@ class Checkpoints(Checkpoint):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
+        self._validated_at = trainer.global_step
         name = self.monitor if self.monitor in trainer.callback_metrics else FALLBACK
         value = trainer.callback_metrics.get(name)
         if value is not None and (self.best is None or float(value) > self.best):
@@ -158,6 +159,13 @@ class Checkpoints(Checkpoint):
             ) from error
 
     # -- what ------------------------------------------------------------------------------------------
+
+    def _ends(self, trainer: Trainer) -> bool:
+        """Whether this draw is the last by trainer.max_steps or, with weights to validate, by max_epochs."""
+        epochs = trainer.max_epochs if trainer.is_last_batch else None
+        last_epoch = epochs is not None and 0 <= epochs <= trainer.current_epoch + 1
+        by_epochs = last_epoch and trainer.global_step != self._validated_at
+        return by_epochs or trainer.global_step >= trainer.max_steps >= 0
 
     def _validation_is_next(self, trainer: Trainer) -> bool:
         loop = trainer.fit_loop

@@ -79,6 +79,16 @@ def test_a_metric_of_the_updates_hands_off(model_folder, tmp_path):
     assert f"at update {passed}: train/nll" in tags["hand_off/srl"]
 
 
+def test_a_run_that_max_epochs_ends_validates_and_saves_its_last_update(model_folder, tmp_path):
+    """3 epochs of 2 draws, each an update; 6 is no multiple of the interval 4."""
+    phases = "[{name: copy, mix: {sft_step: 1.0}, lr: 0.03}]"
+    more = ["--trainer.max_steps", "99", "--trainer.max_epochs", "3", "--data.draws_per_epoch", "2"]
+    assert run(model_folder, tmp_path / "run", phases, *more) == 0
+    _, history = logged(tmp_path / "run")
+    assert [step for step, _ in history["val/steps/reward"]] == [0, 4, 6]
+    assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["global_step"] == 6
+
+
 def test_annealing_shifts_the_draws(model_folder, tmp_path):
     phases = """[{name: srl, mix: {srl: 1.0}, until: {steps: 1}},
                  {name: blend, mix: {sft_step: 1.0}, anneal: 4, batch_groups: 4}]"""
