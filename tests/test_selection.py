@@ -78,6 +78,16 @@ def test_within_a_draw_no_prompt_is_preferred_twice():
     made.take()  # none is left to prefer: the plain order goes on
 
 
+def test_it_explores_while_much_is_unseen():
+    """Each take explores with the chance of the share unseen: of 40 prompts far more than a few after 40."""
+    made = adaptive(count=40, explore=0.01)
+    for number in range(40):
+        made.begin()
+        made.observe(made.take(), number % 3 / 2)
+    # at 0.01 alone 2 would be expected; with the chance of the share unseen it is 40 (1 - 1/e) = 25
+    assert 18 < made.metrics()["curriculum/srl_seen"] < 33
+
+
 def test_nothing_seen_yet_is_the_plain_order():
     made = adaptive(count=6)
     made.begin()
