@@ -90,8 +90,8 @@ class Adaptive:
 
     quantile: of the running mean rewards of the prompts seen so far, where draws centre; 0.5 is the median.
     width: standard deviation, in quantiles, of the Gaussian weight around it. explore: the chance that a draw
-    takes the next prompt of the plain order instead, so that all are seen, and seen again; never less than the
-    share of prompts not seen yet. decay: of the running mean: new = decay * old + (1 - decay) * reward.
+    takes the next prompt of the plain order instead, so that all are seen, and seen again; never less than
+    the share of prompts not seen yet. decay: of the running mean: new = decay * old + (1 - decay) * reward.
     """
 
     quantile: float = 0.5
