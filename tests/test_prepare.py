@@ -374,12 +374,18 @@ def test_an_input_is_never_overwritten(prepare, tmp_path):
 # --- size and interruption --------------------------------------------------------------------------------
 
 
+def _hear_ctrl_c() -> None:
+    """Tests that run in the background are born deaf to it, and so is what they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_leaves_the_old_file_and_no_half_one(tmp_path, stop):
     output = tmp_path / "out.jsonl"
     output.write_text("old")
     arguments = [sys.executable, "-m", "srl", "prepare", "-", "-o", str(output)]
-    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as run:
+    pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(arguments, cwd=ROOT, preexec_fn=_hear_ctrl_c, **pipes) as run:
         assert run.stdin is not None
         run.stdin.write(lines([row(k) for k in range(2000)]).encode())
         run.stdin.flush()
