@@ -11,9 +11,7 @@ from rich.table import Table
 
 from callbacks.curriculum import CurriculumCallback
 from datamodules.steps import StepDataModule
-from srl.config_files import first_line
-from srl.errors import ConfigError
-from srl.lightning_cli import SRLCLI
+from srl.commands.loading import LoadCLI
 from srl.phases import Phase
 
 SHOWN = 5  # reasons of skipped examples
@@ -30,18 +28,10 @@ def main(arguments: list[str]) -> None:
         show(plan)
 
 
-class PlanCLI(SRLCLI):
-    """Parses a config as `fit` would, builds data and curriculum, and neither trainer nor weights."""
+class PlanCLI(LoadCLI):
+    """Builds data and curriculum as `fit` would, and neither trainer nor weights."""
 
     plan: dict[str, Any]
-
-    def instantiate_classes(self) -> None:
-        try:
-            self.config_init = self.parser.instantiate_classes(self.config)
-        except ConfigError:
-            raise
-        except ValueError as error:
-            raise ConfigError(first_line(error)) from error
 
     def _run_subcommand(self, subcommand: str) -> None:
         config = self.config_init[subcommand]
