@@ -49,7 +49,8 @@ class Budget(Callback):
         totals["tokens_generated"] += sum(len(c.ids) for group in batch.scored for c in group.completions)
         if trainer.global_step == self._step:
             return
-        for group in batch.groups:
+        silent = batch.metrics.get("train/silent_update")  # counts as an update, but trains on nothing
+        for group in [] if silent else batch.groups:
             totals["tokens_trained"] += sum(len(c.ids) for c in group.completions)
             totals["tokens_trained"] += 0 if group.completions else len(group.example.target_ids)
         for logger in trainer.loggers:

@@ -149,5 +149,6 @@ def _by_problem(examples: Sequence[StepExample]) -> Mapping[str, Sequence[StepEx
         return examples.by_problem()
     found: dict[str, list[StepExample]] = {}
     for example in examples:
-        found.setdefault(example.uid, []).append(example)
+        if example.prompt_ids:  # empty where a prompt built on demand proves too long; that is counted there
+            found.setdefault(example.uid, []).append(example)
     return found

@@ -56,3 +56,13 @@ def test_a_budget_ends_the_run_with_a_validation_and_a_resumed_run_counts_on(
 def test_a_budget_of_nothing_is_refused(wrong):
     with pytest.raises(ConfigError, match="it must be above 0"):
         Budget(**wrong)
+
+
+def test_a_fruitless_update_trains_on_nothing(model_folder, expert_file, tmp_path):
+    """No rollout of a random model solves a problem: every update is a silent one."""
+    phases = "[{name: rlvr, mix: {rlvr: 1.0}}]"
+    more = ["--curriculum.phases", phases, "--sampling.on_silence", "count", "--sampling.max_draws", "2"]
+    assert fit(model_folder, expert_file, tmp_path / "run", *more) == 0
+    step, found = totals(tmp_path / "run")
+    assert (step, found["tokens_trained"]) == (2, 0.0)
+    assert found["tokens_generated"] == sum(history(tmp_path / "run", "rollouts/tokens")) > 0

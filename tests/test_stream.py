@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from srl.errors import ConfigError
+from srl.pools import PerProblem
 from srl.rollout import StepExample
 from srl.stream import Stream
 
@@ -139,6 +140,13 @@ def test_a_share_of_nothing_is_refused_and_a_share_of_zero_is_not_drawn():
         made.set_mix({"rlvr": 1}, 1)
     made.set_mix({"srl": 1, "sft": 0, "rlvr": 0}, 2)
     assert {uid[:3] for draw in uids(made, 5) for uid in draw} == {"srl"}
+
+
+def test_a_prompt_that_proves_too_long_is_in_no_pool():
+    steps = [StepExample("p", "srl", "steps", 1, (), "t"), StepExample("p", "srl", "steps", 2, (1,), "t")]
+    made = Stream({"srl": steps, "rlvr": [StepExample("p", "rlvr", "problems", 0, (2,), "t")]}, 5)
+    made.set_pools(PerProblem(probe=1e-9), 4)
+    assert {example.step for _ in range(3) for example in made.draw().examples} == {2}
 
 
 def test_its_length_is_fixed_and_its_draws_are_not_counted():
