@@ -20,7 +20,7 @@ def identity_of(base: str, lora: LoraSettings | None) -> dict[str, Any]:
 
 
 def write_trained(
-    checkpoint: dict[str, Any], policy: nn.Module, identity: dict[str, Any], counters: dict[str, int]
+    checkpoint: dict[str, Any], policy: nn.Module, identity: dict[str, Any], counters: dict[str, Any]
 ) -> None:
     """Trained weights only, in built-in types and tensors, so that it loads with weights_only=True."""
     from srl.models import adapter_state

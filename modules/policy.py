@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from modules.checkpointing import identity_of, read_trained, write_trained
 from modules.testing import TestSettings, benchmark_records, predictions
-from modules.update import UpdateSettings, add_up, update_metrics
+from modules.update import UpdateSettings, accumulate, update_metrics
 from modules.validation import ValidationMetrics, ValidationSettings
 from srl.errors import ConfigError, TrainingStopped
 from srl.models import LoraSettings
 from srl.phases import Phase
 from srl.rollout import Group, StepBatch, run_seed
+from srl.token_budget import TokenBudget
 from srl.update import LossSettings, build_rows, logprobs_of, loss_of, split_groups
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class PolicyModule(LightningModule):
         self.policy: nn.Module | None = None
         self.bad_updates = 0  # in a row
         self.skipped_updates = 0  # in all
+        self.token_budget = TokenBudget(update.tokens_per_micro_batch)
         self.loaded_step = 0  # updates that the loaded checkpoint had made
         self._files: Any = None
         self._tokenizer: PreTrainedTokenizerBase | None = None
@@ -181,17 +183,14 @@ class PolicyModule(LightningModule):
 
     def _update(self, groups: list[Group], batch: StepBatch, on_policy: bool, step: int) -> dict[str, float]:
         """Accumulate the gradient over micro-batches, clip, step. Returns what to log."""
-        from srl.packing import micro_batches
-
         settings = self.update_settings
         rows = build_rows(groups, self.loss_settings, batch.temperature, on_policy, step)
         optimizer: Any = self.optimizers()
         lr = self._set_lr(batch.phase, batch.phase_updates, optimizer)
-        totals: dict[str, float] = {}
-        for micro in micro_batches(rows, settings.tokens_per_micro_batch, settings.share_prompt):
-            loss, stats = self._micro_loss(micro.to(self.device))
-            self.manual_backward(loss)
-            add_up(totals, stats | {"loss": float(loss.detach())})
+        budget = self.token_budget
+        totals = accumulate(
+            rows, budget, settings.share_prompt, self.device, self._backward, optimizer.zero_grad
+        )
         trained = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         norm = float(nn.utils.clip_grad_norm_(trained, settings.max_grad_norm)) if rows else 0.0
         if not rows or self._finite(norm):
@@ -199,7 +198,15 @@ class PolicyModule(LightningModule):
         optimizer.zero_grad()
         skipped = float(self.skipped_updates)
         metrics = {"train/grad_norm": norm, "train/lr": lr, "train/updates_skipped": skipped}
+        if budget.auto and budget.tokens is not None:
+            metrics["train/tokens_per_micro_batch"] = float(budget.tokens)
         return metrics | update_metrics(totals)
+
+    def _backward(self, micro: MicroBatch) -> dict[str, float]:
+        """Add one micro-batch's gradient; its sums, to log."""
+        loss, stats = self._micro_loss(micro)
+        self.manual_backward(loss)
+        return stats | {"loss": float(loss.detach())}
 
     def _micro_loss(self, micro: MicroBatch) -> tuple[Tensor, dict[str, float]]:
         new = self._logprobs(micro)
@@ -280,11 +287,14 @@ class PolicyModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         assert self.policy is not None
         counters = {"bad_updates": self.bad_updates, "skipped_updates": self.skipped_updates}
-        write_trained(checkpoint, self.policy, identity_of(self.base, self.lora), counters)
+        found = counters | {"token_budget": self.token_budget.state_dict()}
+        write_trained(checkpoint, self.policy, identity_of(self.base, self.lora), found)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         assert self.policy is not None
         saved = read_trained(checkpoint, self.policy, identity_of(self.base, self.lora))
         self.bad_updates = int(saved["bad_updates"])
         self.skipped_updates = int(saved["skipped_updates"])
+        if "token_budget" in saved:  # not in checkpoints of earlier versions
+            self.token_budget.load_state_dict(saved["token_budget"])
         self.loaded_step = int(checkpoint["global_step"])

@@ -55,6 +55,16 @@ class MicroBatch:
         """bool [n, 1, T, T]: query i sees key j when j <= i and j is in i's own node or above it."""
         return tree_mask(self.segments, self.ancestors)
 
+    @property
+    def tokens(self) -> int:
+        """Padded tokens, n * T."""
+        return self.input_ids.numel()
+
+    @property
+    def alone(self) -> bool:
+        """True for one completion behind its prompt, which no budget makes smaller."""
+        return tuple(self.ancestors.shape[:2]) == (1, 3)  # one row; nodes: prompt, completion, padding
+
     def to(self, device: torch.device) -> MicroBatch:
         return MicroBatch(**{name: tensor.to(device) for name, tensor in vars(self).items()})
 
