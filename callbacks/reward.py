@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from srl import verifier
+from srl import reward_pool, verifier
 from srl.errors import ConfigError, TrainingStopped
 from srl.objectives import objectives
 from srl.rollout import Group, StepBatch
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class StepRewardCallback(Callback):
-    """Fills `group.rewards` [G] and its parts.
+    """Fills `group.rewards` [G] and its parts. Long texts are compared by worker processes, one a core.
 
     autojunk: difflib's heuristic, which changes ranks above 200 characters; off, as in the paper's formula.
     max_bad: stop after this many draws in a row with a reward that is not finite.
@@ -34,9 +34,7 @@ class StepRewardCallback(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: StepBatch, batch_idx: int
     ) -> None:
-        for group in batch.groups:
-            if group.completions:
-                self._score(group)
+        self._score([group for group in batch.groups if group.completions])
         bad = [group for group in batch.groups if not bool(torch.isfinite(group.rewards).all())]
         self.bad_draws = self.bad_draws + 1 if bad else 0
         batch.metrics["reward/dropped_groups"] = float(self.dropped + len(bad))
@@ -54,11 +52,19 @@ class StepRewardCallback(Callback):
         if self.bad_draws >= self.max_bad:
             raise TrainingStopped(f"{self.bad_draws} draws in a row had a reward that is not finite: {where}")
 
-    def _score(self, group: Group) -> None:
-        parts = self.objectives[group.example.objective].reward(group.example, group.completions)
-        tensors = {name: torch.tensor(values, dtype=torch.float32) for name, values in parts.items()}
-        group.rewards = tensors.pop("reward")
-        group.parts = tensors
+    def _score(self, groups: list[Group]) -> None:
+        """All groups of an objective at once, so that worker processes share the draw."""
+        for name in dict.fromkeys(group.example.objective for group in groups):
+            mine = [group for group in groups if group.example.objective == name]
+            found = self.objectives[name].reward([(group.example, group.completions) for group in mine])
+            for group, parts in zip(mine, found, strict=True):
+                tensors = {part: torch.tensor(values, dtype=torch.float32) for part, values in parts.items()}
+                group.rewards = tensors.pop("reward")
+                group.parts = tensors
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """However the run ended."""
+        reward_pool.close()
 
     def state_dict(self) -> dict[str, Any]:
         return {"bad_draws": self.bad_draws, "dropped": self.dropped}

@@ -6,16 +6,19 @@ class and name it in `objectives`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
 from srl.answers import are_correct
 from srl.errors import ConfigError
 from srl.phases import Phase
+from srl.reward_pool import similarities
 from srl.rollout import Completion, Source, StepExample
-from srl.similarity import solution_reward, split_response, split_solution, step_reward
+from srl.similarity import FORMAT_PENALTY, split_response, split_solution
 
 Imitated = Literal["step", "outline", "reasoning"]
+Case = tuple[StepExample, Sequence[Completion]]
+Parts = dict[str, list[float]]
 
 
 class Objective(Protocol):
@@ -29,8 +32,11 @@ class Objective(Protocol):
     imitates: Imitated | None
     needs_answer: bool
 
-    def reward(self, example: StepExample, completions: Sequence[Completion]) -> dict[str, list[float]]:
-        """Per completion: "reward", which trains, and further parts, which are logged. Each list is [G]."""
+    def reward(self, cases: Sequence[Case]) -> list[Parts]:
+        """For each example with its completions: "reward", which trains, and further parts, which are logged.
+
+        Each list is [G]. All of a draw come in one call, so that worker processes can share them.
+        """
         ...
 
 
@@ -47,59 +53,46 @@ class Imitation:
         self.name, self.source = name, source
         self.imitates: Imitated | None = imitates
 
-    def reward(self, example: StepExample, completions: Sequence[Completion]) -> dict[str, list[float]]:
+    def reward(self, cases: Sequence[Case]) -> list[Parts]:
         raise TypeError(f"{self.name} has no rollouts to reward")
 
 
-class StepSimilarity:
-    """`srl`: similarity of the action after the thinking to the expert's step; -1 outside the format."""
+class Similarity:
+    """Similarity of what was said after the thinking to the expert's text; -1 outside the format.
 
-    name = "srl"
-    source: Source = "steps"
+    `srl`: the next step (paper, section 4.2). `holistic`: the whole solution in one response against the
+    whole expert solution (section 5.1). split: cuts a response into thinking and action.
+    """
+
     imitates: Imitated | None = None
     needs_answer = False
 
-    def __init__(self, autojunk: bool = False) -> None:
-        self.autojunk = autojunk
+    def __init__(
+        self, name: str, source: Source, split: Callable[[str, bool], tuple[str, str] | None], autojunk: bool
+    ) -> None:
+        self.name, self.source, self.split, self.autojunk = name, source, split, autojunk
 
-    def reward(self, example: StepExample, completions: Sequence[Completion]) -> dict[str, list[float]]:
-        """reward [G] in [0, 1] or -1 (paper, section 4.2); format, exact (action equals the step): 0 or 1."""
-        texts = [example.response(completion.text) for completion in completions]
-        actions = [split_response(text, think=example.think) for text in texts]
-        rewards = [
-            step_reward(text, example.target, think=example.think, autojunk=self.autojunk) for text in texts
+    def reward(self, cases: Sequence[Case]) -> list[Parts]:
+        """reward [G] in [0, 1] or -1; format, exact (the action is the expert's text): 0 or 1."""
+        actions = [
+            (example, [self.action(example, completion) for completion in completions])
+            for example, completions in cases
         ]
-        return {
-            "reward": rewards,
-            "format": [float(action is not None) for action in actions],
-            "exact": [float(action is not None and action[1] == example.target) for action in actions],
-        }
+        pairs = [(one, example.target) for example, found in actions for one in found if one is not None]
+        ratios = iter(similarities(pairs, self.autojunk))
+        return [
+            {
+                "reward": [FORMAT_PENALTY if one is None else next(ratios) for one in found],
+                "format": [float(one is not None) for one in found],
+                "exact": [float(one == example.target) for one in found],
+            }
+            for example, found in actions
+        ]
 
-
-class HolisticSimilarity:
-    """`holistic`: the whole solution in one response against the whole expert solution (paper, section
-    5.1)."""
-
-    name = "holistic"
-    source: Source = "problems"
-    imitates: Imitated | None = None
-    needs_answer = False
-
-    def __init__(self, autojunk: bool = False) -> None:
-        self.autojunk = autojunk
-
-    def reward(self, example: StepExample, completions: Sequence[Completion]) -> dict[str, list[float]]:
-        """reward [G] in [0, 1] or -1; format, exact: 0 or 1."""
-        texts = [example.response(completion.text) for completion in completions]
-        found = [split_solution(text, think=example.think) for text in texts]
-        return {
-            "reward": [
-                solution_reward(text, example.target, think=example.think, autojunk=self.autojunk)
-                for text in texts
-            ],
-            "format": [float(parts is not None) for parts in found],
-            "exact": [float(parts is not None and parts[1] == example.target) for parts in found],
-        }
+    def action(self, example: StepExample, completion: Completion) -> str | None:
+        """What is scored; None outside the format."""
+        parts = self.split(example.response(completion.text), example.think)
+        return None if parts is None else parts[1]
 
 
 class Outcome:
@@ -115,13 +108,20 @@ class Outcome:
     def __init__(self, name: str, source: Source) -> None:
         self.name, self.source = name, source
 
-    def reward(self, example: StepExample, completions: Sequence[Completion]) -> dict[str, list[float]]:
+    def reward(self, cases: Sequence[Case]) -> list[Parts]:
         """reward [G]. The given steps count where the answer is all of the solution (answer_check exact)."""
+        asked = [
+            (self.solution(example, completion), example.answer, example.answer_check)
+            for example, completions in cases
+            for completion in completions
+        ]
+        right = iter(are_correct(asked))
+        return [{"reward": [float(next(right)) for _ in completions]} for _, completions in cases]
+
+    def solution(self, example: StepExample, completion: Completion) -> str:
         assert example.answer is not None, "examples without an answer are left out when built"
         given = example.given if example.answer_check == "exact" else ()
-        texts = ["\n".join([*given, example.response(completion.text)]) for completion in completions]
-        right = are_correct([(text, example.answer, example.answer_check) for text in texts])
-        return {"reward": [float(one) for one in right]}
+        return "\n".join([*given, example.response(completion.text)])
 
 
 def objectives(autojunk: bool = False) -> dict[str, Objective]:
@@ -130,9 +130,9 @@ def objectives(autojunk: bool = False) -> dict[str, Objective]:
         Imitation("sft", "problems", "reasoning"),
         Imitation("sft_outline", "problems", "outline"),
         Imitation("sft_step", "steps", "step"),
-        StepSimilarity(autojunk),
+        Similarity("srl", "steps", split_response, autojunk),
         Outcome("rlvr", "problems"),
-        HolisticSimilarity(autojunk),
+        Similarity("holistic", "problems", split_solution, autojunk),
         Outcome("reverse", "suffixes"),
     ]
     return {objective.name: objective for objective in found}

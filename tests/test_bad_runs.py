@@ -11,18 +11,19 @@ import torch
 @pytest.fixture
 def nan_rewards(monkeypatch):
     """Rewards of chosen problems become nan: `spoil(draw)` says whether the draw's first group does."""
-    from srl.objectives import StepSimilarity
+    from srl.objectives import Similarity
 
-    reward, calls = StepSimilarity.reward, []
+    reward, calls = Similarity.reward, []
 
     def patch(spoil):
-        def spoilt(objective, example, completions):
-            calls.append(1)
-            parts = reward(objective, example, completions)
-            draw, place = divmod(len(calls) - 1, 3)
-            return {**parts, "reward": [float("nan")] * 4} if place == 0 and spoil(draw) else parts
+        def spoilt(objective, cases):
+            calls.append(len(cases))
+            first, *others = reward(objective, cases)
+            if spoil(len(calls) - 1):
+                first = {**first, "reward": [float("nan")] * 4}
+            return [first, *others]
 
-        monkeypatch.setattr(StepSimilarity, "reward", spoilt)
+        monkeypatch.setattr(Similarity, "reward", spoilt)
         return calls
 
     return patch
@@ -47,7 +48,7 @@ def test_nan_rewards_in_a_row_stop_the_run(trained, nan_rewards):
     status, err, _ = trained("--reward.max_bad", "3", "--trainer.max_steps", "50")
     assert status == 1
     assert "srl: error: 3 draws in a row had a reward that is not finite: objective srl, problem " in err
-    assert len(calls) == 9  # 3 draws of 3 groups
+    assert calls == [3, 3, 3]  # 3 draws of 3 groups
 
 
 def spoil_gradients(monkeypatch, which):

@@ -15,6 +15,11 @@ def said(*texts):
     return [Completion((1,), text, torch.zeros(1), True) for text in texts]
 
 
+def reward(objective, example, completions):
+    (parts,) = objective.reward([(example, completions)])
+    return parts
+
+
 def test_every_objective_by_name():
     kinds = {name: (o.source, o.imitates, o.needs_answer) for name, o in objectives().items()}
     assert kinds == {
@@ -31,40 +36,40 @@ def test_every_objective_by_name():
 
 def test_imitation_rewards_nothing():
     with pytest.raises(TypeError, match="sft has no rollouts"):
-        objectives()["sft"].reward(example(), [])
+        reward(objectives()["sft"], example(), [])
 
 
 def test_holistic_similarity_scores_the_whole_solution_without_its_thinking():
     # abcd/bcde: 0.75 as for a step. Interleaved thinking goes: "ab\ncd" against "ab\nce": ab\nc matches,
     # M = 4 of T = 10. An unclosed block, none at all, and nothing outside the blocks break the format.
     holistic = objectives()["holistic"]
-    assert holistic.reward(example(), said("<think>bcde</think>abcd"))["reward"] == [0.75]
+    assert reward(holistic, example(), said("<think>bcde</think>abcd"))["reward"] == [0.75]
     texts = [
         "<think>x</think>ab\n<think>y</think>cd",
         "<think>x</think>ab\n<think>cd",
         "ab\ncd",
         "<think></think>",
     ]
-    found = holistic.reward(example("ab\nce"), said(*texts))
+    found = reward(holistic, example("ab\nce"), said(*texts))
     assert found["reward"] == [0.8, -1.0, -1.0, -1.0]
     assert found["format"] == [1.0, 0.0, 0.0, 0.0]
-    whole = holistic.reward(example("ab\ncd"), said(texts[0]))
+    whole = reward(holistic, example("ab\ncd"), said(texts[0]))
     assert (whole["reward"], whole["exact"]) == ([1.0], [1.0])
 
 
 def test_the_given_steps_count_only_where_the_answer_is_the_whole_solution():
     exact = example(answer="a\nb\nc", answer_check="exact", given=("a",), think=False)
-    assert objectives()["reverse"].reward(exact, said("b\nc", "a\nb\nc", "c"))["reward"] == [1.0, 0.0, 0.0]
+    assert reward(objectives()["reverse"], exact, said("b\nc", "a\nb\nc", "c"))["reward"] == [1.0, 0.0, 0.0]
     # a given step that already names the answer earns nothing
     math = example(answer="4", given=("So the answer is 4.",), think=False)
     said_nothing, said_four = said("Therefore done", "The answer is 4.")
-    assert objectives()["reverse"].reward(math, [said_nothing, said_four])["reward"] == [0.0, 1.0]
+    assert reward(objectives()["reverse"], math, [said_nothing, said_four])["reward"] == [0.0, 1.0]
 
 
 def test_step_similarity_scores_the_action_after_the_thinking():
     # abcd/bcde: the block bcd, M = 3, T = 8 -> 0.75; the thinking alone equals the step, but is never scored
     texts = ["<think>bcde</think> abcd", "<think></think>\nbcde\n", "bcde", "<think>bcde", "<think>x</think>"]
-    assert objectives()["srl"].reward(example(), said(*texts)) == {
+    assert reward(objectives()["srl"], example(), said(*texts)) == {
         "reward": [0.75, 1.0, -1.0, -1.0, -1.0],
         "format": [1.0, 1.0, 0.0, 0.0, 0.0],
         "exact": [0.0, 1.0, 0.0, 0.0, 0.0],
@@ -72,12 +77,12 @@ def test_step_similarity_scores_the_action_after_the_thinking():
 
 
 def test_without_thinking_any_text_is_the_action():
-    found = objectives()["srl"].reward(example(think=False), said("abcd", " bcde", " \n"))
+    found = reward(objectives()["srl"], example(think=False), said("abcd", " bcde", " \n"))
     assert found == {"reward": [0.75, 1.0, -1.0], "format": [1.0, 1.0, 0.0], "exact": [0.0, 1.0, 0.0]}
 
 
 def test_a_tag_that_the_prompt_opened_is_part_of_the_response():
-    found = objectives()["srl"].reward(example(opened=True), said("x</think>bcde", "<think>x</think>bcde"))
+    found = reward(objectives()["srl"], example(opened=True), said("x</think>bcde", "<think>x</think>bcde"))
     assert found["reward"] == [1.0, -1.0]  # the second has two opening tags
 
 
@@ -85,20 +90,20 @@ def test_autojunk_reaches_the_reward():
     # x(ab)*150 has 301 characters: "a" and "b" are each over 1 % of it, so autojunk ignores both. Off: M = 2,
     # T = 2 + 301. On: nothing is left to match, and "ab" does not stand at the very start
     long = example("x" + "ab" * 150, think=False)
-    assert objectives()["srl"].reward(long, said("ab"))["reward"] == [pytest.approx(4 / 303)]
-    assert objectives(autojunk=True)["srl"].reward(long, said("ab"))["reward"] == [0.0]
+    assert reward(objectives()["srl"], long, said("ab"))["reward"] == [pytest.approx(4 / 303)]
+    assert reward(objectives(autojunk=True)["srl"], long, said("ab"))["reward"] == [0.0]
 
 
 def test_outcome_is_one_for_the_right_answer_and_zero_for_all_else():
     math = example(answer="1/2")
     texts = [r"<think>1/3</think>\boxed{0.5}", r"\boxed{0.6}", "no idea", r"<think>\boxed{0.5}"]
-    assert objectives()["rlvr"].reward(math, said(*texts)) == {"reward": [1.0, 0.0, 0.0, 0.0]}
+    assert reward(objectives()["rlvr"], math, said(*texts)) == {"reward": [1.0, 0.0, 0.0, 0.0]}
     exact = example(answer="a\nb", answer_check="exact", opened=True)
-    assert objectives()["rlvr"].reward(exact, said("x</think>a \nb", "a\nb", "x</think>a b")) == {
+    assert reward(objectives()["rlvr"], exact, said("x</think>a \nb", "a\nb", "x</think>a b")) == {
         "reward": [1.0, 0.0, 0.0]  # opened: without the closing tag all of it is thinking
     }
 
 
 def test_outcome_without_an_answer_is_a_programming_error():
     with pytest.raises(AssertionError, match="left out when built"):
-        objectives()["rlvr"].reward(example(), said("1"))
+        reward(objectives()["rlvr"], example(), said("1"))
