@@ -50,6 +50,8 @@ class _MergedForward:
         a, b = layer.lora_A[self.name].weight, layer.lora_B[self.name].weight
         scale = float(layer.scaling[self.name])
         base = layer.base_layer
+        if not torch.is_grad_enabled():
+            return nn.functional.linear(x, self._weight(base.weight, a, b, scale), base.bias)
         return _MergedLinear.apply(x, self._weight(base.weight, a, b, scale), base.bias, a, b, scale)
 
     def _weight(self, base: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:

@@ -129,6 +129,32 @@ def test_chunked_logprobs_and_gradient_equal_the_whole(monkeypatch):
     assert torch.allclose(expected, found, atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("vocabulary", [50, 2000])  # one block of columns and several
+def test_a_frozen_heads_own_gradient_equals_autograds(dtype, vocabulary, monkeypatch):
+    monkeypatch.setattr("srl.logprobs.CHUNK_ELEMENTS", vocabulary * 5)
+    head = torch.nn.Linear(8, vocabulary, dtype=dtype).requires_grad_(False)
+    hidden = torch.randn(37, 8, dtype=dtype, requires_grad=True)
+    targets = torch.randint(0, vocabulary, (37,))
+    temperatures = torch.linspace(0.5, 2.0, 37)
+    scale = torch.randn(37, dtype=dtype)
+    found = token_logprobs(head, hidden, targets, temperatures, vocabulary)
+    logits = head(hidden) / temperatures[:, None].to(dtype)
+    expected = logits.log_softmax(1).gather(1, targets[:, None])[:, 0]
+    assert found.dtype == dtype
+    assert torch.allclose(found, expected, atol=1e-5)
+    (gradient,) = torch.autograd.grad((found * scale).sum(), hidden)
+    (wanted,) = torch.autograd.grad((expected * scale).sum(), hidden)
+    assert torch.allclose(gradient, wanted, atol=1e-6 if dtype == torch.float32 else 1e-12)
+
+
+def test_a_very_unlikely_token_keeps_its_logprob():
+    head = torch.nn.Linear(1, 2, bias=False).requires_grad_(False)
+    head.weight.copy_(torch.tensor([[0.0], [1.0]]))
+    found = token_logprobs(head, torch.tensor([[500.0]]), torch.tensor([0]), torch.ones(1), 2)
+    assert found.item() == -500.0  # its probability is 0 in float32
+
+
 def test_micro_batches_stay_within_the_budget_and_lose_no_token():
     rows = build_rows(GROUPS, LossSettings(kl=1.0))
     for budget in (25, 40, 100):

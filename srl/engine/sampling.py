@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from srl.rollout import Sampling
+
+CPU_BLOCK = 1024  # tokens of the vocabulary
 
 
 def sample(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -17,42 +18,78 @@ def sample(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> tu
     By the inverse of the cumulative distribution: one uniform number a row. The log-probability is that of
     the uncut distribution at the temperature (greedy: at temperature 1).
     """
+    if sampling.temperature not in (0, 1):
+        logits = logits / sampling.temperature
+    probs = logits.softmax(-1)  # [R, V]
     if sampling.temperature == 0:
-        tokens = logits.argmax(-1)
-        return tokens, _logprob(logits, tokens)
-    logits = logits / sampling.temperature
-    cuts = sampling.top_k or sampling.top_p < 1 or sampling.min_p
-    cut = _cut(logits, sampling) if cuts else logits
-    cdf = cut.softmax(-1).cumsum(-1)  # [R, V]
-    uniform = torch.rand(len(cdf), 1, generator=generator, device=cdf.device)
-    # right=True: a token of probability 0 has the same cdf as the one before it and is never chosen
-    tokens = torch.searchsorted(cdf, uniform * cdf[:, -1:], right=True)[:, 0]
-    beyond = tokens >= cdf.shape[1]  # rounding at the very end of the line
-    tokens = torch.where(beyond, cut.argmax(-1), tokens)
-    return tokens, _logprob(logits, tokens)
+        tokens = _likeliest(probs)
+    else:
+        cuts = sampling.top_k or sampling.top_p < 1 or sampling.min_p
+        uniform = torch.rand(len(probs), 1, generator=generator, device=probs.device)
+        tokens = _inverse_cdf(_cut(probs, sampling) if cuts else probs, uniform)
+    return tokens, probs.gather(1, tokens[:, None])[:, 0].log()
 
 
-def _logprob(logits: Tensor, tokens: Tensor) -> Tensor:
-    return logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
+def _inverse_cdf(mass: Tensor, uniform: Tensor) -> Tensor:
+    """mass [R, V], not negative, need not sum to 1; uniform [R, 1] in [0, 1) -> tokens int64 [R].
+
+    First the block of the vocabulary, then the token in it: a running sum over all of it is slow on a CPU.
+    """
+    blocks = torch.stack([block.sum(-1) for block in mass.split(_block(mass), -1)], -1)  # [R, blocks]
+    cdf = blocks.cumsum(-1)
+    goal = uniform * cdf[:, -1:]
+    block = _first_above(cdf, goal, blocks)
+    goal = goal - (cdf - blocks).gather(1, block)
+    inside, start = _of_block(mass, block)
+    return (start + _first_above(inside.cumsum(-1), goal, inside))[:, 0]
 
 
-def _cut(logits: Tensor, sampling: Sampling) -> Tensor:
-    """-inf below min_p of the highest, outside the top_k, and outside the smallest set of probability top_p.
+def _first_above(cdf: Tensor, goal: Tensor, mass: Tensor) -> Tensor:
+    """The first place [R, 1] where the running sum exceeds the goal; one without mass never is.
+
+    Rounding may leave the goal at the very end of the line, above all sums: then the place of most mass.
+    """
+    place = torch.searchsorted(cdf, goal, right=True)
+    beyond = place >= cdf.shape[1]
+    return torch.where(beyond, mass.argmax(-1, keepdim=True), place)
+
+
+def _likeliest(probs: Tensor) -> Tensor:
+    """argmax over [R, V], the first of equals -> int64 [R]; by blocks, ten times faster on a CPU."""
+    highest = torch.stack([block.amax(-1) for block in probs.split(_block(probs), -1)], -1)
+    inside, start = _of_block(probs, highest.argmax(-1, keepdim=True))
+    return (start + inside.argmax(-1, keepdim=True))[:, 0]
+
+
+def _block(rows: Tensor) -> int:
+    return CPU_BLOCK if rows.device.type == "cpu" else rows.shape[1]
+
+
+def _of_block(rows: Tensor, block: Tensor) -> tuple[Tensor, Tensor]:
+    """rows [R, V], block [R, 1] -> each row's block [R, size], 0 beyond the end, and its start [R, 1]."""
+    size = _block(rows)
+    start = block * size
+    places = start + torch.arange(size, device=rows.device)
+    found = rows.gather(1, places.clamp(max=rows.shape[1] - 1))
+    return found * (places < rows.shape[1]), start
+
+
+def _cut(probs: Tensor, sampling: Sampling) -> Tensor:
+    """0 below min_p of the highest, outside the top_k, and outside the smallest set of probability top_p.
 
     Ties at top_k stay. top_p counts what the other two have left.
     """
     if sampling.min_p:
-        floor = logits.max(-1, keepdim=True).values + math.log(sampling.min_p)
-        logits = logits.masked_fill(logits < floor, float("-inf"))
+        probs = probs * (probs >= sampling.min_p * probs.amax(-1, keepdim=True))
     if sampling.top_k:
-        kth = logits.topk(min(sampling.top_k, logits.shape[1])).values[:, -1:]
-        logits = logits.masked_fill(logits < kth, float("-inf"))
+        kth = probs.topk(min(sampling.top_k, probs.shape[1])).values[:, -1:]
+        probs = probs * (probs >= kth)
     if sampling.top_p < 1:
-        ordered, index = logits.sort(-1, descending=True)
-        probs = ordered.softmax(-1)
-        outside = probs.cumsum(-1) - probs >= sampling.top_p  # mass before the token already suffices
-        logits = logits.masked_fill(outside.scatter(1, index, outside), float("-inf"))
-    return logits
+        ordered, index = probs.sort(-1, descending=True)
+        before = ordered.cumsum(-1) - ordered
+        outside = before >= sampling.top_p * ordered.sum(-1, keepdim=True)  # what is before it suffices
+        probs = probs.masked_fill(outside.scatter(1, index, outside), 0.0)
+    return probs
 
 
 class StopRule:
