@@ -23,6 +23,9 @@ class Tracking(Callback):
     system_metrics: load of CPU and GPU, memory, and the GPU's power every `interval` seconds (system/*).
     interval: seconds between two of them. checkpoints: last.ckpt and best.ckpt as artifacts when training
     ends. adapter: the trained weights as a logged model that peft or transformers load (see `srl export`).
+
+    spool: the folder where a run for a tracking server is kept until the server has it (see `srl sync`);
+    without a server it is not made. drain: seconds that the end of a run waits for the rest to be sent.
     """
 
     def __init__(
@@ -31,9 +34,12 @@ class Tracking(Callback):
         interval: float = 10.0,
         checkpoints: bool = False,
         adapter: bool = False,
+        spool: str = "mlflow-spool",
+        drain: float = 60.0,
     ) -> None:
         self.system_metrics, self.interval = system_metrics, interval
         self.checkpoints, self.adapter = checkpoints, adapter
+        self.spool, self.drain = Path(spool), drain
         self._monitors: list[Any] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

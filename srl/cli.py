@@ -22,6 +22,7 @@ COMMANDS = {
     "prepare": "any data set of solutions -> expert JSONL, with a report of what became of every row",
     "inspect": "prompts and targets of a config as the model will see them, lengths, the split (--png)",
     "compare": "runs by method: figures with intervals over seeds, cost, plots, one HTML report",
+    "sync": "send to the tracking server what it did not take while it was away",
     "sweep": "methods x seeds from one file, one run after the other, resumable; ends with compare",
     "export": "a checkpoint as a folder for peft and transformers, or merged, with a model card",
     "chat": "ask a checkpoint problems in the terminal, step by step or whole, its thinking dimmed",
@@ -34,6 +35,7 @@ EXTRA = {  # commands that are not Lightning's: their modules, each with a `main
     "export": "srl.commands.export",
     "chat": "srl.commands.chat",
     "sweep": "srl.commands.sweep",
+    "sync": "srl.commands.sync",
 }
 USAGE = """usage: python -m srl COMMAND [options]
 

@@ -12,6 +12,7 @@ import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from callbacks.budget import Budget
@@ -25,6 +26,7 @@ from callbacks.reward import StepRewardCallback
 from callbacks.rollout import RolloutCallback
 from callbacks.samples import RolloutTable
 from callbacks.sampling import DynamicSamplingCallback
+from callbacks.spooling import joined, spooled
 from callbacks.tracking import RunInfo, run_exists, run_of_checkpoint, status_kept
 from datamodules.steps import StepDataModule
 from modules.policy import PolicyModule
@@ -33,6 +35,8 @@ from srl.compare.reading import check_store
 from srl.config_files import explain, first_line, with_extended
 from srl.errors import ConfigError
 from srl.provenance import method_name
+from srl.spool.sender import Sender
+from srl.spool.store import is_remote
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -84,13 +88,20 @@ def _mlflow_settings(config: jsonargparse.Namespace) -> list[jsonargparse.Namesp
     return [logger.init_args for logger in named if "MLFlowLogger" in logger.class_path]
 
 
+def _run_at(uri: str, run_id: str, spool: Path) -> str | None:
+    """The id of a run that is still there; on a server it may be another one."""
+    if is_remote(uri):
+        return joined(uri, run_id, spool)
+    return run_id if run_exists(uri, run_id) else None
+
+
 class SRLCLI(LightningCLI):
     """Adds the callbacks of `CALLBACKS` as keys of the config and the run's own callbacks in code."""
 
     @classmethod
     def launch(cls, arguments: list[str]) -> Self:
         """Parse and run. Errors: ConfigError in one line for anything wrong in the config."""
-        cls._only, cls._arguments = arguments[0], arguments
+        cls._only, cls._arguments, cls._senders = arguments[0], arguments, []
         arguments = with_extended(arguments)
         try:
             return cls(
@@ -108,8 +119,12 @@ class SRLCLI(LightningCLI):
             raise ConfigError(explain(error.message or str(error), cls._keys, arguments)) from error
         except MisconfigurationException as error:
             raise ConfigError(f"trainer: {first_line(error)}") from error
+        finally:
+            for sender in cls._senders:
+                sender.close()
 
     _only = "fit"
+    _senders: list[Sender] = []  # noqa: RUF012 - of the runs that go to a server
     _arguments: list[str] = []  # noqa: RUF012 - as they were given
     _keys: tuple[str, ...] = ()
 
@@ -145,8 +160,9 @@ class SRLCLI(LightningCLI):
         path = config.get("ckpt_path")
         for settings in _mlflow_settings(config):
             run_id = run_of_checkpoint(path) if path else None
-            if run_id and run_exists(settings.tracking_uri, run_id):
-                settings.run_id, self._joined = run_id, True
+            found = _run_at(settings.tracking_uri, run_id, Path(config.tracking.spool)) if run_id else None
+            if found:
+                settings.run_id, self._joined = found, True
                 continue
             settings.tags = {**(settings.tags or {}), "tested": path or "the base model"}
             if path:
@@ -158,7 +174,8 @@ class SRLCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """Constructors refuse what the parser cannot see, such as a number out of its range."""
         for logger in _mlflow_settings(self.config[SRLCLI._only]):
-            check_store(str(logger.tracking_uri))  # before the model is loaded: MLflow would try for minutes
+            if not is_remote(logger.tracking_uri):
+                check_store(str(logger.tracking_uri))  # before the model is loaded
         try:
             super().instantiate_classes()
         except ConfigError:
@@ -172,6 +189,7 @@ class SRLCLI(LightningCLI):
         config = self.config_init[self.subcommand]
         self._dump_config()
         text = yaml.safe_dump(self.config_dump, sort_keys=False)
+        self._spool(config)
         user = config.trainer.get("callbacks") or []
         method = method_name(self._arguments, [p["name"] for p in self.config_dump["curriculum"]["phases"]])
         info = RunInfo(self.config_dump, text, config.get("ckpt_path"), self._joined, method)
@@ -184,6 +202,20 @@ class SRLCLI(LightningCLI):
         if shows_bar and not any(isinstance(callback, ProgressBar) for callback in user):
             ours.insert(0, UpdateBar())  # it ends before the tables are printed
         return self._instantiate_trainer({**config.trainer.as_dict(), **kwargs}, [*core, *ours])
+
+    def _spool(self, config: jsonargparse.Namespace) -> None:
+        """Loggers to a server write to disk; who sends it is closed when the command ends."""
+        settings = iter(_mlflow_settings(self.config[self.subcommand]))
+        given = config.trainer.get("logger")
+        loggers = []
+        for logger in given if isinstance(given, list) else [given]:
+            if isinstance(logger, MLFlowLogger):
+                folder, drain = config.tracking.spool, config.tracking.drain
+                logger, sender = spooled(logger, next(settings).as_dict(), folder, drain)
+                SRLCLI._senders += [sender] if sender else []
+            loggers.append(logger)
+        if SRLCLI._senders:
+            config.trainer.logger = loggers
 
     def _results_folder(self, config: jsonargparse.Namespace) -> Path:
         """Beside the checkpoints: test, predict, and of the base model test_base; by steps test_steps."""

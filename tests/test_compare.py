@@ -324,11 +324,9 @@ def test_a_run_is_refused_before_it_starts_where_it_could_not_be_logged(
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '451aebb31d03'")
     connection.close()
-    addresses = {f"sqlite:///{path}": "mlflow db upgrade", "http://127.0.0.1:9": "no tracking server answers"}
-    for uri, said in addresses.items():
-        more = ["--trainer.logger.init_args.tracking_uri", uri]
-        assert fit(model_folder, expert_file, tmp_path / "run", *more) == 2
-        assert said in capsys.readouterr().err
+    more = ["--trainer.logger.init_args.tracking_uri", f"sqlite:///{path}"]
+    assert fit(model_folder, expert_file, tmp_path / "run", *more) == 2
+    assert "mlflow db upgrade" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 

@@ -126,13 +126,15 @@ def find_run(path: str, tracking_uri: str) -> tuple[Any, Any]:
     from mlflow.exceptions import MlflowException
 
     from srl.compare.reading import open_store
+    from srl.spool import lookup
 
     run_id = run_of_checkpoint(resolve_checkpoint(path, ""))
     if run_id is None:
         return None, None
     try:
         client: MlflowClient = open_store(tracking_uri)
-        return client, client.get_run(run_id)
+        found = lookup.find_run(client, run_id)
+        return (client, client.get_run(found)) if found else (None, None)
     except (MlflowException, ConfigError):
         return None, None
 

@@ -13,7 +13,9 @@ from typing import Any
 
 from srl.commands import compare
 from srl.commands.options import OptionParser, add_tracking_uri
+from srl.commands.sync import sync
 from srl.errors import ConfigError, Interrupted, TrainingStopped
+from srl.spool.store import FOLDER, Spool, is_remote
 from srl.sweep import Child, Sweep, read_sweep
 
 DIGEST = "sweep_digest"  # tags of a child, and of the parent
@@ -33,6 +35,7 @@ def main(arguments: list[str]) -> None:
     except Interrupted:
         runs.end("KILLED")
         raise
+    runs.sync()
     runs.end("FAILED" if failed else "FINISHED")
     report(sweep, runs, failed)
 
@@ -87,11 +90,15 @@ class Runs:
     def __init__(self, sweep: Sweep, uri: str, file: Path) -> None:
         from mlflow import MlflowClient
 
-        from srl.compare.reading import check_server
+        from srl.spool.mirror import check
+        from srl.spool.sender import set_patience
 
-        if uri.startswith("http"):
-            check_server(uri)
+        self.spool = Spool(sweep.output / FOLDER) if is_remote(uri) else None
         self.sweep, self.uri = sweep, uri
+        if self.spool is not None:
+            set_patience()
+            check(uri)
+            self.sync()
         self.client = MlflowClient(uri)
         found = self.client.get_experiment_by_name(sweep.experiment)
         self.experiment = found.experiment_id if found else self.client.create_experiment(sweep.experiment)
@@ -116,10 +123,25 @@ class Runs:
         self.client.log_artifact(identity, str(file))
         return str(identity)
 
+    def sync(self) -> None:
+        """Send what a server that was away has not got. TrainingStopped: it still is."""
+        if self.spool is not None and self.spool.database.is_file():
+            sync(self.spool)
+
     def finished(self, child: Child) -> Any:
-        """The newest finished run of the child; None where there is none."""
-        found = [run for run in self.of(child) if run.info.status == "FINISHED"]
-        return found[0] if found else None
+        """The newest finished run of the child, in the spool if the server has none; None for none."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            found = self.of(child)
+        except MlflowException:
+            if self.spool is None:
+                raise
+            found = []
+        if self.spool is not None and self.spool.database.is_file():
+            found += [run for run in self.spool.runs() if run.data.tags.get(DIGEST) == child.digest]
+        ended = [run for run in found if run.info.status == "FINISHED"]
+        return ended[0] if ended else None
 
     def of(self, child: Child) -> list[Any]:
         """Its runs with these very settings, the newest first: more than one where it was interrupted."""
@@ -138,6 +160,8 @@ class Runs:
             f"{logger}run_name", child.name, f"{logger}tags", json.dumps(tags | {DIGEST: child.digest}),
             "--trainer.enable_progress_bar", "false",
         ]  # fmt: skip
+        if self.spool is not None:
+            command += ["--tracking.spool", str(self.spool.folder)]
         goes_on = (folder / "last.ckpt").is_file()
         if goes_on:
             command += ["--ckpt_path", "last"]
@@ -154,7 +178,14 @@ class Runs:
         return said[-1].removeprefix("srl: error: ") if said else "it wrote nothing"
 
     def end(self, status: str) -> None:
-        self.client.set_terminated(self.parent, status)
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.client.set_terminated(self.parent, status)
+        except MlflowException as error:
+            if self.spool is None:
+                raise
+            print(f"{self.uri}: the sweep's own run is left without its end ({str(error)[:100]})")
 
 
 def run_process(command: list[str], log: Path) -> int:

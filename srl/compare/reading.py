@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from srl.compare.runs import Run
 from srl.errors import ConfigError, DataError
+from srl.spool.lookup import LOCAL
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -150,7 +151,8 @@ def _counts(client: MlflowClient) -> dict[str, list[Any]]:
 def _wanted(runs: list[Any], wanted: list[str]) -> list[Any]:
     found = []
     for name in wanted:
-        same = [run for run in runs if name in (run.info.run_id, run.info.run_name)]
+        ids = [(run, run.info.run_id, run.info.run_name, run.data.tags.get(LOCAL)) for run in runs]
+        same = [run for run, *names in ids if name in names]
         if not same:
             shown = [f"{run.info.run_name} ({run.info.run_id[:8]})" for run in runs]
             more = f", and {len(shown) - SHOWN} more" if len(shown) > SHOWN else ""
