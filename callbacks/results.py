@@ -17,7 +17,7 @@ from rich.table import Table
 from callbacks.tracking import SKIPPED_SHOWN, mlflow_loggers
 from datamodules.benchmarks import BenchmarkBatch
 from srl.errors import ConfigError
-from srl.scores import Record, Score, mean_score, score
+from srl.scores import Record, Score, mean_score, problem_rows, score
 
 log = logging.getLogger(__name__)
 SHOWN = ("accuracy", "avg_at", "pass_at", "maj_at", "mean_of", "format", "truncated", "words", "tokens")
@@ -136,6 +136,7 @@ class Results(Callback):
         self._log(trainer, pl_module, metrics)
         if trainer.is_global_zero:
             self._log_files(trainer, pl_module, found, counts | {"left_out": [*map(list, loader.skipped)]})
+            self._log_table(trainer, pl_module, name, records)
 
     def _log(self, trainer: Trainer, pl_module: Any, metrics: dict[str, float]) -> None:
         """At the step of the weights, so that several checkpoints of a run can be compared."""
@@ -161,6 +162,20 @@ class Results(Callback):
         for logger in mlflow_loggers(trainer):
             for file in (path, path.with_suffix(".jsonl")):
                 logger.experiment.log_artifact(logger.run_id, str(file), place)
+
+    def _log_table(self, trainer: Trainer, pl_module: Any, name: str, records: list[Record]) -> None:
+        """One row a problem, as a table that MLflow shows. A test that is made again replaces its table."""
+        rows = problem_rows(records)
+        table = {key: [row[key] for row in rows] for key in rows[0]}
+        folder = f"{pl_module.test_settings.kind}/{pl_module.loaded_step:06d}"
+        path = f"{folder}/{name}_problems.json"
+        for logger in mlflow_loggers(trainer):
+            client, run = logger.experiment, str(logger.run_id)
+            if path in {file.path for file in client.list_artifacts(run, folder)}:  # log_table would append
+                whole = {"columns": list(table), "data": [list(row.values()) for row in rows]}
+                client.log_dict(run, whole, path)
+            else:
+                client.log_table(run, table, path)
 
     def _partial(self, name: str) -> Path:
         return self.folder / f"{name}.partial.jsonl"

@@ -141,6 +141,34 @@ def _figures(records: Sequence[Record], pass_k: Iterable[int]) -> dict[str, Tens
     return found
 
 
+def problem_rows(records: Sequence[Record]) -> list[Record]:
+    """One flat row a problem, for a table: the greedy response, and what the n samples came to.
+
+    avg_at_n: the share of right samples. right_of_n: their number, on which pass@k rests. maj_at_n: whether
+    the most frequent answer is right, a share where several are equally frequent.
+    """
+    n = len(records[0]["samples"])
+    sampled = {name: value.tolist() for name, value in _figures(records, ()).items() if name != "accuracy"}
+    rows = []
+    for place, record in enumerate(records):
+        row = {
+            "benchmark": record["benchmark"],
+            "uid": record["id"],
+            "problem": record["problem"],
+            "answer": record["gold"],
+            "greedy_answer": record["answer"],
+            "correct": record["correct"],
+            **{name: values[place] for name, values in sampled.items()},
+        }
+        if n:
+            row[f"right_of_{n}"] = sum(one["correct"] for one in record["samples"])
+            row[f"truncated_of_{n}"] = sum(not one["finished"] for one in record["samples"])
+            row["tokens_samples"] = sum(one["tokens"] for one in record["samples"]) / n
+        row |= {"truncated": not record["finished"], "in_format": record["in_format"]}
+        rows.append(row | {"tokens": record["tokens"], "response": record["response"]})
+    return rows
+
+
 def mean_score(scores: Sequence[Score]) -> Score:
     """The mean over benchmarks, each counting once: of every figure over the benchmarks that have it.
 

@@ -87,6 +87,8 @@ def test_a_test_disturbs_nothing_of_the_run(run, tested):
     before, after = tested.before, tested.after
     assert after.data.params == before.data.params
     assert (after.info.status, after.info.end_time) == ("FINISHED", before.info.end_time)
+    tables = "mlflow.loggedArtifacts"  # MLflow's own list of tables, in which those of the test come later
+    assert after.data.tags.pop(tables).startswith(before.data.tags.pop(tables)[:-1])
     assert after.data.tags == before.data.tags
     kept = {name: value for name, value in after.data.metrics.items() if not name.startswith("test/")}
     assert kept == before.data.metrics
@@ -125,6 +127,30 @@ def test_the_figures_are_those_of_the_records(tested):
     assert metrics["tokens"] == sum(record["tokens"] for record in records) / 4
     assert (metrics["problems"], metrics["skipped"], metrics["contaminated"]) == (4, 1, 2)  # 1: and 4:
     assert 0 < metrics["avg_at_4"] < 1  # else much of this says nothing
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_every_problem_is_a_row_of_a_table(run, tested, tmp_path, again):
+    """MLflow shows it beside the run; a test that is made again replaces it."""
+    if again:
+        assert run.command("test", "--ckpt_path", "last", *TEST, f"[heldout, {run.bench}]") == 0
+    run_id = tested.after.info.run_id
+    table = json.loads(artifact(run, run_id, "test/000020/bench_problems.json", tmp_path))
+    rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+    assert [row["uid"] for row in rows] == ["even", "odd", "trained", "math"]
+    for row, record in zip(rows, tested.records, strict=True):
+        samples = record["samples"]
+        for name in ("benchmark", "problem", "correct", "tokens", "response", "in_format"):
+            assert row[name] == record[name]
+        assert (row["answer"], row["greedy_answer"]) == (record["gold"], record["answer"])
+        assert row["truncated"] == (not record["finished"])
+        assert row["right_of_4"] == sum(sample["correct"] for sample in samples) == row["avg_at_4"] * 4
+        assert row["truncated_of_4"] == sum(not sample["finished"] for sample in samples)
+        assert row["tokens_samples"] == sum(sample["tokens"] for sample in samples) / 4
+    figures = tested.after.data.metrics
+    for name in ("avg_at_4", "maj_at_4"):
+        assert sum(row[name] for row in rows) / 4 == pytest.approx(figures[f"test/bench/{name}"])
+    assert "test/000020/bench_problems.json" in run.runs()[0].data.tags["mlflow.loggedArtifacts"]
 
 
 def test_the_weights_of_the_checkpoint_are_tested(tested):
