@@ -63,7 +63,10 @@ class StepRewardCallback(Callback):
                 group.parts = tensors
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """However the run ended."""
+        reward_pool.close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Lightning calls no `teardown` then."""
         reward_pool.close()
 
     def state_dict(self) -> dict[str, Any]:

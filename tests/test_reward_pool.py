@@ -213,3 +213,16 @@ def test_a_run_with_workers_equals_one_without_and_leaves_none(
         for name in ("pool", "direct")
     )
     assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_run_that_fails_leaves_none_either(pool, model_folder, expert_file, tmp_path, monkeypatch):
+    from modules.policy import PolicyModule
+
+    def failing(module, batch, batch_idx):
+        assert len(children()) == 2
+        raise RuntimeError("no such luck")
+
+    monkeypatch.setattr(PolicyModule, "training_step", failing)
+    with pytest.raises(RuntimeError, match="no such luck"):
+        fit(model_folder, expert_file, tmp_path / "run", "--trainer.logger", "false")
+    assert not children()

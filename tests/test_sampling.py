@@ -256,8 +256,8 @@ class Given:
     def __init__(self, rewards):
         self.rewards = rewards
 
-    def reward(self, example, completions):
-        return {"reward": self.rewards[example.uid], "format": [1.0] * len(completions)}
+    def reward(self, cases):
+        return [{"reward": self.rewards[example.uid], "format": [1.0] * len(found)} for example, found in cases]
 
 
 def test_rewards_and_their_parts_are_filled_by_the_groups_objective():
