@@ -257,7 +257,9 @@ class Given:
         self.rewards = rewards
 
     def reward(self, cases):
-        return [{"reward": self.rewards[example.uid], "format": [1.0] * len(found)} for example, found in cases]
+        return [
+            {"reward": self.rewards[example.uid], "format": [1.0] * len(found)} for example, found in cases
+        ]
 
 
 def test_rewards_and_their_parts_are_filled_by_the_groups_objective():
