@@ -8,7 +8,8 @@ made in a fork of a process that has loaded the model, after a small warm-up: CP
 micro-batches of `--budget` padded tokens, with the prompts' common beginnings computed once.
 
 `tokens` are those computed (common beginnings once), `tokens_apart` those of every response with a prompt of
-its own. `exponents` are slopes of log-log fits against `tokens`: 1 is linear, less is cheaper by the token.
+its own. `exponents` are slopes of log-log fits against `tokens` (1 is linear, less is cheaper by the token),
+`exponents_of_variable` against the thing changed.
 Progress goes to stderr, one JSON object to the last line of stdout and, with a plot, to `--output`. Linux.
 """
 
@@ -22,6 +23,7 @@ import os
 import re
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +157,22 @@ def slope(xs: list[float], ys: list[float]) -> float | None:
     return round(over / sum((a - mean_x) ** 2 for a in x), 3)
 
 
+def slopes(
+    series: dict[str, list[dict[str, float]]], against: Callable[[str], str]
+) -> dict[str, dict[str, float | None]]:
+    """Of each series, the slope of each measure against one of its fields."""
+    return {
+        variable: {
+            f"{work}_{unit}": slope(
+                [p[against(variable)] for p in points], [p[f"{work}_{unit}"] for p in points]
+            )
+            for work in WORKS
+            for unit in MEASURES
+        }
+        for variable, points in series.items()
+    }
+
+
 def plot(series: dict[str, list[dict[str, float]]], exponents: Any, title: str, path: Path) -> None:
     import matplotlib
 
@@ -229,17 +247,11 @@ def main() -> None:
                 done[key] = tokens_of(point, engine.vocab_size) | measured(engine, point, o.repeats)
                 print(f"{variable} {value}: {done[key]}", file=sys.stderr, flush=True)
             series[variable].append({**{name: point[name] for name in VARIABLES}, **done[key]})
-    exponents = {
-        variable: {
-            f"{work}_{unit}": slope([p["tokens"] for p in points], [p[f"{work}_{unit}"] for p in points])
-            for work in WORKS
-            for unit in MEASURES
-        }
-        for variable, points in series.items()
-    }
+    exponents = slopes(series, lambda variable: "tokens")
     name = o.model.rsplit("/", 1)[-1] if o.model.startswith("package:") else Path(o.model).name
     result = {"model": name, "threads": torch.get_num_threads(), "repeats": o.repeats,
               "load": round(os.getloadavg()[0], 2), "base": base, **fixed, "exponents": exponents,
+              "exponents_of_variable": slopes(series, lambda variable: variable),
               "series": series}  # fmt: skip
     o.output.mkdir(parents=True, exist_ok=True)
     (o.output / "scaling.json").write_text(json.dumps(result, indent=1) + "\n")

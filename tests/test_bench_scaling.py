@@ -1,6 +1,7 @@
 """benchmarks/scaling.py at sizes of seconds: its figures are there, and a token more costs no less."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -33,9 +34,10 @@ def test_every_series_its_exponents_and_its_picture(tmp_path):
             name: value for name, value in found["base"].items() if name != variable
         }
         assert all(point[f"{work}_seconds"] > 0 for point in points for work in ("rollout", "update"))
-        assert set(found["exponents"][variable]) == {
-            "rollout_seconds", "rollout_mib", "update_seconds", "update_mib"
-        }  # fmt: skip
+        for which in ("exponents", "exponents_of_variable"):
+            assert set(found[which][variable]) == {
+                "rollout_seconds", "rollout_mib", "update_seconds", "update_mib"
+            }  # fmt: skip
     # 2 problems with 8 responses of 16 tokens each: 2 * (24 + 128) computed, 2 * 8 * (24 + 16) apart
     assert found["series"]["problems"][1]["tokens"] == 304
     assert found["series"]["problems"][1]["tokens_apart"] == 640
@@ -45,4 +47,9 @@ def test_every_series_its_exponents_and_its_picture(tmp_path):
     # four times the rollouts, 3.0 times the tokens: more memory, and an exponent of a real fit
     small, large = found["series"]["group"]
     assert large["update_mib"] > small["update_mib"]
-    assert found["exponents"]["group"]["update_seconds"] > 0
+    ratio = math.log(large["update_mib"] / small["update_mib"])
+    tokens = large["tokens"] / small["tokens"]
+    assert found["exponents"]["group"]["update_mib"] == pytest.approx(ratio / math.log(tokens), abs=1e-3)
+    assert found["exponents_of_variable"]["group"]["update_mib"] == pytest.approx(
+        ratio / math.log(4), abs=1e-3
+    )
