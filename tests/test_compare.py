@@ -235,8 +235,51 @@ def test_json_is_one_object_on_standard_output(made, capsys):
 def test_the_table_is_printed(made, capsys):
     assert main(["compare", "--tracking_uri", made.uri, "--experiment", "srl"]) == 0
     out = capsys.readouterr().out
-    for text in ("outcome/accuracy", "tokens generated", "Settings that differ", "one seed, so no interval"):
+    for text in ("steps_accuracy", "generated", "Settings that differ", "one seed, so no interval"):
         assert text in out
+
+
+def test_nine_methods_read_well_in_80_columns(monkeypatch, capsys):
+    """Every figure whole, no line too long, and below each method only what it has of its own."""
+    from srl.compare.runs import Run
+    from srl.compare.summary import compare
+    from srl.compare.terminal import show
+
+    monkeypatch.setenv("COLUMNS", "80")
+    history = {
+        f"val/{name}": {0: 0.0, 5: 0.12345}
+        for name in ("outcome/accuracy", "outcome/steps_accuracy", "outcome/avg_at_8", "outcome/informative",
+                     "steps/reward", "steps/exact", "steps/format", "steps/tokens")
+    }  # fmt: skip
+    usual = {f"data.limits.key_{place}": "1000" for place in range(12)}
+    usual |= {"curriculum.phases.0.name": "steps", "curriculum.phases.0.mix.srl": "1.0"}
+    usual |= {"curriculum.phases.0.until": "None"}
+    runs = []
+    for place in range(9):
+        own = {f"data.limits.key_{place}": f"{place}77"} if place < 8 else {}
+        if place == 0:
+            own |= {"curriculum.phases.0.until.steps": "20", "curriculum.phases.0.mix.rlvr": "0.5"}
+            own |= {"curriculum.phases.1.name": "more", "curriculum.phases.1.mix.rlvr": "1.0"}
+        for seed in "01":
+            name = f"srl_no_dynamic_sampling_{place}"
+            tags = {"method": name, "seed": seed}
+            runs.append(Run(name + seed, name, "FINISHED", usual | own, tags, history))
+    show(compare(runs))
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    assert "…" not in out
+    assert len(re.findall(r"0\.123 ± 0\.000", out)) == 9 * 8 + 1  # and once who is ahead
+    blocks = re.split(r"\n (?=srl_no_dynamic_sampling_\d)", out.split("Settings that differ")[1])
+    assert [block.split()[0][-1] for block in blocks[1:]] == list("012345678")
+    for place, block in enumerate(blocks[1:9]):
+        (row,) = [line.split() for line in block.splitlines() if "data.limits" in line]
+        assert row == [f"data.limits.key_{place}", f"{place}77", "1000"]
+    rows = [line.split("  ") for line in blocks[1].splitlines()[1:]]
+    found = {words[0]: words[1:] for row in rows if (words := [word.strip() for word in row if word.strip()])}
+    assert found["phases.0.mix"] == ["rlvr 0.5, srl 1.0", "srl 1.0"]
+    assert found["phases.0.until"] == ["steps 20", "not set"]
+    assert found["phases.1"] == ["name more, mix rlvr 1.0", "not set"]
+    assert "as most often" in blocks[9]
 
 
 # -- bad input ----------------------------------------------------------------------------------------------

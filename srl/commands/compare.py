@@ -6,13 +6,9 @@ import argparse
 import json
 from pathlib import Path
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
 from srl.commands.options import OptionParser, add_tracking_uri, check_empty
-from srl.compare.report import cost_text
-from srl.compare.summary import COSTS, INTERVALS, Comparison
+from srl.compare.summary import Comparison
+from srl.compare.terminal import show
 from srl.errors import ConfigError
 
 WRITTEN = (
@@ -92,52 +88,3 @@ def write(comparison: Comparison, folder: Path, experiment: str | None) -> None:
         raise ConfigError(
             f"--output {folder}: cannot be written ({error.strerror}); name another folder"
         ) from error
-
-
-def show(comparison: Comparison) -> None:
-    console = Console()
-    for title, names in (("Held out", comparison.held_out), ("Benchmarks", comparison.benchmarks)):
-        if names:
-            console.print(figures_table(comparison, title, names))
-    console.print(cost_table(comparison))
-    if comparison.differences:
-        console.print(differences_table(comparison))
-    for line in comparison.verdict:
-        console.print(line, markup=False, highlight=False)
-    for note in comparison.notes:
-        console.print(f"Note: {note}", markup=False, highlight=False)
-
-
-def _titled(title: str, comparison: Comparison) -> Table:
-    """A table with a column for each group: figures are many, methods few."""
-    table = Table(title=title)
-    table.add_column("")
-    for group in comparison.groups:
-        table.add_column(escape(group.label), justify="right")
-    return table
-
-
-def figures_table(comparison: Comparison, title: str, names: list[str]) -> Table:
-    table = _titled(title, comparison)
-    table.caption = INTERVALS
-    table.add_row("seeds", *(str(len(group.runs)) for group in comparison.groups))
-    for name in names:
-        cells = [comparison.figures[name].get(group.label) for group in comparison.groups]
-        table.add_row(name.removeprefix("val/"), *("" if cell is None else cell.text() for cell in cells))
-    return table
-
-
-def cost_table(comparison: Comparison) -> Table:
-    table = _titled("Cost, mean of a run", comparison)
-    for name, label in COSTS.items():
-        values = [comparison.cost[group.label][name] for group in comparison.groups]
-        if any(value is not None for value in values):
-            table.add_row(label, *map(cost_text, values))
-    return table
-
-
-def differences_table(comparison: Comparison) -> Table:
-    table = _titled("Settings that differ", comparison)
-    for key, values in comparison.differences.items():
-        table.add_row(key, *(escape(values[group.label]) or "not set" for group in comparison.groups))
-    return table

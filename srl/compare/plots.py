@@ -66,7 +66,7 @@ def _axes(columns: int, height: float = 3.8) -> tuple[Any, list[Any]]:
 
 
 def _curves(groups: list[Group], metric: str, label: str, colours: Colours) -> Any:
-    """One thin line a run, the mean over seeds thick where all have a point; a diamond at each hand-off."""
+    """One thin line a run, the mean over seeds thick as far as all go; a diamond at each hand-off."""
     figure, axes = _axes(len(AXES))
     for axis, kind in zip(axes, AXES, strict=True):
         for group in groups:
@@ -93,19 +93,38 @@ def _few_ticks(whole: bool = True) -> Any:
 
 
 def _line(axis: Any, run: Run, series: Series, kind: str, colour: Any, alone: bool) -> None:
-    steps = sorted(series)
+    import numpy
+
     style = {"linewidth": 1.8} if alone else {"linewidth": 0.8, "alpha": 0.4}
-    axis.plot([run.at(kind, step) for step in steps], [series[step] for step in steps], color=colour, **style)
+    xs, ys = _points(run, series, kind)
+    axis.plot(xs, ys, color=colour, marker="o" if len(xs) == 1 else None, **style)
     for step in run.hand_offs:
-        before = [one for one in steps if one <= step] or steps[:1]
-        axis.plot([run.at(kind, step)], [series[before[-1]]], "D", color=colour, markersize=5, zorder=3)
+        place = run.at(kind, step)
+        axis.plot([place], [numpy.interp(place, xs, ys)], "D", color=colour, markersize=5, zorder=3)
+
+
+def _points(run: Run, series: Series, kind: str) -> tuple[list[float], list[float]]:
+    steps = sorted(series)
+    return [run.at(kind, step) for step in steps], [series[step] for step in steps]
 
 
 def _mean_line(axis: Any, runs: list[Run], metric: str, kind: str, colour: Any) -> None:
-    common = sorted(set.intersection(*(set(run.history[metric]) for run in runs)))
-    xs = [_mean(run.at(kind, step) for run in runs) for step in common]
-    ys = [_mean(run.history[metric][step] for run in runs) for step in common]
-    axis.plot(xs, ys, color=colour, linewidth=2.2)
+    axis.plot(
+        *mean_line([_points(run, run.history[metric], kind) for run in runs]), color=colour, linewidth=2.2
+    )
+
+
+def mean_line(lines: list[tuple[list[float], list[float]]]) -> tuple[list[float], list[float]]:
+    """The mean of lines, each straight between its points, over the part of the axis that all of them cover.
+
+    >>> mean_line([([0, 2], [0.0, 1.0]), ([0, 1, 4], [0.0, 0.0, 3.0])])
+    ([0, 1, 2], [0.0, 0.25, 1.0])
+    """
+    import numpy
+
+    first, last = max(xs[0] for xs, _ in lines), min(xs[-1] for xs, _ in lines)
+    places = sorted({x for xs, _ in lines for x in xs if first <= x <= last})
+    return places, [_mean(float(numpy.interp(x, xs, ys)) for xs, ys in lines) for x in places]
 
 
 def _mean(values: Iterable[float]) -> float:
