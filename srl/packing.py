@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from srl.tree import TokenTree, families, grow, stack, tree_mask
+from srl.tree_attention import Plan, plan
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class MicroBatch:
     position_ids: Tensor  # int64 [n, T]
     segments: Tensor  # int64 [n, T]: node of the tree; the last one is padding
     ancestors: Tensor  # bool [n, S + 1, S + 1]: which nodes the tokens of a node see
+    plan: Plan  # the same, as attention over siblings
     predicted_from: Tensor  # int64 [A], index into [n*T] of the token before each action token
     targets: Tensor  # int64 [A], the action tokens
     weights: Tensor  # float32 [A]
@@ -134,7 +136,8 @@ def _plant(packs: list[_Pack]) -> tuple[TokenTree, list[tuple[Row, int]]]:
 
 
 def _collate(planted: list[tuple[TokenTree, list[tuple[Row, int]]]]) -> MicroBatch:
-    tensors = stack([tree for tree, _ in planted])
+    trees = [tree for tree, _ in planted]
+    tensors = stack(trees)
     length = tensors["input_ids"].shape[1]
     predicted_from: list[int] = []
     rows: list[Row] = []
@@ -144,7 +147,9 @@ def _collate(planted: list[tuple[TokenTree, list[tuple[Row, int]]]]) -> MicroBat
             start, last = tree.ends[node] - len(row.action_ids) + 1, tree.ends[node]
             predicted_from += [n * length + tree.ends[end], *range(n * length + start, n * length + last)]
             rows.append(row)
-    return MicroBatch(**tensors, predicted_from=torch.tensor(predicted_from), **_token_tensors(rows))
+    return MicroBatch(
+        **tensors, plan=plan(trees), predicted_from=torch.tensor(predicted_from), **_token_tensors(rows)
+    )
 
 
 def _token_tensors(rows: list[Row]) -> dict[str, Tensor]:

@@ -45,15 +45,21 @@ class TokenTree:
         self.ends.append(len(self.ids) - 1)
         return node
 
-    def path(self, node: int) -> list[int]:
-        """The places in the row of all tokens from the root to the end of the node."""
+    def span(self, node: int) -> tuple[int, int]:
+        """Where the node's own tokens begin and end in the row."""
+        return (self.ends[node - 1] + 1 if node else 0), self.ends[node] + 1
+
+    def above(self, node: int) -> list[int]:
+        """The node with all nodes above it, from the root down; none for -1."""
         found: list[int] = []
         while node >= 0:
-            end = self.ends[node]
-            start = self.ends[node - 1] + 1 if node else 0
-            found = [*range(start, end + 1), *found]
+            found.append(node)
             node = self.parents[node]
-        return found
+        return found[::-1]
+
+    def path(self, node: int) -> list[int]:
+        """The places in the row of all tokens from the root to the end of the node."""
+        return [place for above in self.above(node) for place in range(*self.span(above))]
 
 
 def grow(tree: TokenTree, prompts: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], int]:

@@ -23,6 +23,7 @@ from srl.grpo import (
 from srl.logprobs import token_logprobs
 from srl.packing import MicroBatch, Row
 from srl.rollout import Group
+from srl.tree_attention import attention_arguments
 
 
 @dataclass(frozen=True)
@@ -124,9 +125,9 @@ def logprobs_of(
     """Log-probabilities of the action tokens under today's weights at each row's temperature, float32 [A]."""
     hidden = decoder(
         input_ids=batch.input_ids,
-        attention_mask=batch.mask(),
         position_ids=batch.position_ids,
         use_cache=False,
+        **attention_arguments(decoder, batch.plan, batch.mask, batch.input_ids.device),
     ).last_hidden_state  # [n, T, H]
     actions = hidden.flatten(0, 1)[batch.predicted_from]  # [A, H]
     return token_logprobs(head, actions, batch.targets, batch.temperatures, vocab_size)

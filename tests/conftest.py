@@ -39,7 +39,7 @@ def tiny_tokenizer():
 
 
 def tiny_model(kind: str = "llama", vocab_size: int = 96, layers: int = 2):
-    """A random causal model of one of three architectures, about 60,000 parameters, seeded."""
+    """A random causal model of one of four architectures, about 60,000 parameters, seeded."""
     import transformers
 
     sizes = {
@@ -51,8 +51,11 @@ def tiny_model(kind: str = "llama", vocab_size: int = 96, layers: int = 2):
     config = {
         "llama": transformers.LlamaConfig,
         "qwen2": transformers.Qwen2Config,
+        "qwen3": transformers.Qwen3Config,
         "gpt_neox": transformers.GPTNeoXConfig,
     }[kind]
+    if kind == "qwen3":
+        sizes["head_dim"] = 8
     torch.manual_seed(0)
     return transformers.AutoModelForCausalLM.from_config(config(**sizes))
 

@@ -7,6 +7,7 @@ from conftest import tiny_model, tiny_tokenizer
 import srl.engine.prefill
 from srl.engine.engine import RolloutEngine
 from srl.engine.sampling import StopRule, sample
+from srl.merged import merge_lora_forward
 from srl.models import LoraSettings, attach_lora
 from srl.packing import micro_batches
 from srl.rollout import Group, Sampling, StepExample
@@ -37,15 +38,19 @@ def plain_logprobs(model, prompt, ids, temperature=1.0):
     return logits.log_softmax(-1).gather(1, torch.tensor(ids)[:, None])[:, 0].detach()
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt_neox"])
+KINDS = ["llama", "qwen2", "qwen3", "gpt_neox"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("with_lora", [False, True])
-def test_sampling_logprobs_equal_a_plain_forward(kind, with_lora):
+@pytest.mark.parametrize("rows", [256, 9])  # all at once, or two prompts while the others wait
+def test_sampling_logprobs_equal_a_plain_forward(kind, with_lora, rows):
     tokenizer = tiny_tokenizer()
     model = tiny_model(kind, vocab_size=len(tokenizer))
     model = lora(model) if with_lora else model
     end_ids = tuple(range(1, 24))  # a random model rarely writes one given token: rows must end early, too
-    engine = RolloutEngine(model, tokenizer, end_ids, prefill_tokens=40)
-    examples = [example(text, tokenizer) for text in TEXTS]
+    engine = RolloutEngine(model, tokenizer, end_ids, rows, prefill_tokens=40)
+    examples = [example(text, tokenizer, max_new_tokens=12 + i) for i, text in enumerate(TEXTS)]
     generator = torch.Generator().manual_seed(0)
     found = engine.generate(examples, 4, Sampling(temperature=0.8), generator)
     lengths = set()
@@ -80,10 +85,25 @@ def test_the_sampler_sees_the_adapter():
     assert with_adapter[0].logprobs[0] != without[0].logprobs[0]
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt_neox"])
-def test_greedy_equals_generate_token_by_token(kind):
+def quantised(kind, tokenizer, folder):
+    from srl.models import load_base, resolve
+
+    tiny_model(kind, vocab_size=len(tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    cpu = torch.device("cpu")
+    return load_base(resolve(str(folder)), quantization="nf4", device=cpu, dtype=torch.float32)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("how", ["plain", "lora", "nf4"])
+def test_greedy_equals_generate_token_by_token(kind, how, tmp_path):
     tokenizer = tiny_tokenizer()
-    model = tiny_model(kind, vocab_size=len(tokenizer)).eval()
+    if how == "nf4":
+        pytest.importorskip("bitsandbytes")
+        model = lora(quantised(kind, tokenizer, tmp_path)).eval()
+    else:
+        model = tiny_model(kind, vocab_size=len(tokenizer)).eval()
+        model = lora(model).eval() if how == "lora" else model
     engine = RolloutEngine(model, tokenizer, (1,))
     examples = [example(f"#{i}: {i}+{i * i}?\n", tokenizer, max_new_tokens=20) for i in range(20)]
     for one, (completion,) in zip(
@@ -91,7 +111,7 @@ def test_greedy_equals_generate_token_by_token(kind):
     ):
         prompt = torch.tensor([list(one.prompt_ids)])
         mask = torch.ones_like(prompt)
-        expected = model.generate(prompt, attention_mask=mask, max_new_tokens=20, do_sample=False)
+        expected = model.generate(input_ids=prompt, attention_mask=mask, max_new_tokens=20, do_sample=False)
         assert list(completion.ids) == expected[0, prompt.shape[1] :].tolist()
 
 
@@ -108,7 +128,7 @@ def test_equal_prompts_are_prefilled_once(monkeypatch):
     assert seen == [4]  # five examples, two of them with one prompt
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt_neox"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_common_beginning_is_computed_once_and_changes_nothing(kind, monkeypatch):
     tokenizer = tiny_tokenizer()
     model = tiny_model(kind, vocab_size=len(tokenizer))
@@ -128,6 +148,45 @@ def test_a_common_beginning_is_computed_once_and_changes_nothing(kind, monkeypat
         for a, b in zip(ours, theirs, strict=True):
             assert a.ids == b.ids
             assert torch.allclose(a.logprobs, plain_logprobs(model, one.prompt_ids, a.ids), atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3"])
+def test_the_fast_blocks_give_what_transformers_gives(kind):
+    tokenizer = tiny_tokenizer()
+    model = lora(tiny_model(kind, vocab_size=len(tokenizer)))
+    merge_lora_forward(model)
+    fast, plain = (
+        RolloutEngine(model, tokenizer, (1,), rows_in_flight=8, fast=fast) for fast in (True, False)
+    )
+    assert fast.fast
+    assert not plain.fast
+    examples = [example(text, tokenizer) for text in TEXTS]
+    found, expected = (
+        engine.generate(examples, 4, Sampling(), torch.Generator().manual_seed(0)) for engine in (fast, plain)
+    )
+    for ours, theirs in zip(found, expected, strict=True):
+        for a, b in zip(ours, theirs, strict=True):
+            assert a.ids == b.ids
+            assert torch.allclose(a.logprobs, b.logprobs, atol=1e-5)
+
+
+def test_other_architectures_take_transformers_own_blocks():
+    assert not RolloutEngine(tiny_model("gpt_neox"), tiny_tokenizer(), (1,)).fast
+
+
+def test_waiting_prompts_enter_while_others_still_write():
+    """12 prompts of 4 rollouts each through 8 rows: a batch of two at a time would take longer."""
+    tokenizer = tiny_tokenizer()
+    engine = RolloutEngine(tiny_model(vocab_size=len(tokenizer)), tokenizer, (), rows_in_flight=8)
+    examples = [example(f"#{i}", tokenizer, max_new_tokens=40 if i % 2 else 4) for i in range(12)]
+    sizes, step = [], engine._step
+    engine._step = lambda tokens, caches: sizes.append(len(tokens)) or step(tokens, caches)
+    found = engine.generate(examples, 4, Sampling(), torch.Generator().manual_seed(0))
+    assert [len(c.ids) for one in found for c in one] == [
+        40 if i % 2 else 4 for i in range(12) for _ in range(4)
+    ]
+    assert max(sizes) == 8
+    assert len(sizes) < 150  # six pairs, one after the other: 6 * 39 = 234
 
 
 def test_results_do_not_depend_on_rows_in_flight_when_greedy():
@@ -222,13 +281,8 @@ def test_cuts_keep_the_right_tokens():
 
 def test_nf4_sampling_logprobs_equal_training_logprobs(tmp_path):
     pytest.importorskip("bitsandbytes")
-    from srl.models import load_base, resolve
-
     tokenizer = tiny_tokenizer()
-    tiny_model(vocab_size=len(tokenizer)).save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    files, cpu = resolve(str(tmp_path)), torch.device("cpu")
-    model = lora(load_base(files, quantization="nf4", device=cpu, dtype=torch.float32))
+    model = lora(quantised("llama", tokenizer, tmp_path))
     engine = RolloutEngine(model, tokenizer, (1,))
     examples = [example(text, tokenizer) for text in TEXTS]
     found = engine.generate(examples, 3, Sampling(), torch.Generator().manual_seed(1))

@@ -6,13 +6,15 @@ from conftest import tiny_model
 from hypothesis import given
 from hypothesis import strategies as st
 
+from srl.engine import attention  # noqa: F401 - registers ours
 from srl.engine.prefill import prefill
 from srl.packing import micro_batches
 from srl.rollout import Completion, Group, StepExample
 from srl.tree import JOIN_SHARE, TokenTree, families, grow, shared_length, stack, tree_mask
+from srl.tree_attention import NAME, plan, tree_attention
 from srl.update import LossSettings, build_rows, logprobs_of, loss_of
 
-KINDS = ("llama", "qwen2", "gpt_neox")
+KINDS = ("llama", "qwen2", "qwen3", "gpt_neox")
 # few tokens, so that beginnings are often shared
 sequences = st.lists(st.lists(st.integers(5, 7), min_size=1, max_size=6).map(tuple), min_size=1, max_size=8)
 
@@ -51,6 +53,37 @@ def test_a_token_sees_its_path_and_nothing_else(rows):
         assert mask[row].any(-1).all(), "and no query is blind, which would be NaN"
 
 
+@given(rows=st.lists(sequences, min_size=1, max_size=3), heads=st.sampled_from([(2, 2), (4, 2)]))
+def test_attention_over_siblings_equals_attention_with_the_whole_mask(rows, heads):
+    trees = []
+    for prompts in rows:
+        tree = TokenTree()
+        for number, end in enumerate(grow(tree, prompts).values()):
+            for _ in range(2):
+                tree.add((9,) * (1 + number % 2), end)
+        trees.append(tree)
+    tensors = stack(trees)
+    mask = tree_mask(tensors["segments"], tensors["ancestors"])
+    real = torch.zeros_like(tensors["input_ids"], dtype=torch.bool)
+    for row, tree in enumerate(trees):
+        real[row, : len(tree)] = True
+    torch.manual_seed(0)
+    shape = (len(trees), real.shape[1], 4)
+    query = torch.randn(shape[0], heads[0], *shape[1:], dtype=torch.float64, requires_grad=True)
+    key, value = (
+        torch.randn(shape[0], heads[1], *shape[1:], dtype=torch.float64, requires_grad=True) for _ in "kv"
+    )
+    ours = tree_attention(query, key, value, plan(trees), 0.7)[real]
+    theirs = torch.nn.functional.scaled_dot_product_attention(
+        query, key, value, mask, scale=0.7, enable_gqa=True
+    ).transpose(1, 2)[real]
+    assert torch.allclose(ours, theirs, atol=1e-12)
+    weights = torch.randn_like(ours)
+    found = torch.autograd.grad((ours * weights).sum(), (query, key, value))
+    expected = torch.autograd.grad((theirs * weights).sum(), (query, key, value))
+    assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(found, expected, strict=True))
+
+
 items = st.lists(st.tuples(sequences.map(lambda s: s[0]), st.integers(0, 9)), max_size=8)
 
 
@@ -87,10 +120,11 @@ NESTED = [  # the prompts of three steps, a second problem behind the same begin
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("budget", [1000, 20, 1])
-def test_prefill_gives_each_prompt_what_a_pass_over_it_alone_gives(kind, budget):
+@pytest.mark.parametrize("implementation", ["sdpa", NAME])
+def test_prefill_gives_each_prompt_what_a_pass_over_it_alone_gives(kind, budget, implementation):
     model = tiny_model(kind).eval()
     decoder = model.base_model
-    decoder.set_attn_implementation("sdpa")
+    decoder.set_attn_implementation(implementation)
     head = model.get_output_embeddings()
     with torch.no_grad():
         keys, values, logits = prefill(decoder, head, NESTED, torch.device("cpu"), budget)
@@ -121,8 +155,10 @@ def groups():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_nested_prompts_give_the_plain_gradient(kind):
+@pytest.mark.parametrize("implementation", ["sdpa", NAME])  # with the whole mask, and over siblings
+def test_nested_prompts_give_the_plain_gradient(kind, implementation):
     model = tiny_model(kind).double()
+    model.base_model.set_attn_implementation(implementation)
     rows = build_rows(groups(), LossSettings())
     decoder, head = model.base_model, model.get_output_embeddings()
 

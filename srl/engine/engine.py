@@ -1,4 +1,4 @@
-"""Batched sampling: prefill each distinct prompt once, then decode all its rollouts in lockstep."""
+"""Batched sampling: prefill each distinct prompt once, then decode its rollouts as rows of one batch."""
 
 from __future__ import annotations
 
@@ -10,56 +10,19 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
-from srl.engine.attention import NAME, OwnCache, SharedPrefix
+from srl.engine import attention, blocks
+from srl.engine.caches import Caches, Prompts
+from srl.engine.flight import Flight
 from srl.engine.prefill import prefill
-from srl.engine.sampling import StopRule, TokenTexts, sample
+from srl.engine.sampling import TokenTexts, sample
 from srl.engine.verify import verify
 from srl.errors import ConfigError
+from srl.logprobs import head_logits
 from srl.models import inner_decoder, output_head
 from srl.rollout import Completion, Sampling, StepExample
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-LEAVE_AT = 1 / 8  # finished rows leave the batch when they are this share of it; leaving copies the rest
-
-
-class _Flight:
-    """The rollouts of one `_generate`: R of them at the start, `rows` those still in the batch."""
-
-    def __init__(
-        self, count: int, limit: int, rule: StopRule, opened: list[bool], device: torch.device
-    ) -> None:
-        self.rule = rule
-        self.ids: list[list[int]] = [[] for _ in range(count)]
-        self.opened = opened  # the prompt ended in an opened <think>
-        self.texts = ["<think>" if open_ else "" for open_ in opened]
-        self.finished = [False] * count
-        self.rows = list(range(count))  # today's row in the batch -> rollout
-        self.row_index = torch.arange(count, device=device)  # the same, on the device
-        self.logprobs = torch.zeros(count, limit, device=device)  # [R, limit]
-
-    def record(self, tokens: list[int], end_ids: frozenset[int], texts: TokenTexts) -> None:
-        """One more token for every row that goes on; see which rows it ends."""
-        for row, token in zip(self.rows, tokens, strict=True):
-            if self.finished[row]:
-                continue
-            self.ids[row].append(token)
-            if token in end_ids:
-                self.finished[row] = True
-            elif self.rule.stop:
-                self.texts[row] += texts[token]
-                self.finished[row] = self.rule.find(self.texts[row]) is not None
-
-    def leave(self) -> Tensor | None:
-        """The rows of the batch that stay, when enough have finished to be worth a copy; else None."""
-        stay = [here for here, row in enumerate(self.rows) if not self.finished[row]]
-        if len(self.rows) - len(stay) < max(1, LEAVE_AT * len(self.rows)):
-            return None
-        self.rows = [self.rows[here] for here in stay]
-        index = torch.tensor(stay, device=self.row_index.device)
-        self.row_index = self.row_index[index]
-        return index
 
 
 class RolloutEngine:
@@ -67,7 +30,8 @@ class RolloutEngine:
 
     rows_in_flight bounds the rollouts decoded at once (at least one prompt's), prefill_tokens the padded
     prompt tokens prefilled at once; both bound memory and change nothing else but the order of random
-    numbers.
+    numbers. fast: decode Llama, Qwen2 and Qwen3 blocks by `srl.engine.blocks`; False: by transformers, which
+    gives the same.
     """
 
     def __init__(
@@ -77,6 +41,7 @@ class RolloutEngine:
         end_ids: tuple[int, ...],
         rows_in_flight: int = 256,
         prefill_tokens: int = 8192,
+        fast: bool = True,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
@@ -85,7 +50,8 @@ class RolloutEngine:
         self.prefill_tokens = prefill_tokens
         self.decoder = cast(Any, inner_decoder(model))  # transformers' own; they share no type
         self.head = output_head(model)
-        self.decoder.set_attn_implementation(NAME)
+        self.decoder.set_attn_implementation(attention.NAME)
+        self.fast = fast and blocks.knows(self.decoder)
         self.vocab_size = int(self.decoder.config.vocab_size)
         self.context = context_length(self.decoder.config)
         self.texts = TokenTexts(self._text_of)
@@ -101,22 +67,15 @@ class RolloutEngine:
     ) -> list[list[Completion]]:
         """B examples -> n completions each, in order. `generator` must live on the model's device.
 
-        Examples with different limits or stop strings run one kind after the other; examples with the same
-        prompt share its prefill.
+        Examples with the same prompt share its prefill. Beyond rows_in_flight prompts wait, and enter as
+        others finish.
         """
-        kinds: dict[tuple[int, tuple[str, ...], bool], list[int]] = {}
-        for index, example in enumerate(examples):
-            kinds.setdefault((example.max_new_tokens, example.stop, example.think), []).append(index)
         for example in examples:
             self._check_length(example)
-        out: list[list[Completion]] = [[] for _ in examples]
+        flight = Flight(examples, n, self.rows_in_flight, self.device)
         with self._evaluating():
-            for indices in kinds.values():
-                for chunk in _chunks(indices, max(1, self.rows_in_flight // n)):
-                    found = self._generate([examples[i] for i in chunk], n, sampling, generator)
-                    for index, completions in zip(chunk, found, strict=True):
-                        out[index] = completions
-        return out
+            self._fly(flight, sampling, generator)
+        return flight.completions(self.end_ids, self._text_of)
 
     def _check_length(self, example: StepExample) -> None:
         size = len(example.prompt_ids) + example.max_new_tokens
@@ -138,90 +97,62 @@ class RolloutEngine:
         finally:
             self.model.train(training)
 
-    def _generate(
-        self, examples: list[StepExample], n: int, sampling: Sampling, generator: torch.Generator
-    ) -> list[list[Completion]]:
-        prompts = list(dict.fromkeys(example.prompt_ids for example in examples))
-        place = {prompt: index for index, prompt in enumerate(prompts)}
-        order = sorted(range(len(examples)), key=lambda i: place[examples[i].prompt_ids])
-        owner = torch.tensor([place[examples[i].prompt_ids] for i in order], device=self.device)
-        owner = owner.repeat_interleave(n)  # [R], ascending
-        opened = [examples[i].opened for i in order for _ in range(n)]
-        rule = StopRule(examples[0].stop, examples[0].think)
-        flight = _Flight(len(owner), examples[0].max_new_tokens, rule, opened, self.device)
-        self._decode(prompts, owner, flight, sampling, generator)
-        completions = self._completions(flight)
-        out: list[list[Completion]] = [[] for _ in examples]
-        for rank, index in enumerate(order):
-            out[index] = completions[rank * n : (rank + 1) * n]
-        return out
-
-    def _prefill(self, prompts: list[tuple[int, ...]], owner: Tensor) -> tuple[SharedPrefix, Tensor]:
-        """P prompts -> their keys and values, and the logits after each float32 [P, V]."""
-        keys, values, logits = prefill(self.decoder, self.head, prompts, self.device, self.prefill_tokens)
-        lengths = torch.tensor([len(prompt) for prompt in prompts], device=self.device)
-        return SharedPrefix(keys, values, lengths, owner), logits
-
-    def _decode(
-        self,
-        prompts: list[tuple[int, ...]],
-        owner: Tensor,
-        flight: _Flight,
-        sampling: Sampling,
-        generator: torch.Generator,
-    ) -> None:
-        shared, logits = self._prefill(prompts, owner)
-        logits = logits[owner]  # [R, V]
-        cache = OwnCache()
-        limit = flight.logprobs.shape[1]
-        for length in range(limit):
-            tokens, logprobs = sample(logits, sampling, generator)
-            flight.logprobs[flight.row_index, length] = logprobs
-            flight.record(tokens.tolist(), self.end_ids, self.texts)
-            if all(flight.finished) or length + 1 == limit:
-                return
+    def _fly(self, flight: Flight, sampling: Sampling, generator: torch.Generator) -> None:
+        """Let rows leave and enter, run the batch's newest tokens through the model, sample the next."""
+        caches: Caches | None = None
+        tokens = torch.empty(0, dtype=torch.int64, device=self.device)
+        while not flight.done:
             stay = flight.leave()
             if stay is not None:
-                tokens = tokens[stay]
-                shared.keep(stay)
-                cache.keep(stay)
-            logits = self._step(tokens, shared, cache)
+                entering, first = self._enter(flight, sampling, generator)
+                index = torch.tensor(stay, dtype=torch.int64, device=self.device)
+                tokens = torch.cat([tokens[index], first])
+                if caches is not None:
+                    caches.exchange(index, entering)
+                elif entering is not None:
+                    caches = Caches(entering)
+            assert caches is not None  # the first prompts have entered
+            tokens, logprobs = sample(self._step(tokens, caches), sampling, generator)
+            flight.record(tokens, logprobs, self.end_ids, self.texts)
 
-    def _step(self, tokens: Tensor, shared: SharedPrefix, cache: OwnCache) -> Tensor:
-        """The last token of each row [R] -> logits of the next float32 [R, V]."""
+    def _enter(
+        self, flight: Flight, sampling: Sampling, generator: torch.Generator
+    ) -> tuple[Prompts | None, Tensor]:
+        """Prefill what enters and sample its first tokens [R]."""
+        prompts, owner = flight.enter()
+        if not prompts:
+            return None, torch.empty(0, dtype=torch.int64, device=self.device)
+        entering, logits = self._prefill(prompts, owner)
+        tokens, logprobs = sample(logits[entering.owner], sampling, generator)
+        flight.record(tokens, logprobs, self.end_ids, self.texts)
+        return entering, tokens
+
+    def _prefill(self, prompts: list[tuple[int, ...]], owner: list[int]) -> tuple[Prompts, Tensor]:
+        """P prompts, and the one of each row -> keys and values, and the logits after each float32 [P, V]."""
+        keys, values, logits = prefill(self.decoder, self.head, prompts, self.device, self.prefill_tokens)
+        lengths = torch.tensor([len(prompt) for prompt in prompts], device=self.device)
+        return Prompts(keys, values, lengths, torch.tensor(owner, device=self.device)), logits
+
+    def _step(self, tokens: Tensor, caches: Caches) -> Tensor:
+        """The newest token of each row int64 [R] -> logits of the next float32 [R, V]."""
+        caches.open()
+        if self.fast:
+            return head_logits(self.head, blocks.decode(self.decoder, tokens, caches))
         hidden = self.decoder(
             input_ids=tokens[:, None],
-            position_ids=(shared.lengths[shared.owner] + cache.length)[:, None],
-            # every row sees its whole prompt and all of its own tokens; a 4-d mask keeps transformers from
-            # making one
+            position_ids=caches.positions[:, None],
+            # what a row sees is in the caches; a 4-d mask keeps transformers from making one
             attention_mask=torch.ones(len(tokens), 1, 1, 1, dtype=torch.bool, device=tokens.device),
-            past_key_values=cache,
+            past_key_values=caches.own,
             use_cache=True,
-            shared=shared,
+            shared=caches,
         )
-        return self.head(hidden.last_hidden_state[:, 0]).float()
-
-    def _completions(self, flight: _Flight) -> list[Completion]:
-        logprobs = flight.logprobs.cpu()
-        out = []
-        for row, ids in enumerate(flight.ids):
-            body = ids[:-1] if ids[-1] in self.end_ids else ids
-            text = self._text_of(body)
-            prefix = "<think>" if flight.opened[row] else ""
-            end = flight.rule.find(prefix + text)
-            text = text if end is None else text[: end - len(prefix)]
-            out.append(Completion(tuple(ids), text, logprobs[row, : len(ids)].clone(), flight.finished[row]))
-        return out
+        return head_logits(self.head, hidden.last_hidden_state[:, 0])
 
     def _text_of(self, ids: list[int]) -> str:
         text = self.tokenizer.decode(ids, skip_special_tokens=False)
         assert isinstance(text, str)  # a list only for a batch of sequences
         return text
-
-
-def _chunks(items: Sequence, size: int) -> Iterator[Sequence]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
 
 
 def context_length(config: Any) -> int:

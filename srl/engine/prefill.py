@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+from srl.logprobs import head_logits
 from srl.tree import TokenTree, families, grow, stack, tree_mask
+from srl.tree_attention import attention_arguments, plan
 
 Planted = tuple[TokenTree, list[tuple[int, int]]]  # a row, and its prompts: (index, node at which it ends)
 
@@ -71,18 +73,24 @@ def _forward(
     decoder: nn.Module, head: Callable[[Tensor], Tensor], chunk: list[Planted], device: torch.device
 ) -> tuple[list[Any], Tensor]:
     """The cache's layers over the chunk's rows, and the logits after each of its prompts, in their order."""
-    tensors = {name: tensor.to(device) for name, tensor in stack([tree for tree, _ in chunk]).items()}
-    branches = any(len(tree.parents) > 1 for tree, _ in chunk)
+    trees = [tree for tree, _ in chunk]
+    tensors = {name: tensor.to(device) for name, tensor in stack(trees).items()}
+    seen: dict[str, Any] = {"attention_mask": None}
+    if any(len(tree.parents) > 1 for tree in trees):  # else plain causal attention does: padding is behind
+
+        def mask() -> Tensor:
+            return tree_mask(tensors["segments"], tensors["ancestors"])
+
+        seen = attention_arguments(decoder, plan(trees).to(device), mask, device)
     cache = DynamicCache()
     out = decoder(
         input_ids=tensors["input_ids"],
         position_ids=tensors["position_ids"],
-        # without branches plain causal attention does: padding on the right is seen by no real token
-        attention_mask=tree_mask(tensors["segments"], tensors["ancestors"]) if branches else None,
         past_key_values=cache,
         use_cache=True,
+        **seen,
     )
     places = [(row, tree.ends[end]) for row, (tree, ends) in enumerate(chunk) for _, end in ends]
     row, place = (torch.tensor(part, device=device) for part in zip(*places, strict=True))
     layers: Any = cache.layers  # of attention: verify.py refuses models with recurrent ones
-    return list(layers), head(out.last_hidden_state[row, place]).float()
+    return list(layers), head_logits(head, out.last_hidden_state[row, place])

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from srl.engine.attention import NAME, OwnCache
+from srl.engine.caches import Caches
 from srl.errors import ConfigError
+from srl.logprobs import head_logits
 from srl.packing import Row, micro_batches
+from srl.tree_attention import NAME, attention_arguments
 
 if TYPE_CHECKING:
     from srl.engine.engine import RolloutEngine
@@ -50,10 +52,9 @@ def verify(engine: RolloutEngine) -> float:
 
 def _decoded(engine: RolloutEngine, ids: Tensor) -> Tensor:
     """Prefill the prompt, then feed the other tokens one by one: logits float32 [TOKENS - PROMPT + 1, V]."""
-    owner = torch.zeros(1, dtype=torch.int64, device=engine.device)
-    shared, logits = engine._prefill([tuple(ids[0, :PROMPT].tolist())], owner)
-    cache = OwnCache()
-    steps = [engine._step(ids[:, place], shared, cache) for place in range(PROMPT, TOKENS)]
+    prompts, logits = engine._prefill([tuple(ids[0, :PROMPT].tolist())], [0])
+    caches = Caches(prompts)
+    steps = [engine._step(ids[:, place], caches) for place in range(PROMPT, TOKENS)]
     return torch.cat([logits, *steps])
 
 
@@ -64,9 +65,9 @@ def _packed(engine: RolloutEngine, ids: Tensor) -> Tensor:
     batch = micro_batches(rows, token_budget=10**6)[0].to(engine.device)
     hidden = engine.decoder(
         input_ids=batch.input_ids,
-        attention_mask=batch.mask(),
         position_ids=batch.position_ids,
         use_cache=False,
+        **attention_arguments(engine.decoder, batch.plan, batch.mask, engine.device),
     ).last_hidden_state[0]
     places = [PROMPT - 1, *range(PROMPT + len(action), PROMPT + 2 * len(action))]
-    return engine.head(hidden[places]).float()
+    return head_logits(engine.head, hidden[places])

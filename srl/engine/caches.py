@@ -1,0 +1,197 @@
+"""Keys and values of the rollouts in flight: of the prompts they share, and of the tokens of their own.
+
+Rows come and go together in both (`exchange`): those that have finished leave, and new ones are added behind
+those that stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.cache_utils import Cache
+
+FIRST_CAPACITY = 64  # tokens; own keys and values grow by doubling from here
+
+
+class Prompts:
+    """Keys and values of P prompts, and which of the R rows in flight belongs to which.
+
+    keys, values: per layer [P, Hkv, Lp, D]; lengths [P] are the prompts' true lengths, the rest is padding.
+    owner int64 [R], ascending: the prompt of each row.
+    """
+
+    def __init__(self, keys: list[Tensor], values: list[Tensor], lengths: Tensor, owner: Tensor) -> None:
+        self.keys, self.values, self.lengths = keys, values, lengths
+        self._place(owner)
+
+    def _place(self, owner: Tensor) -> None:
+        """Give every row a slot in a [P, most rows of one prompt] grid, the shape of the batched product."""
+        self.owner = owner
+        counts = torch.bincount(owner, minlength=len(self.lengths))
+        self.most = int(counts.max()) if len(counts) else 0
+        first = torch.cumsum(counts, 0) - counts
+        rank = torch.arange(len(owner), device=owner.device) - first[owner]
+        self.full = bool((counts == self.most).all())
+        self.slot = owner * self.most + rank  # [R]
+        padded = torch.arange(self.keys[0].shape[2], device=owner.device)[None] >= self.lengths[:, None]
+        self.hidden: Tensor | None = None  # added to scores: -inf on padding [P, 1, 1, Lp]; None without any
+        if bool(padded.any()):
+            self.hidden = _minus_infinity(padded)[:, None, None]
+
+    def exchange(self, stay: Tensor, entering: Prompts | None) -> None:
+        """Rows `stay` (ascending indices) stay; a prompt without rows leaves too; others come behind them."""
+        alive, owner = torch.unique(self.owner[stay], return_inverse=True)
+        lengths = self.lengths[alive]
+        if entering is not None:
+            owner = torch.cat([owner, entering.owner + len(alive)])
+            lengths = torch.cat([lengths, entering.lengths])
+        if entering is not None or len(alive) < len(self.lengths):
+            longest = int(lengths.max()) if len(lengths) else 0
+
+            def both(ours: Tensor, theirs: Tensor | None) -> Tensor:
+                parts = [ours[alive], *([] if theirs is None else [theirs])]
+                return torch.cat([_of_length(part, longest) for part in parts])
+
+            for mine, other in (
+                (self.keys, entering and entering.keys),
+                (self.values, entering and entering.values),
+            ):
+                for layer, states in enumerate(mine):
+                    mine[layer] = both(states, other[layer] if other else None)
+        self.lengths = lengths
+        self._place(owner)
+
+    def _grid(self, rows: Tensor) -> Tensor:
+        """[R, Hkv, rep, X] -> [P, Hkv, most * rep, X]; empty slots hold zeros."""
+        _, heads, rep, width = rows.shape
+        grid = rows
+        if not self.full:
+            grid = rows.new_zeros(len(self.lengths) * self.most, heads, rep, width)
+            grid[self.slot] = rows
+        grid = grid.view(len(self.lengths), self.most, heads, rep, width).transpose(1, 2)
+        return grid.reshape(len(self.lengths), heads, self.most * rep, width)
+
+    def _rows(self, grid: Tensor, rep: int) -> Tensor:
+        """The inverse of `_grid`."""
+        prompts, heads, _, width = grid.shape
+        rows = grid.view(prompts, heads, self.most, rep, width).transpose(1, 2)
+        rows = rows.reshape(prompts * self.most, heads, rep, width)
+        return rows if self.full else rows[self.slot]
+
+    def scores(self, query: Tensor, layer: int) -> Tensor:
+        """query [R, Hkv, rep, D], scaled -> scores on the prompt float32 [R, Hkv, rep, Lp]."""
+        grid = (self._grid(query) @ self.keys[layer].transpose(-1, -2)).float()
+        return self._rows(grid if self.hidden is None else grid + self.hidden, query.shape[2])
+
+    def mix(self, weights: Tensor, layer: int) -> Tensor:
+        """weights [R, Hkv, rep, Lp] -> weighted values [R, Hkv, rep, D]."""
+        return self._rows(self._grid(weights) @ self.values[layer], weights.shape[2])
+
+
+class OwnCache(Cache):
+    """The keys and values that each row in flight has generated itself, preallocated.
+
+    All rows write the same column at a time; a row that entered later starts at a later column, `starts` [R],
+    and what lies before is hidden from it.
+    """
+
+    def __init__(self, rows: int, device: torch.device) -> None:
+        super().__init__(layers=[])
+        self.length = 0  # columns in use
+        self.starts = torch.zeros(rows, dtype=torch.int64, device=device)
+        self.hidden: Tensor | None = None  # added to scores [R, 1, 1, length]; None when all rows see all
+        self._hidden: Tensor | None = None  # the same up to the capacity
+        self._keys: list[Tensor] = []  # per layer [R, Hkv, capacity, D]
+        self._values: list[Tensor] = []
+
+    def open(self) -> None:
+        """One more column; before each step."""
+        self.length += 1
+        if self._keys and self.length > self._keys[0].shape[2]:
+            self._resize(lambda states: states, 2 * (self.length - 1))
+        if self._hidden is not None:
+            self.hidden = self._hidden[..., : self.length]
+
+    def append(self, key: Tensor, value: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        """One token per row [R, Hkv, D] into the open column; everything so far comes back [R, Hkv, t, D]."""
+        if layer == len(self._keys):
+            rows, heads, width = key.shape
+            capacity = max(FIRST_CAPACITY, self.length)
+            self._keys.append(key.new_zeros(rows, heads, capacity, width))
+            self._values.append(value.new_zeros(rows, heads, capacity, width))
+        keys, values = self._keys[layer], self._values[layer]
+        keys[:, :, self.length - 1] = key
+        values[:, :, self.length - 1] = value
+        return keys[:, :, : self.length], values[:, :, : self.length]
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """`append` as transformers calls it: states [R, Hkv, 1, D]."""
+        return self.append(key_states[:, :, 0], value_states[:, :, 0], layer_idx)
+
+    def exchange(self, stay: Tensor, entering: int) -> None:
+        """Rows `stay` stay, `entering` empty ones come behind them; columns that none sees any more go."""
+        starts = self.starts[stay]
+        first = int(starts.min()) if len(starts) else self.length
+        length = self.length - first
+        added = torch.full((entering,), length, dtype=torch.int64, device=starts.device)
+
+        def change(states: Tensor) -> Tensor:
+            kept = states[stay, :, first : self.length]
+            return torch.cat([kept, kept.new_zeros(entering, *kept.shape[1:])])
+
+        self._resize(change, max(FIRST_CAPACITY, 2 * length))
+        self.starts, self.length = torch.cat([starts - first, added]), length
+        self._hide()
+
+    def _resize(self, change: Callable[[Tensor], Tensor], capacity: int) -> None:
+        for mine in (self._keys, self._values):
+            for layer, states in enumerate(mine):
+                mine[layer] = _of_length(change(states), capacity)
+        self._hide()
+
+    def _hide(self) -> None:
+        self.hidden = self._hidden = None
+        if self._keys and bool(self.starts.any()):
+            columns = torch.arange(self._keys[0].shape[2], device=self.starts.device)
+            self._hidden = _minus_infinity(columns < self.starts[:, None])[:, None, None]
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return self.length
+
+
+class Caches:
+    """Both, and the place of the next token of each row: positions int64 [R]."""
+
+    def __init__(self, prompts: Prompts) -> None:
+        self.prompts = prompts
+        self.own = OwnCache(len(prompts.owner), prompts.owner.device)
+        self.positions = prompts.lengths[prompts.owner] - 1
+
+    def open(self) -> None:
+        """Room for one more token a row; before each step."""
+        self.own.open()
+        self.positions = self.positions + 1
+
+    def exchange(self, stay: Tensor, entering: Prompts | None) -> None:
+        """Keep the rows `stay` (ascending indices); the rows of other prompts come behind them."""
+        self.positions = self.positions[stay]
+        if entering is not None:
+            self.positions = torch.cat([self.positions, entering.lengths[entering.owner] - 1])
+        self.prompts.exchange(stay, entering)
+        self.own.exchange(stay, 0 if entering is None else len(entering.owner))
+
+
+def _minus_infinity(where: Tensor) -> Tensor:
+    """bool -> float32: -inf where True, else 0."""
+    return torch.zeros(where.shape, device=where.device).masked_fill_(where, float("-inf"))
+
+
+def _of_length(states: Tensor, length: int) -> Tensor:
+    """[n, Hkv, t, D] cut or padded with zeros to [n, Hkv, length, D]."""
+    more = length - states.shape[2]
+    return nn.functional.pad(states, (0, 0, 0, more)) if more > 0 else states[:, :, :length]

@@ -1,0 +1,146 @@
+"""The rollouts of one call: which wait, which are in the batch, and what each has said so far."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from srl.engine.sampling import StopRule, TokenTexts
+from srl.rollout import Completion, StepExample
+
+LEAVE_AT = 1 / 8
+"""Finished rows leave the batch when they are this share of it, for leaving copies the rest."""
+ENTER_AT = 1 / 4
+"""Waiting prompts enter when this share of the rows in flight is free: one prefill for several prompts."""
+
+
+@dataclass
+class Rollout:
+    """One response in the making. number: its place in the log-probabilities."""
+
+    number: int
+    example: StepExample
+    rule: StopRule
+    text: str  # so far, from the tokens' own texts: enough to see where it stops
+    ids: list[int] = field(default_factory=list)
+    finished: bool = False  # by itself
+    ended: bool = False  # or by its limit
+
+    def record(self, token: int, end_ids: frozenset[int], texts: TokenTexts) -> None:
+        self.ids.append(token)
+        if token in end_ids:
+            self.finished = True
+        elif self.rule.stop:
+            self.text += texts[token]
+            self.finished = self.rule.find(self.text) is not None
+        self.ended = self.finished or len(self.ids) == self.example.max_new_tokens
+
+
+class Flight:
+    """Examples, n rollouts each; those with the same prompt enter together.
+
+    rows: the rollouts in the batch, row by row; logprobs float32 [all rollouts, longest limit].
+    """
+
+    def __init__(
+        self, examples: Sequence[StepExample], n: int, rows_in_flight: int, device: torch.device
+    ) -> None:
+        self.n, self.rows_in_flight, self.device = n, rows_in_flight, device
+        self.rollouts = [
+            self._new(example, i) for i, example in enumerate(e for e in examples for _ in range(n))
+        ]
+        longest = max((example.max_new_tokens for example in examples), default=0)
+        self.logprobs = torch.zeros(len(self.rollouts), longest, device=device)
+        self.rows: list[Rollout] = []
+        self._numbers = torch.empty(0, dtype=torch.int64, device=device)  # of the rows' rollouts
+        self._lengths = torch.empty(0, dtype=torch.int64, device=device)  # their tokens so far
+        waiting: dict[tuple[int, ...], list[Rollout]] = {}
+        for rollout in self.rollouts:
+            waiting.setdefault(rollout.example.prompt_ids, []).append(rollout)
+        self.waiting = deque(waiting.items())
+
+    @staticmethod
+    def _new(example: StepExample, number: int) -> Rollout:
+        rule = StopRule(example.stop, example.think)
+        return Rollout(number, example, rule, "<think>" if example.opened else "")
+
+    @property
+    def done(self) -> bool:
+        return not self.waiting and all(rollout.ended for rollout in self.rows)
+
+    def record(self, tokens: Tensor, logprobs: Tensor, end_ids: frozenset[int], texts: TokenTexts) -> None:
+        """One more token [R'] for the last R' rows; those of a row that has ended, but not left, are lost."""
+        first = len(self.rows) - len(tokens)
+        rows = self.rows[first:]
+        numbers, lengths = self._numbers[first:], self._lengths[first:]
+        if any(rollout.ended for rollout in rows):
+            going = torch.tensor([not rollout.ended for rollout in rows], device=self.device)
+            self.logprobs[numbers[going], lengths[going]] = logprobs[going]
+        else:
+            self.logprobs[numbers, lengths] = logprobs
+        lengths += 1
+        for rollout, token in zip(rows, tokens.tolist(), strict=True):
+            if not rollout.ended:
+                rollout.record(token, end_ids, texts)
+
+    def leave(self) -> list[int] | None:
+        """The rows that stay [S], ascending, when it is worth a copy of them; else None.
+
+        That is when enough have ended, or when others may enter.
+        """
+        stay = [row for row, rollout in enumerate(self.rows) if not rollout.ended]
+        ended = len(self.rows) - len(stay)
+        if ended < max(1, LEAVE_AT * len(self.rows)) and not self._room(len(stay)):
+            return None
+        index = torch.tensor(stay, dtype=torch.int64, device=self.device)
+        self.rows = [self.rows[row] for row in stay]
+        self._numbers, self._lengths = self._numbers[index], self._lengths[index]
+        return stay
+
+    def _room(self, staying: int) -> bool:
+        """Whether the next prompt waits and may enter."""
+        if not self.waiting:
+            return False
+        free = self.rows_in_flight - staying
+        return staying == 0 or (free >= len(self.waiting[0][1]) and free >= ENTER_AT * self.rows_in_flight)
+
+    def enter(self) -> tuple[list[tuple[int, ...]], list[int]]:
+        """Prompts [P] that enter now, and the prompt of each new row [R]; none when there is no room.
+
+        A prompt with more rollouts than may be in flight enters alone.
+        """
+        prompts: list[tuple[int, ...]] = []
+        owner: list[int] = []
+        if not self._room(len(self.rows)):
+            return prompts, owner
+        while self.waiting and (
+            not self.rows or len(self.rows) + len(self.waiting[0][1]) <= self.rows_in_flight
+        ):
+            prompt, rollouts = self.waiting.popleft()
+            owner += [len(prompts)] * len(rollouts)
+            prompts.append(prompt)
+            self.rows += rollouts
+        new = torch.tensor([rollout.number for rollout in self.rows[-len(owner) :]], device=self.device)
+        self._numbers = torch.cat([self._numbers, new])
+        self._lengths = torch.cat([self._lengths, torch.zeros_like(new)])
+        return prompts, owner
+
+    def completions(
+        self, end_ids: frozenset[int], text_of: Callable[[list[int]], str]
+    ) -> list[list[Completion]]:
+        """n completions for each example, in order."""
+        logprobs = self.logprobs.cpu()
+        made = []
+        for rollout in self.rollouts:
+            ids = rollout.ids
+            text = text_of(ids[:-1] if ids[-1] in end_ids else ids)
+            prefix = "<think>" if rollout.example.opened else ""
+            end = rollout.rule.find(prefix + text)
+            text = text if end is None else text[: end - len(prefix)]
+            row = logprobs[rollout.number, : len(ids)].clone()
+            made.append(Completion(tuple(ids), text, row, rollout.finished))
+        return [made[start : start + self.n] for start in range(0, len(made), self.n)]
