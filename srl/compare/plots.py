@@ -17,6 +17,7 @@ CURVES = {
     "step_reward": ("val/steps/reward", "reward of held-out steps"),
     "train_reward": ("train/reward", "reward of rollouts in training"),
 }
+ACROSS = 3  # plots beside each other
 FEW_WORDS = 3  # a response, on average
 Colours = dict[str, Any]
 
@@ -53,16 +54,16 @@ def _save(figure: Any, path: Path) -> Path:
     return path
 
 
-def _axes(columns: int, height: float = 3.8) -> tuple[Any, list[Any]]:
+def _axes(columns: int, height: float = 3.8, rows: int = 1) -> tuple[Any, list[Any]]:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(
-        1, columns, figsize=(4.6 * columns, height), squeeze=False, layout="constrained"
+        rows, columns, figsize=(4.6 * columns, height * rows), squeeze=False, layout="constrained"
     )
-    for axis in axes[0]:
+    for axis in axes.flat:
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
-    return figure, list(axes[0])
+    return figure, list(axes.flat)
 
 
 def _curves(groups: list[Group], metric: str, label: str, colours: Colours) -> Any:
@@ -175,10 +176,12 @@ def _lengths(rows: dict[str, tuple[Rows, Rows]], colours: Colours) -> Any:
     shown = {label: both for label, both in rows.items() if both[0]}
     every = [row for both in shown.values() for part in both for row in part]
     unit = "words" if _mean(lengths(every, "words")) >= FEW_WORDS else "characters"
-    figure, axes = _axes(len(shown), 3.2)
+    figure, axes = _axes(min(len(shown), ACROSS), 2.6, math.ceil(len(shown) / ACROSS))
     top = max(lengths(every, unit))
     edges = [edge * max(1, math.ceil(top / 24)) for edge in range(26)]
-    for axis, (label, both) in zip(axes, shown.items(), strict=True):
+    for axis in axes[len(shown) :]:
+        axis.set_visible(False)
+    for axis, (label, both) in zip(axes, shown.items(), strict=False):
         before, after = (lengths(part, unit) for part in both)
         style = {"histtype": "step", "color": colours[label], "linewidth": 1.8}
         shares = [[1 / len(part)] * len(part) for part in (before, after)]
@@ -186,7 +189,8 @@ def _lengths(rows: dict[str, tuple[Rows, Rows]], colours: Colours) -> Any:
         axis.hist(after, bins=edges, weights=shares[1], label="after", **style)
         axis.set_title(label, fontsize=9)
         axis.set_xlabel(unit)
-    axes[0].set_ylabel("share of responses")
+    for axis in axes[::ACROSS]:
+        axis.set_ylabel("share of responses")
     axes[0].legend(fontsize=8)
     return figure
 

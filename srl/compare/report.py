@@ -11,6 +11,7 @@ from typing import Any
 from srl.compare.blocks import Piece, marked
 from srl.compare.groups import Group
 from srl.compare.samples import Answer, HeldOutStep, held_out_steps, training_rollouts
+from srl.compare.settings import deviations
 from srl.compare.summary import COSTS, INTERVALS, Comparison
 from srl.similarity import similarity
 
@@ -28,7 +29,9 @@ STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1180px; margin: 2em auto; padding: 0 1em }
 h1 { font-size: 1.6em } h2 { font-size: 1.2em; margin-top: 2em; border-bottom: 1px solid #ddd }
 table { border-collapse: collapse; margin: 1em 0; font-variant-numeric: tabular-nums }
-th, td { padding: .3em .8em; border-bottom: 1px solid #e4e6ea; text-align: right; vertical-align: top }
+th, td { padding: .3em .6em; border-bottom: 1px solid #e4e6ea; text-align: right; vertical-align: top }
+th { vertical-align: bottom } .wide { overflow-x: auto } .text th, .text td { text-align: left }
+td small { color: #5f6670; display: block }
 th:first-child, td:first-child { text-align: left } td.best { font-weight: 650 }
 img { max-width: 100%; display: block } figure { margin: 1em 0 }
 figcaption, .note { color: #5f6670; font-size: .9em }
@@ -48,7 +51,8 @@ def write_report(comparison: Comparison, plots: dict[str, Path], path: Path, tit
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(title)}</title>",
         f"<style>{STYLE}</style>",
         f"<h1>{escape(title)}</h1>",
-        *(f"<p>{escape(line)}</p>" for line in comparison.verdict),
+        *(f"<p>{escape(line)}</p>" for line in comparison.verdict[:1]),
+        _list(comparison.verdict[1:]),
         _section("Held-out problems and steps", _figures(comparison, comparison.held_out)),
         _section("Benchmarks", _figures(comparison, comparison.benchmarks)),
         _section("Cost, mean of a run", _costs(comparison)),
@@ -74,30 +78,39 @@ def _table(head: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
     """Cells are HTML already."""
     header = "".join(f"<th>{cell}</th>" for cell in head)
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><tr>{header}</tr>{body}</table>"
+    return f"<div class=wide><table><tr>{header}</tr>{body}</table></div>"
+
+
+def _by_method(groups: list[Group], columns: Sequence[tuple[str, Sequence[str]]]) -> str:
+    """Methods down, figures across, as wide as the page: names are broken behind "/"."""
+    head = [escape(name).replace("/", "/<wbr>") for name, _ in columns]
+    rows = [
+        [escape(group.label), *(values[place] for _, values in columns)] for place, group in enumerate(groups)
+    ]
+    return _table(["", *head], rows)
 
 
 def _figures(comparison: Comparison, names: list[str]) -> str:
     if not names:
         return ""
     labels = [group.label for group in comparison.groups]
-    rows = [["seeds", *(str(len(group.runs)) for group in comparison.groups)]]
+    columns = [("seeds", [str(len(group.runs)) for group in comparison.groups])]
     for name in names:
         found = [comparison.figures[name].get(label) for label in labels]
-        texts = ["" if one is None else escape(one.text()) for one in found]
-        rows.append([escape(name.removeprefix("val/")), *texts])
-    note = f"<p class=note>{escape(INTERVALS)}</p>"
-    return _table(["", *map(escape, labels)], rows) + note
+        texts = ["" if one is None else escape(one.text()).replace("± ", "<small>±&nbsp;") for one in found]
+        texts = [f"{text}</small>" if "<small>" in text else text for text in texts]
+        columns.append((name.removeprefix("val/"), texts))
+    return _by_method(comparison.groups, columns) + f"<p class=note>{escape(INTERVALS)}</p>"
 
 
 def _costs(comparison: Comparison) -> str:
     labels = [group.label for group in comparison.groups]
-    rows = []
+    columns = []
     for name, title in COSTS.items():
         values = [comparison.cost[label][name] for label in labels]
         if any(value is not None for value in values):
-            rows.append([escape(title), *map(cost_text, values)])
-    return _table(["", *map(escape, labels)], rows)
+            columns.append((title, [cost_text(value) for value in values]))
+    return _by_method(comparison.groups, columns)
 
 
 def cost_text(value: float | None) -> str:
@@ -121,12 +134,11 @@ def _plot(name: str, file: Path) -> str:
 def _differences(comparison: Comparison) -> str:
     if not comparison.differences:
         return ""
-    labels = [group.label for group in comparison.groups]
-    rows = [
-        [escape(key), *(escape(by_group.get(label, "")) or "<i>not set</i>" for label in labels)]
-        for key, by_group in comparison.differences.items()
-    ]
-    return _table(["setting", *map(escape, labels)], rows)
+    rows = []
+    for label, found in deviations(comparison.groups).items():
+        rows.append([f"<b>{escape(label)}</b>", "" if found else "as most often", ""])
+        rows += [[escape(cell) or "<i>not set</i>" for cell in row] for row in found]
+    return _table(["", "here", "most often"], rows).replace("<table>", "<table class=text>")
 
 
 def _runs(groups: list[Group]) -> str:
