@@ -12,9 +12,10 @@ from srl.answers import are_equal, extract_answer
 from srl.errors import DataError
 from srl.expert import Trajectory
 from srl.inputs import Item
-from srl.overlap import Overlap, words
+from srl.overlap import Overlap
 from srl.presets import guessed
 from srl.rows import RowFormat
+from srl.seen import Seen, folded
 from srl.trajectory import MIN_STEPS
 
 EXAMPLES = 3  # shown of each reason
@@ -112,10 +113,11 @@ class Report:
 
 
 class Preparation:
-    """Turns rows into trajectories and counts. Memory: some 150 bytes a row, for finding duplicates.
+    """Turns rows into trajectories and counts. Memory does not grow with the rows (`srl/seen.py`).
 
     row: how rows are read; None guesses from the first one. overlap: the benchmarks that rows must not
     repeat. where: field values that a row must have, or be dropped. tokens: counts the tokens of a text.
+    near: the share of 13-grams from which a problem nearly repeats an earlier one and is dropped; null: none.
     """
 
     def __init__(
@@ -124,12 +126,12 @@ class Preparation:
         overlap: Overlap | None = None,
         where: dict[str, str] | None = None,
         tokens: Callable[[str], int] = token_guess,
+        near: float | None = None,
     ) -> None:
         self.row, self.overlap, self.where, self.tokens = row, overlap, where or {}, tokens
+        self.near = near
         self.report = Report()
-        self._solutions: set[int] = set()
-        self._problems: set[int] = set()
-        self._uids: set[int] = set()
+        self._seen = Seen()
         self._answers: list[tuple[str, str, str]] = []  # where, gold, what the solution states
 
     def run(self, rows: Iterable[tuple[str, Item]]) -> Iterator[Trajectory]:
@@ -173,9 +175,8 @@ class Preparation:
 
     def _is_known(self, found: Trajectory, where: str) -> bool:
         """Whether the row repeats an earlier one or a benchmark; then it is dropped."""
-        problem = hash(tuple(words(found.problem)) or found.problem)
-        solution = hash((problem, found.solution))
-        if solution in self._solutions:
+        problem = folded(found.problem)
+        if self._seen.has("solution", problem, folded(found.solution)):
             self.report.drop("duplicate of an earlier row", f"{where}: {found.uid}")
             return True
         match = self.overlap.find(found.problem) if self.overlap else None
@@ -183,18 +184,22 @@ class Preparation:
             example = f"{where}: {match.share:.0%} of its 13-grams are in {match.uid}"
             self.report.drop(f"overlaps the benchmark {match.name}", example)
             return True
-        if problem in self._problems:
+        if self.near is not None:
+            match = self._seen.near(found.uid, found.problem, found.answer, self.near)
+            if match is not None:
+                example = f"{where}: {match.share:.0%} of its 13-grams are those of {match.uid}"
+                self.report.drop("near-duplicate of an earlier problem", example)
+                return True
+        if not self._seen.add("problem", problem):
             self.report.note("problem met before, with another solution", where)
-        self._solutions.add(solution)
-        self._problems.add(problem)
+        self._seen.add("solution", problem, folded(found.solution))
         return False
 
     def _named(self, found: Trajectory, where: str) -> Trajectory:
         """The trajectory with a uid of its own."""
         uid, number = found.uid, 2
-        while hash(uid) in self._uids:
+        while not self._seen.add("uid", uid):
             uid, number = f"{found.uid}~{number}", number + 1
-        self._uids.add(hash(uid))
         if uid != found.uid:
             self.report.note("uid met before, a number added", where)
         return found if uid == found.uid else replace(found, uid=uid)
