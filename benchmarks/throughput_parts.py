@@ -1,0 +1,156 @@
+"""Worker of `throughput.py`: the parts of a step in one process, each also without one of its tricks."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import throughput_common as common
+import torch
+
+import srl.logprobs
+import srl.update
+from srl.engine.caches import Caches
+from srl.engine.engine import RolloutEngine
+from srl.engine.sampling import sample
+from srl.logprobs import head_logits
+from srl.merged import merge_lora_forward
+from srl.models import LoraSettings, attach_lora, load_base
+from srl.packing import micro_batches
+from srl.rollout import Group, Sampling, StepExample
+from srl.update import LossSettings, build_rows, logprobs_of, loss_of
+
+SAMPLING = Sampling()
+
+
+def generate(model: Any, made: list[StepExample], group: int, new_tokens: int) -> None:
+    """transformers, with its own prefill of every rollout's prompt, padded on the left."""
+    model.eval()
+    longest = max(len(e.prompt_ids) for e in made)
+    ids = torch.zeros(len(made) * group, longest, dtype=torch.int64)
+    mask = torch.zeros_like(ids)
+    for row in range(len(ids)):
+        prompt = made[row // group].prompt_ids
+        ids[row, longest - len(prompt) :] = torch.tensor(prompt)
+        mask[row, longest - len(prompt) :] = 1
+    model.generation_config.eos_token_id = None
+    model.generate(
+        input_ids=ids, attention_mask=mask, do_sample=True, top_k=0, top_p=1.0, temperature=1.0,
+        max_new_tokens=new_tokens, pad_token_id=0,
+    )  # fmt: skip
+
+
+def update(
+    engine: RolloutEngine, groups: list[Group], budget: int, share: bool = True, head: Callable | None = None
+) -> None:
+    engine.model.train()
+    for batch in micro_batches(build_rows(groups, LossSettings(kl=1e-9)), budget, share):
+        new = logprobs_of(engine.decoder, head or engine.head, batch, engine.vocab_size)
+        loss_of(new, batch, LossSettings())[0].backward()
+    engine.model.zero_grad()
+
+
+def changed(module: Any, name: str, value: Any, work: Callable[[], Any]) -> Callable[[], Any]:
+    """`work` with an attribute replaced."""
+
+    def run() -> None:
+        before = getattr(module, name)
+        setattr(module, name, value)
+        try:
+            work()
+        finally:
+            setattr(module, name, before)
+
+    return run
+
+
+def whole_mask(
+    decoder: Any, plan: Any, mask: Callable[[], torch.Tensor], device: torch.device
+) -> dict[str, Any]:
+    return {"attention_mask": mask()}
+
+
+@torch.no_grad()
+def decode_and_gemm(
+    engine: RolloutEngine, made: list[StepExample], group: int, steps: int
+) -> tuple[float, float]:
+    """CPU seconds of `steps` decode steps of all rollouts, and of their products with weights alone.
+
+    In turns, so that the machine's mood falls on both. The products are those of the steps: the same
+    modules, the same head.
+    """
+    engine.model.eval()
+    generator = torch.Generator().manual_seed(0)
+    owner = [index for index in range(len(made)) for _ in range(group)]
+    prompts, logits = engine._prefill([e.prompt_ids for e in made], owner)
+    caches = Caches(prompts)
+    logits = logits[prompts.owner]
+    linear = [
+        (module, torch.randn(len(owner), module.in_features))
+        for name, module in engine.decoder.named_modules()
+        if name.endswith("_proj")
+    ]
+    hidden = torch.randn(len(owner), engine.head.in_features)
+    decode = gemm = 0.0
+    for _ in range(steps):
+        clock = common.Clock()
+        tokens, _ = sample(logits, SAMPLING, generator)
+        logits = engine._step(tokens, caches)
+        decode += clock.cpu
+        clock = common.Clock()
+        for module, rows in linear:
+            module(rows)
+        head_logits(engine.head, hidden)
+        gemm += clock.cpu
+    return decode, gemm
+
+
+def main() -> None:
+    o = common.settings()
+    made, module = common.step_examples(o)
+    base = load_base(module.files, quantization="none", device=torch.device("cpu"), dtype=torch.float32)
+    model: Any = attach_lora(base, LoraSettings(**common.LORA), seed=0)
+    plain = copy.deepcopy(model)  # peft's own forward, for the peers
+    merge_lora_forward(model)
+    engine = RolloutEngine(model, module.tokenizer, end_ids=())
+    general = RolloutEngine(model, module.tokenizer, end_ids=(), fast=False)
+    peer = RolloutEngine(plain, module.tokenizer, end_ids=())
+    generator = torch.Generator().manual_seed(0)
+    completions = engine.generate(made, o.group, SAMPLING, generator)
+    rewards = torch.arange(o.group, dtype=torch.float32)
+    groups = [Group(e, c, rewards) for e, c in zip(made, completions, strict=True)]
+
+    def rollout() -> None:
+        engine.generate(made, o.group, SAMPLING, generator)
+
+    def ours() -> None:
+        update(engine, groups, o.micro_tokens)
+
+    def never(*_: Any) -> bool:
+        return False
+
+    works: dict[str, Callable[[], Any]] = {
+        "rollout": rollout,
+        "generate": lambda: generate(plain, made, o.group, o.new_tokens),
+        "rollout_without_own_blocks": lambda: general.generate(made, o.group, SAMPLING, generator),
+        "rollout_without_head_in_blocks": changed(srl.logprobs, "_by_columns", never, rollout),
+        "rollout_without_merged_adapter": lambda: peer.generate(made, o.group, SAMPLING, generator),
+        "update": ours,
+        "naive_update": lambda: update(peer, groups, 8 * 1024, share=False, head=lambda h: peer.head(h)),
+        "update_without_shared_prompt": lambda: update(engine, groups, o.micro_tokens, share=False),
+        "update_without_sibling_attention": changed(srl.update, "attention_arguments", whole_mask, ours),
+        "update_without_head_gradient": lambda: update(
+            engine, groups, o.micro_tokens, head=lambda h: engine.head(h)
+        ),
+        "update_without_merged_adapter": lambda: update(peer, groups, o.micro_tokens),
+    }
+    while True:
+        common.wait()
+        seconds = {name: common.timed(work) for name, work in works.items()}
+        seconds["decode"], seconds["gemm"] = decode_and_gemm(engine, made, o.group, o.new_tokens)
+        common.answer(seconds)
+
+
+if __name__ == "__main__":
+    main()
