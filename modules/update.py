@@ -23,18 +23,18 @@ class UpdateSettings:
     """How the kept groups of one batch become optimizer steps.
 
     tokens_per_micro_batch: padded tokens forward and backward at once; it bounds memory and leaves the
-    gradient as it is but for rounding. A number is kept: an update that does not fit ends the run in words.
-    auto halves it when an update runs out of memory, begins that update again and goes on with what it found,
-    also after a resume; on CUDA it grows while memory allows, on the CPU, where a process may be killed
-    before any error, it begins at 1024 and never grows (SmolLM2-135M in float32, CPU seconds and GiB of an
-    update of 4,700 tokens: 62 and 2.7 at 600, 67 and 4.1 at 1200, 77 and 5.8 at 2400, 80 and 10 at 4800). The
-    default is a number, because growth depends on what else holds memory, and so would the rounding.
+    gradient as it is but for rounding. auto halves it when an update runs out of memory, begins that update
+    again and goes on with what it found, also after a resume. On CUDA it begins at 8192 and grows while
+    memory allows (no GPU has run this), so that rounding may differ between two runs; on the CPU, where a
+    process may be killed before any error, it begins at 1024 and never grows (SmolLM2-135M in float32, CPU
+    seconds and GiB of an update of 4,700 tokens: 62 and 2.7 at 600, 67 and 4.1 at 1200, 77 and 5.8 at 2400,
+    80 and 10 at 4800). A number is kept: an update that does not fit ends the run in words.
     share_prompt: pack the rollouts of a prompt behind one copy of it. mini_batches,
     epochs: optimizer steps are mini_batches * epochs a batch; 1 and 1 is strictly on-policy. max_grad_norm:
     clip above it. max_bad: stop after this many updates in a row with a gradient that is not finite.
     """
 
-    tokens_per_micro_batch: int | Literal["auto"] = 8192
+    tokens_per_micro_batch: int | Literal["auto"] = "auto"
     share_prompt: bool = True
     mini_batches: int = 1
     epochs: int = 1
