@@ -4,11 +4,13 @@
 
 Makes agent trajectories of random words (5,000 with 134,000 targets, as in arXiv 2510.25992, appendix A;
 tasks of 4,000 characters, observations of 1,500 on average, 4,000 at most), writes them as expert JSONL, and
-in a process of its own reads them, splits by problem, builds the stream and draws a batch.
+in a process of its own reads them, splits by problem, builds the stream and draws a batch; then in another,
+which finds the Arrow file that the first wrote.
 """
 
 import argparse
 import json
+import os
 import random
 import subprocess
 import sys
@@ -45,12 +47,14 @@ loaded, cpu = time.perf_counter(), time.process_time() - cpu
 stream.set_mix({"srl": 1.0}, 512)
 batch = stream.draw()
 drawn = time.perf_counter()
-peak = int(open("/proc/self/status").read().partition("VmHWM:")[2].split()[0])
+said = open("/proc/self/status").read()
+megabytes = lambda name: int(said.partition(name + ":")[2].split()[0]) // 1024
 print(json.dumps({
     "examples": len(stream.sources["srl"]), "validation_steps": data.report.counts["examples/val_steps"],
     "import_seconds": round(imported - begun, 2), "load_seconds": round(loaded - imported, 2),
     "load_cpu_seconds": round(cpu, 2),
-    "draw_512_seconds": round(drawn - loaded, 2), "peak_mb": peak // 1024,
+    "draw_512_seconds": round(drawn - loaded, 2), "peak_mb": megabytes("VmHWM"),
+    "anonymous_mb": megabytes("RssAnon"), "mapped_mb": megabytes("RssFile"),
     "tokens_of_the_draw": sum(len(e.prompt_ids) for e in batch.examples),
     "passed_over": stream.sources["srl"].over_limit,
 }))
@@ -90,10 +94,15 @@ def main() -> None:
         size = path.stat().st_size // 2**20
         code = LOAD.replace("ROOT", str(ROOT))
         command = [sys.executable, "-c", code, str(path), str(options.max_prompt_tokens)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
-    if done.returncode:
-        sys.exit(done.stderr)
-    print(json.dumps({"file_mb": size, **json.loads(done.stdout.splitlines()[-1])}, indent=1))
+        cached = {**os.environ, "HF_DATASETS_CACHE": folder}
+        found = []
+        for _ in range(2):
+            done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=cached)
+            if done.returncode:
+                sys.exit(done.stderr)
+            found.append(json.loads(done.stdout.splitlines()[-1]))
+    again = {key: value for key, value in found[1].items() if key.endswith(("_seconds", "_mb"))}
+    print(json.dumps({"file_mb": size, **found[0], "from_the_cache": again}, indent=1))
 
 
 if __name__ == "__main__":

@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from datamodules.stored import LARGE, chosen, problem_key, problem_keys, stored
 from srl.errors import ConfigError, DataError
 from srl.inputs import Item, file_rows
-from srl.trajectory import RowFormat, Skip, Trajectory, read_trajectories, rows_to_trajectories
+from srl.trajectory import RowFormat, Skip, Trajectory, each_trajectory, json_rows
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+__all__ = [
+    "DataReport",
+    "assert_disjoint",
+    "chosen",
+    "file_digest",
+    "load_trajectories",
+    "problem_key",
+    "problem_keys",
+    "split_by_problem",
+]
 
 
 @dataclass
@@ -25,31 +40,50 @@ class DataReport:
 
 def load_trajectories(
     path: str, row: RowFormat, report: DataReport, hub_config: str | None = None, split: str = "train"
-) -> list[Trajectory]:
+) -> Sequence[Trajectory]:
     """Read a file or a hub id; digests, skips and what was shortened go to the report.
 
-    A file is JSONL unless its name says .json, .csv or .parquet. DataError: no row has two steps, and all
-    that `read_trajectories` refuses.
+    A file is JSONL unless its name says .json, .csv or .parquet. Large data is stored (`stored.py`).
+    DataError: no row has two steps, and all that `read_trajectories` refuses.
     """
     notes: Counter[str] = Counter()
-    if is_file_name(path):
-        file = Path(path).expanduser()
-        if file.name.removesuffix(".gz").endswith((".json", ".csv", ".parquet")):
-            trajectories, skipped = rows_to_trajectories(readable(file_rows(str(file))), row, notes)
-        else:
-            trajectories, skipped = read_trajectories(file, row, notes)
-        report.files[path] = file_digest(file)
+    skipped: list[Skip] = []
+    rows, size, name = _source(path, hub_config, split, report)
+    if size >= LARGE:
+        about = (path, *name, repr(row))
+        found = stored(about, lambda *into: each_trajectory(rows(), row, *into), notes, skipped)
     else:
-        trajectories, skipped = rows_to_trajectories(hub_rows(path, hub_config, split, report), row, notes)
+        found = list(each_trajectory(rows(), row, notes, skipped))
     report.skipped += skipped
     for what, count in notes.items():
         report.counts[f"data/{what}"] = report.counts.get(f"data/{what}", 0) + count
-    if not trajectories:
-        first = f"; the first: {skipped[0].where}: {skipped[0].reason}" if skipped else ""
+    if not found:
+        if not skipped:
+            raise DataError(
+                f"{path}: the file is empty; write one JSON object a line: problem, steps, answer"
+            )
         raise DataError(
-            f"{path}: none of the {len(skipped)} rows gave two steps or more{first}. See data.row.style"
+            f"{path}: none of the {len(skipped)} rows gave two steps or more; the first: "
+            f"{skipped[0].where}: {skipped[0].reason}. See data.row.style"
         )
-    return trajectories
+    return found
+
+
+def _source(
+    path: str, hub_config: str | None, split: str, report: DataReport
+) -> tuple[Callable[[], Iterable[tuple[str, dict[str, Any]]]], int, tuple[str, ...]]:
+    """What gives the rows, as often as it is called; their size in bytes; what tells them from others."""
+    if not is_file_name(path):
+        hub = hub_rows(path, hub_config, split, report)
+        name = (str(hub_config), split, report.files[path])
+        return lambda: ((f"{path}:{k}", dict(row)) for k, row in enumerate(hub, 1)), hub.data.nbytes, name
+    file = Path(path).expanduser()
+    is_listed = file.name.removesuffix(".gz").endswith((".json", ".csv", ".parquet"))
+    rows = (lambda: readable(file_rows(str(file)))) if is_listed else (lambda: json_rows(file))
+    if not file.is_file():
+        return rows, 0, ()  # reading says what is wrong
+    report.files[path] = file_digest(file)
+    return rows, file.stat().st_size * (4 if file.suffix in (".gz", ".parquet") else 1), (report.files[path],)
 
 
 def is_file_name(path: str) -> bool:
@@ -75,10 +109,8 @@ def file_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def hub_rows(
-    name: str, config: str | None, split: str, report: DataReport
-) -> list[tuple[str, dict[str, Any]]]:
-    """The rows of a hub data set, each with where it stands. ConfigError: the hub did not give it."""
+def hub_rows(name: str, config: str | None, split: str, report: DataReport) -> Dataset:
+    """The rows of a hub data set. ConfigError: the hub did not give it."""
     import datasets
 
     try:
@@ -89,30 +121,28 @@ def hub_rows(
             "Give the path of a JSONL file, or check the id, data.hub_config and the network"
         ) from error
     report.files[name] = str(rows._fingerprint)
-    return [(f"{name}:{number}", row) for number, row in enumerate(rows, start=1)]
+    return rows
 
 
-def split_by_problem(trajectories: list[Trajectory], count: int) -> tuple[list[Trajectory], list[Trajectory]]:
+def split_by_problem(
+    trajectories: Sequence[Trajectory], count: int
+) -> tuple[Sequence[Trajectory], Sequence[Trajectory]]:
     """Hold out `count` distinct problem texts; every solution of a held-out problem goes with it."""
-    held = set(list(dict.fromkeys(problem_key(t) for t in trajectories))[:count])
-    return [t for t in trajectories if problem_key(t) not in held], [
-        t for t in trajectories if problem_key(t) in held
-    ]
-
-
-def problem_key(trajectory: Trajectory) -> str:
-    """The problem's text, white space aside: what makes two problems the same."""
-    return " ".join(trajectory.problem.split())
+    keys = list(problem_keys(trajectories))
+    held = set(list(dict.fromkeys(keys))[:count])
+    return (
+        chosen(trajectories, [k for k, key in enumerate(keys) if key not in held]),
+        chosen(trajectories, [k for k, key in enumerate(keys) if key in held]),
+    )
 
 
 def assert_disjoint(train: Sequence[Trajectory], held_out: Sequence[Trajectory]) -> None:
     """No problem text may stand on both sides (white space aside). Errors: DataError naming the first."""
-    texts = {problem_key(trajectory): trajectory.uid for trajectory in train}
-    for trajectory in held_out:
-        other = texts.get(problem_key(trajectory))
-        if other is not None:
+    places = {key: k for k, key in enumerate(problem_keys(train))}
+    for k, key in enumerate(problem_keys(held_out)):
+        if key in places:
             raise DataError(
-                f"problem {trajectory.uid} is held out, but {other} in the training data "
+                f"problem {held_out[k].uid} is held out, but {train[places[key]].uid} in the training data "
                 "is the same problem: remove it from one of the two files"
             )
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import random
+from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lightning.pytorch import LightningDataModule
 
@@ -16,8 +17,9 @@ from datamodules.benchmarks import BenchmarkLoader, benchmark_loader, read_bench
 from datamodules.files import (
     DataReport,
     assert_disjoint,
+    chosen,
     load_trajectories,
-    problem_key,
+    problem_keys,
     split_by_problem,
 )
 from srl.benchmarks import benchmark_sources
@@ -60,17 +62,32 @@ class ValidationBatch:
         self.examples, self.trajectories = examples, trajectories
 
 
-class ListLoader:
-    """A sized loader over ready-made batches."""
+class Held(NamedTuple):
+    """A held-out example without its prompt, the prompt's tokens at 4 bytes each, and the trajectory."""
 
-    def __init__(self, batches: list[ValidationBatch]) -> None:
-        self.batches = batches
+    example: StepExample
+    prompt_ids: array[int]
+    trajectory: Trajectory
+
+    @staticmethod
+    def of(example: StepExample, trajectory: Trajectory) -> Held:
+        return Held(replace(example, prompt_ids=()), array("i", example.prompt_ids), trajectory)
+
+
+class ListLoader:
+    """A sized loader of held-out examples, whose batches are made when it comes to them."""
+
+    def __init__(self, held: Sequence[Held], batch_size: int) -> None:
+        self.held, self.batch_size = held, batch_size
 
     def __len__(self) -> int:
-        return len(self.batches)
+        return -(-len(self.held) // self.batch_size)
 
     def __iter__(self) -> Iterator[ValidationBatch]:
-        return iter(self.batches)
+        for start in range(0, len(self.held), self.batch_size):
+            part = self.held[start : start + self.batch_size]
+            examples = [replace(one.example, prompt_ids=tuple(one.prompt_ids)) for one in part]
+            yield ValidationBatch(examples, [one.trajectory for one in part])
 
 
 class StepDataModule(LightningDataModule):
@@ -111,8 +128,8 @@ class StepDataModule(LightningDataModule):
         self.shots, self.prompt, self.limits, self.validation = shots, prompt, limits, validation
         self.max_problems, self.draws_per_epoch, self.seed = max_problems, draws_per_epoch, seed
         self.report = DataReport()
-        self.train: list[Trajectory] = []
-        self.held_out: list[Trajectory] = []
+        self.train: Sequence[Trajectory] = []
+        self.held_out: Sequence[Trajectory] = []
         self.builder: ExampleBuilder | None = None
         self.stream: Stream | None = None
         self._loaders: list[ListLoader] = []
@@ -139,9 +156,9 @@ class StepDataModule(LightningDataModule):
             return
         self._read()
         renderer = PromptRenderer(tokenizer, self.prompt, self.think)
-        demonstrations = self.train[: self.shots]
-        shown = {problem_key(trajectory) for trajectory in demonstrations}
-        self.train = [trajectory for trajectory in self.train if problem_key(trajectory) not in shown]
+        keys = list(problem_keys(self.train))
+        demonstrations, shown = list(self.train[: self.shots]), set(keys[: self.shots])
+        self.train = chosen(self.train, [k for k, key in enumerate(keys) if key not in shown])
         self.builder = ExampleBuilder(
             renderer,
             self.limits,
@@ -156,10 +173,10 @@ class StepDataModule(LightningDataModule):
 
     def _read(self) -> None:
         trajectories = self._load(self.path)
-        random.Random(self.seed).shuffle(trajectories)
-        if self.max_problems is not None:
-            trajectories = trajectories[: self.max_problems]
-        usable = len({problem_key(trajectory) for trajectory in trajectories})
+        order = list(range(len(trajectories)))
+        random.Random(self.seed).shuffle(order)
+        trajectories = chosen(trajectories, order[: self.max_problems])
+        usable = len(set(problem_keys(trajectories)))
         count = self.validation.problems if self.val_path is None else 0
         if count + self.shots >= usable:
             raise ConfigError(
@@ -177,7 +194,7 @@ class StepDataModule(LightningDataModule):
             "problems/skipped": len(self.report.skipped),
         }
 
-    def _load(self, path: str) -> list[Trajectory]:
+    def _load(self, path: str) -> Sequence[Trajectory]:
         return load_trajectories(path, self.row, self.report, self.hub_config, self.split)
 
     # -- building ---------------------------------------------------------------------------------------
@@ -209,8 +226,10 @@ class StepDataModule(LightningDataModule):
         return self.stream
 
     def _warn_of_bare_steps(self, sources: dict[str, Sequence[StepExample]]) -> None:
+        if not (self.think and "sft_step" in sources):
+            return
         bare = sum(not step.thinking for trajectory in self.train for step in trajectory.steps)
-        if self.think and "sft_step" in sources and bare:
+        if bare:
             log.warning(
                 "%d expert steps have no `thinking`: sft_step teaches them as bare steps, without the "
                 "<think> tags that data.think: true rewards",
@@ -227,28 +246,23 @@ class StepDataModule(LightningDataModule):
 
     def _build_validation(self, builder: ExampleBuilder) -> None:
         steps = [
-            (example, trajectory)
+            Held.of(example, trajectory)
             for trajectory in self.held_out
             for example in builder.steps(trajectory, "validation")
         ]
         if self.validation.max_steps is not None and len(steps) > self.validation.max_steps:
-            chosen = sorted(random.Random(self.seed).sample(range(len(steps)), self.validation.max_steps))
-            steps = [steps[i] for i in chosen]
+            chosen_steps = random.Random(self.seed).sample(range(len(steps)), self.validation.max_steps)
+            steps = [steps[i] for i in sorted(chosen_steps)]
         solvable = (
-            (example, trajectory)
+            Held.of(example, trajectory)
             for trajectory in self.held_out
             if trajectory.answer is not None
             for example in builder.problem(trajectory, "validation")
         )
         problems = list(islice(solvable, self.validation.max_solve))
         self.report.counts |= {"examples/val_steps": len(steps), "examples/val_problems": len(problems)}
-        self.step_targets = [(trajectory, example.step) for example, trajectory in steps]
-        self._loaders = [self._batches(steps), self._batches(problems)]
-
-    def _batches(self, pairs: list[tuple[StepExample, Trajectory]]) -> ListLoader:
-        size = self.validation.batch_size
-        parts = [pairs[i : i + size] for i in range(0, len(pairs), size)]
-        return ListLoader([ValidationBatch([e for e, _ in part], [t for _, t in part]) for part in parts])
+        self.step_targets = [(one.trajectory, one.example.step) for one in steps]
+        self._loaders = [ListLoader(held, self.validation.batch_size) for held in (steps, problems)]
 
     def _read_benchmarks(self, needs_answers: bool, settings: TestSettings) -> None:
         assert self.builder is not None

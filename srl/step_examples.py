@@ -49,10 +49,8 @@ class StepExamples(Sequence[StepExample]):
         if places is not None:
             self._places = list(places)
             return
-        self._places = [
-            (t, k) for t, trajectory in enumerate(trajectories) for k in builder.target_steps(trajectory)
-        ]
-        self._open, size = self._doubtful()
+        self._places = []
+        size = self._find()
         if size <= MEASURED_AT_ONCE:
             self.settle()
         else:
@@ -123,26 +121,23 @@ class StepExamples(Sequence[StepExample]):
             trajectory.uid, self.objective, "steps", step, (), "", n_steps=len(trajectory.steps)
         )
 
-    def _doubtful(self) -> tuple[set[tuple[int, int]], int]:
-        """The examples whose prompt may exceed the limit, and the bytes of their prompts together."""
+    def _find(self) -> int:
+        """Find the places, and which prompts may exceed the limit; the bytes of these together. One pass."""
         limit, around = self.builder.limits.max_prompt_tokens, self._around()
         turns = self.builder.renderer.format.context_turns
-        found, total = set(), 0
-        sizes: list[int] = []
-        last = -1
-        for t, k in self._places:
-            trajectory = self.trajectories[t]
-            if t != last:
-                base = around + self._size(trajectory.problem) + self._size(trajectory.preamble)
-                titles = [step.title for step in trajectory.steps]
-                sizes = [self._size(step.text) + self._size(step.observation) for step in trajectory.steps]
-                last = t
-            shown = sizes[: k - 1] if turns is None else sizes[max(0, k - 1 - turns) : k - 1]
-            size = base + sum(shown) + _LINE * (len(shown) + 2) + self._size(titles[k - 1])
-            if size > limit:
-                found.add((t, k))
-                total += size
-        return found, total
+        total = 0
+        for t, trajectory in enumerate(self.trajectories):
+            base = around + self._size(trajectory.problem) + self._size(trajectory.preamble)
+            sizes = [self._size(step.text) + self._size(step.observation) for step in trajectory.steps]
+            for k in self.builder.target_steps(trajectory):
+                self._places.append((t, k))
+                shown = sizes[: k - 1] if turns is None else sizes[max(0, k - 1 - turns) : k - 1]
+                title = self._size(trajectory.steps[k - 1].title)
+                size = base + sum(shown) + _LINE * (len(shown) + 2) + title
+                if size > limit:
+                    self._open.add((t, k))
+                    total += size
+        return total
 
     def _around(self) -> int:
         """Bytes of a prompt besides the problem and the steps; where that cannot be told, no prompt fits."""

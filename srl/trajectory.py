@@ -1,7 +1,7 @@
 """Trajectories read from JSONL files, whole files at once, and written."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ __all__ = [
     "Step",
     "StepSplit",
     "Trajectory",
+    "each_trajectory",
     "json_rows",
     "read_trajectories",
     "rows_to_trajectories",
@@ -60,9 +61,18 @@ def rows_to_trajectories(
     DataError: missing field, wrong type, blank problem, a uid met before. A solution that is null counts as
     one without steps.
     """
-    row_format = row_format or RowFormat()
-    found: list[Trajectory] = []
     skipped: list[Skip] = []
+    notes = Counter() if notes is None else notes
+    return list(each_trajectory(rows, row_format or RowFormat(), notes, skipped)), skipped
+
+
+def each_trajectory(
+    rows: Iterable[tuple[str, dict[str, Any]]],
+    row_format: RowFormat,
+    notes: Counter[str],
+    skipped: list[Skip],
+) -> Iterator[Trajectory]:
+    """One by one what `rows_to_trajectories` gives; the skips go to the list."""
     seen: dict[str, str] = {}
     for where, row in rows:
         trajectory = row_format.read(row, where, notes)
@@ -76,8 +86,7 @@ def rows_to_trajectories(
             reason = f"{n_steps} step{'' if n_steps == 1 else 's'} {kind}, {MIN_STEPS} or more needed"
             skipped.append(Skip(where, uid, reason))
         else:
-            found.append(trajectory)
-    return found, skipped
+            yield trajectory
 
 
 def write_trajectories(path: str | Path, trajectories: Iterable[Trajectory]) -> None:
