@@ -11,7 +11,8 @@ theirs.
 The last line is one JSON object: step_ratio, rollout_ratio (transformers' generate with peft), update_ratio
 (one padded row a response, with peft), trl_rollout_ratio and trl_update_ratio (the parts of TRL's step),
 memory_ratio, decode_vs_gemm (the matrix products of a decode step over the whole of it), tricks (the time
-without each over the time with it), the seconds, and the settings. `--output FILE` writes it too.
+without each over the time with it, in the last round), the seconds, and the settings. `--output FILE` writes
+it too.
 """
 
 from __future__ import annotations
@@ -45,11 +46,11 @@ class Worker:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": paths},
         )  # fmt: skip
 
-    def ask(self) -> dict[str, Any]:
+    def ask(self, which: str) -> dict[str, Any]:
         """One round; what a worker prints besides its answers goes to stderr."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.write("round\n")
+        self.process.stdin.write(which + "\n")
         self.process.stdin.flush()
         for line in self.process.stdout:
             if line.startswith("ANSWER "):
@@ -82,11 +83,8 @@ def _item(number: int) -> str:
 def medians(
     rounds: list[dict[str, Any]], skip: tuple[str, ...] = ("peak_mib", "prompt_tokens", "tokens")
 ) -> dict[str, float]:
-    return {
-        name: round(statistics.median(one[name] for one in rounds), 3)
-        for name in rounds[0]
-        if name not in skip
-    }
+    names = [name for name in rounds[-1] if name not in skip]
+    return {name: round(statistics.median(one[name] for one in rounds if name in one), 3) for name in names}
 
 
 def ratio(theirs: list[dict[str, Any]], name: str, ours: list[dict[str, Any]], other: str = "") -> float:
@@ -124,8 +122,9 @@ def main() -> None:
         rounds: dict[str, list[dict[str, Any]]] = {worker.name: [] for worker in workers}
         try:
             for number in range(o.repeats + 1):
+                which = "warm_up" if number == 0 else "last" if number == o.repeats else "round"
                 for worker in workers:
-                    answer = worker.ask()
+                    answer = worker.ask(which)
                     print(
                         f"round {number} of {o.repeats} {worker.name}: {json.dumps(answer)}", file=sys.stderr
                     )
@@ -151,8 +150,9 @@ def summary(rounds: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     found["rollout_ratio"] = ratio(parts, "generate", parts, "rollout")
     found["update_ratio"] = ratio(parts, "naive_update", parts, "update")
     found["decode_vs_gemm"] = ratio(parts, "gemm", parts, "decode")
-    without = [name for name in parts[0] if "_without_" in name]
-    found["tricks"] = {name: ratio(parts, name, parts, name.partition("_without_")[0]) for name in without}
+    without = [name for name in parts[-1] if "_without_" in name]
+    last = parts[-1:]
+    found["tricks"] = {name: ratio(last, name, last, name.partition("_without_")[0]) for name in without}
     found["seconds"] = {name: medians(one) for name, one in rounds.items()}
     found["prompt_tokens"] = ours[-1]["prompt_tokens"]
     found["peak_mib"] = {name: one[-1]["peak_mib"] for name, one in rounds.items()}

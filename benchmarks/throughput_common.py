@@ -19,10 +19,12 @@ def settings() -> SimpleNamespace:
     return SimpleNamespace(**json.loads(Path(sys.argv.pop(1)).read_text()))
 
 
-def wait() -> None:
-    """Until the next round is asked for."""
-    if not sys.stdin.readline():
+def wait() -> str:
+    """Until the next round is asked for: "warm_up", "round", or "last"."""
+    line = sys.stdin.readline()
+    if not line:
         raise SystemExit
+    return line.strip()
 
 
 def answer(figures: dict[str, float]) -> None:

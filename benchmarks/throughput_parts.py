@@ -121,6 +121,8 @@ def main() -> None:
     rewards = torch.arange(o.group, dtype=torch.float32)
     groups = [Group(e, c, rewards) for e, c in zip(made, completions, strict=True)]
 
+    eight_rows = 8 * (max(len(e.prompt_ids) for e in made) + o.new_tokens)
+
     def rollout() -> None:
         engine.generate(made, o.group, SAMPLING, generator)
 
@@ -137,7 +139,7 @@ def main() -> None:
         "rollout_without_head_in_blocks": changed(srl.logprobs, "_by_columns", never, rollout),
         "rollout_without_merged_adapter": lambda: peer.generate(made, o.group, SAMPLING, generator),
         "update": ours,
-        "naive_update": lambda: update(peer, groups, 8 * 1024, share=False, head=lambda h: peer.head(h)),
+        "naive_update": lambda: update(peer, groups, eight_rows, share=False, head=lambda h: peer.head(h)),
         "update_without_shared_prompt": lambda: update(engine, groups, o.micro_tokens, share=False),
         "update_without_sibling_attention": changed(srl.update, "attention_arguments", whole_mask, ours),
         "update_without_head_gradient": lambda: update(
@@ -146,8 +148,15 @@ def main() -> None:
         "update_without_merged_adapter": lambda: update(peer, groups, o.micro_tokens),
     }
     while True:
-        common.wait()
-        seconds = {name: common.timed(work) for name, work in works.items()}
+        which = common.wait()
+        if which == "warm_up":  # its first rollouts were
+            common.answer({})
+            continue
+        seconds = {
+            name: common.timed(work)
+            for name, work in works.items()
+            if which == "last" or "_without_" not in name
+        }
         seconds["decode"], seconds["gemm"] = decode_and_gemm(engine, made, o.group, o.new_tokens)
         common.answer(seconds)
 
