@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
 from array import array
@@ -27,6 +28,7 @@ from srl.errors import ConfigError
 from srl.examples import ExampleBuilder, ResponseLimits
 from srl.objectives import objectives
 from srl.prompts import PromptFormat, PromptRenderer
+from srl.roles import count_marked
 from srl.rollout import StepExample, run_seed
 from srl.stream import Stream
 from srl.trajectory import RowFormat, Skip, Trajectory
@@ -168,6 +170,8 @@ class StepDataModule(LightningDataModule):
             shots=demonstrations,
             end_id=tokenizer.eos_token_id,
         )
+        marked = count_marked(renderer, itertools.chain(self.train, self.held_out))
+        self.report.counts |= {} if marked is None else {"problems/role_markers": marked}
         self._build_validation(self.builder)
         self.report.skipped += self.builder.skipped
 
