@@ -1,5 +1,6 @@
 """Large data in an Arrow file: the same examples, splits and runs as from objects; nothing old or half."""
 
+import gzip
 import json
 import resource
 import shutil
@@ -160,6 +161,20 @@ def test_a_row_that_cannot_be_read_is_an_error_and_leaves_nothing(cache, tmp_pat
     with pytest.raises(DataError, match=r'rows.jsonl:10: no field "solution"'):
         load(path)
     assert list(cache.iterdir()) == []
+
+
+@pytest.mark.parametrize("large", [0, 10**9])
+def test_half_a_gzip_file_and_a_folder_are_named(cache, tmp_path, monkeypatch, large):
+    monkeypatch.setattr("datamodules.files.LARGE", large)
+    whole = gzip.compress(b"".join(json.dumps(row).encode() + b"\n" for row in expert_rows(50)))
+    path = tmp_path / "rows.jsonl.gz"
+    path.write_bytes(whole)
+    assert len(load(path)[0]) == 50
+    path.write_bytes(whole[:-30])
+    with pytest.raises(DataError, match=r"rows.jsonl.gz: not a whole gzip file"):
+        load(path)
+    with pytest.raises(DataError, match=r"cannot be read .Is a directory."):
+        load(tmp_path)
 
 
 def test_runs_that_begin_together_do_not_disturb_each_other(cache, tmp_path):
