@@ -56,7 +56,13 @@ class Tracking(Callback):
             self._monitors.append(monitor)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """However the run ended."""
+        self._end_monitors()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Lightning tears nothing down then."""
+        self._end_monitors()
+
+    def _end_monitors(self) -> None:
         for monitor in self._monitors:
             monitor.finish()
         self._monitors = []

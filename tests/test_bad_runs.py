@@ -1,9 +1,11 @@
 """What goes wrong while a run is under way: it goes on where it can, and else ends in one clear line."""
 
 import resource
+import threading
 
 import pytest
 import torch
+from conftest import fit
 
 # -- while it runs ------------------------------------------------------------------------------------------
 
@@ -49,6 +51,19 @@ def test_nan_rewards_in_a_row_stop_the_run(trained, nan_rewards):
     assert status == 1
     assert "srl: error: 3 draws in a row had a reward that is not finite: objective srl, problem " in err
     assert calls == [3, 3, 3]  # 3 draws of 3 groups
+
+
+def test_a_run_that_fails_stops_watching_the_machine(model_folder, expert_file, tmp_path, nan_rewards):
+    """Lightning tears no callback down when an exception ends a run."""
+    nan_rewards(lambda draw: True)
+    before = watchers()
+    more = ["--tracking.system_metrics", "true", "--tracking.interval", "0.1", "--trainer.max_steps", "50"]
+    assert fit(model_folder, expert_file, tmp_path / "run", "--reward.max_bad", "3", *more) == 1
+    assert watchers() <= before
+
+
+def watchers():
+    return {thread for thread in threading.enumerate() if thread.name == "SystemMetricsMonitor"}
 
 
 def spoil_gradients(monkeypatch, which):
