@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from datamodules.stored import LARGE, chosen, problem_key, problem_keys, stored
+from datamodules.stored import LARGE, chosen, problem_key, problem_keys, problem_texts, stored
 from srl.errors import ConfigError, DataError
 from srl.inputs import Item, file_rows
 from srl.trajectory import RowFormat, Skip, Trajectory, each_trajectory, json_rows
@@ -25,6 +25,7 @@ __all__ = [
     "load_trajectories",
     "problem_key",
     "problem_keys",
+    "problem_texts",
     "split_by_problem",
 ]
 

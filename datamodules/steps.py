@@ -21,6 +21,7 @@ from datamodules.files import (
     chosen,
     load_trajectories,
     problem_keys,
+    problem_texts,
     split_by_problem,
 )
 from srl.benchmarks import benchmark_sources
@@ -170,7 +171,9 @@ class StepDataModule(LightningDataModule):
             shots=demonstrations,
             end_id=tokenizer.eos_token_id,
         )
-        marked = count_marked(renderer, itertools.chain(self.train, self.held_out))
+        marked = count_marked(
+            renderer, itertools.chain(problem_texts(self.train), problem_texts(self.held_out))
+        )
         self.report.counts |= {} if marked is None else {"problems/role_markers": marked}
         self._build_validation(self.builder)
         self.report.skipped += self.builder.skipped

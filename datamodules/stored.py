@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 LARGE = 64_000_000
 """Bytes of a data set from which it is stored; smaller ones are held as objects."""
 
-_RENEW = 32  # reads after which the file is mapped anew, so that the pages read so far are given back
+_RENEW = 64  # reads after which the file is mapped anew, so that the pages read so far are given back
 _BATCH = 64  # rows written at once
 _SOURCES = Path(__file__).resolve().parent.parent / "srl"
 
@@ -72,6 +72,13 @@ class Stored(Sequence[Trajectory]):
         """Of each trajectory the hash of its problem, without reading it."""
         return (self._keys[place] for place in self._places)
 
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Uid and problem of each, without the steps; in the order of the file."""
+        rows = _opened(self._path).select_columns(["uid", "problem"])
+        for place in sorted(self._places):
+            row = rows[place]
+            yield row["uid"], row["problem"]
+
     def _read(self, place: int) -> Trajectory:
         if self._rows is None or self._reads >= _RENEW:
             self._rows, self._reads = _opened(self._path), 0
@@ -85,6 +92,13 @@ def problem_keys(trajectories: Sequence[Trajectory]) -> Iterator[bytes]:
     if isinstance(trajectories, Stored):
         return trajectories.keys()
     return (_hashed(problem_key(trajectory)) for trajectory in trajectories)
+
+
+def problem_texts(trajectories: Sequence[Trajectory]) -> Iterator[tuple[str, str]]:
+    """Uid and problem of each trajectory, in any order."""
+    if isinstance(trajectories, Stored):
+        return trajectories.problems()
+    return ((trajectory.uid, trajectory.problem) for trajectory in trajectories)
 
 
 def chosen(trajectories: Sequence[Trajectory], indices: Iterable[int]) -> Sequence[Trajectory]:
@@ -134,13 +148,16 @@ def _write(folder: Path, read: Callable[[Counter[str], list[Skip]], Iterator[Tra
         notes: Counter[str] = Counter()
         skipped: list[Skip] = []
         keys = []
-        features = Features({"trajectory": Value("large_string")})
+        features = Features(
+            {"uid": Value("string"), "problem": Value("large_string"), "trajectory": Value("large_string")}
+        )
         with ArrowWriter(
             path=str(temporary / "rows.arrow"), features=features, writer_batch_size=_BATCH
         ) as file:
             for trajectory in read(notes, skipped):
                 row = {**vars(trajectory), "steps": [vars(step) for step in trajectory.steps]}
-                file.write({"trajectory": json.dumps(row, ensure_ascii=False)})
+                text = json.dumps(row, ensure_ascii=False)
+                file.write({"uid": trajectory.uid, "problem": trajectory.problem, "trajectory": text})
                 keys.append(_hashed(problem_key(trajectory)).hex())
             if keys:
                 file.finalize()

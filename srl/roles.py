@@ -14,8 +14,6 @@ from srl.prompts import PromptRenderer
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from srl.expert import Trajectory
-
 log = logging.getLogger(__name__)
 
 _PLAIN = ("Problem:", "Steps so far:", "Next step:", "Solution:")
@@ -49,13 +47,13 @@ def marker_pattern(markers: tuple[str, ...]) -> re.Pattern[str] | None:
     return re.compile(r"(?<!\S)(?:" + "|".join(map(re.escape, markers)) + ")") if markers else None
 
 
-def count_marked(renderer: PromptRenderer, trajectories: Iterable[Trajectory]) -> int | None:
-    """How many problems hold a role marker of their prompt, said in the log; None for prompts without any."""
+def count_marked(renderer: PromptRenderer, problems: Iterable[tuple[str, str]]) -> int | None:
+    """How many (uid, problem) hold a role marker of their prompt, said in the log; None: there are none."""
     markers = role_markers(renderer)
     pattern = marker_pattern(markers)
     if pattern is None:
         return None
-    found = [(t.uid, match[0]) for t in trajectories if (match := pattern.search(t.problem))]
+    found = [(uid, match[0]) for uid, text in problems if (match := pattern.search(text))]
     if found:
         log.warning(
             "%d problems hold what begins a turn in the prompt template (%s), the first %s: %r. It is "

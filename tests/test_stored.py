@@ -12,7 +12,7 @@ from test_data import ready, validation
 from test_resume import equal, run, what_counts
 
 from datamodules import files
-from datamodules.files import DataReport, load_trajectories
+from datamodules.files import DataReport, load_trajectories, problem_texts
 from datamodules.stored import Stored
 from srl.errors import DataError
 from srl.trajectory import RowFormat
@@ -58,6 +58,7 @@ def test_stored_rows_are_the_rows(cache, tmp_path, monkeypatch):
         assert report == listed_report
         assert len(report.skipped) == 1
         assert list(found[3:9:2]) == listed[3:9:2]
+        assert list(problem_texts(found[5:])) == list(problem_texts(listed[5:]))
         assert found[-1] == listed[-1]
     assert [entry.name for entry in cache.parent.iterdir()] == ["srl"]
     assert len(list(cache.iterdir())) == 1
