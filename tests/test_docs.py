@@ -1,6 +1,7 @@
 """The docs: their commands run, the messages they quote are the program's, their links lead somewhere."""
 
 import io
+import json
 import re
 import shlex
 import shutil
@@ -14,7 +15,9 @@ from compared import three_runs
 from srl.cli import COMMANDS, main
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("method", "data", "curriculum", "comparing", "architecture", "troubleshooting", "configuration")
+PAGES = (
+    "method", "data", "curriculum", "comparing", "architecture", "troubleshooting", "configuration", "speed",
+)  # fmt: skip
 DOCS = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in PAGES)]
 SHORT = [  # what a test adds to a training that a reader lets run
     "--trainer.max_steps", "2", "--data.validation.max_steps", "4", "--data.validation.max_solve", "2",
@@ -113,6 +116,23 @@ def test_files_that_the_docs_name_are_there():
     for path in DOCS:
         for name in re.findall(r"`((?:srl|configs|callbacks|modules|docs)/[\w/.]+)`", path.read_text()):
             assert (ROOT / name).exists(), (path.name, name)
+
+
+def test_the_figures_of_speed_are_those_measured():
+    measured = json.loads((ROOT / "benchmarks" / "results" / "throughput.json").read_text())
+    text = (ROOT / "docs" / "speed.md").read_text()
+    names = ("step", "trl_rollout", "trl_update", "memory", "rollout", "update")
+    expected = [*(measured[f"{name}_ratio"] for name in names), measured["decode_vs_gemm"]]
+    rows = re.search(r"<!-- throughput -->\n(.*?)<!-- end -->", text, re.DOTALL)[1].splitlines()[2:]
+    assert [float(row.split("|")[2]) for row in rows] == expected
+    rows = re.search(r"<!-- tricks -->\n(.*?)<!-- end -->", text, re.DOTALL)[1].splitlines()[2:]
+    tricks = {row.split("|")[1].strip().replace(" ", "_"): float(row.split("|")[2]) for row in rows}
+    assert tricks == measured["tricks"]
+    readme = re.search(
+        r"takes ([\d.]+) of the CPU time .* and ([\d.]+) of its memory", (ROOT / "README.md").read_text()
+    )
+    assert float(readme[1]) == round(1 / measured["step_ratio"], 2)
+    assert float(readme[2]) == round(measured["memory_ratio"], 2)
 
 
 def test_the_configuration_is_up_to_date():
