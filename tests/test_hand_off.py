@@ -97,7 +97,8 @@ def test_annealing_shifts_the_draws(model_folder, tmp_path):
     assert shares == {2: 1.0, 3: 0.75, 4: 0.5, 5: 0.25}  # then 0: no longer logged
 
 
-PER_PROBLEM = f"[{LEARN}, {{name: each, per_problem: {{probe: 0.5}}, batch_groups: 6}}]"
+OUTLINES = LEARN.replace("sft_step", "sft_outline")  # so that some whole solutions come out right
+PER_PROBLEM = f"[{OUTLINES}, {{name: each, per_problem: {{probe: 0.5}}, batch_groups: 6}}]"
 
 
 def test_each_problem_hands_off_by_itself_and_resumes_exactly(model_folder, tmp_path, monkeypatch):
@@ -115,7 +116,7 @@ def test_each_problem_hands_off_by_itself_and_resumes_exactly(model_folder, tmp_
     _, history = logged(tmp_path / "whole")
     sizes = [[v for _, v in history[f"curriculum/pool_{name}"]] for name in ("steps", "outcome")]
     assert {sum(pair) for pair in zip(*sizes, strict=True)} == {24.0}, "every training problem is in one pool"
-    assert max(sizes[1]) > min(sizes[1]) == 0.0, "problems moved"
+    assert max(sizes[1]) > min(sizes[1]), "problems moved"
     expected = what_counts(tmp_path / "whole" / "last.ckpt")
     at = {torch.load(copy, weights_only=True)["global_step"]: copy for copy in keep.copies}
     for step in (13, 17):

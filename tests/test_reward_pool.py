@@ -144,6 +144,14 @@ def test_a_worker_that_cannot_start_is_no_loss(pool, monkeypatch, caplog):
 
 
 def test_ctrl_c_in_the_middle_leaves_nothing_running(pool):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+    try:
+        _ctrl_c_in_the_middle()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _ctrl_c_in_the_middle():
     pairs = texts(400, 2000)
     similarities(pairs[:4])
     workers = children()
@@ -156,7 +164,8 @@ def test_ctrl_c_in_the_middle_leaves_nothing_running(pool):
 
 
 PROGRAM = """
-import sys; sys.path[:0] = [{root!r}, {tests!r}]
+import signal, sys; sys.path[:0] = [{root!r}, {tests!r}]
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background starts without
 from srl import reward_pool
 from test_reward_pool import children, texts
 reward_pool.LONG, reward_pool.cores = 0, lambda: 2
@@ -177,14 +186,18 @@ def test_workers_end_with_their_parent_however_it_ends(number):
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    workers = {int(pid) for pid in program.stdout.readline().split()}
-    assert len(workers) == 2
-    if number == signal.SIGINT:
-        os.killpg(program.pid, number)  # as a terminal does
-    elif number is not None:
-        program.send_signal(number)
-    program.wait(30)
-    program.stdout.close()
+    try:
+        workers = {int(pid) for pid in program.stdout.readline().split()}
+        assert len(workers) == 2
+        if number == signal.SIGINT:
+            os.killpg(program.pid, number)  # as a terminal does
+        elif number is not None:
+            program.send_signal(number)
+        program.wait(30)
+    finally:
+        program.kill()
+        program.wait()
+        program.stdout.close()
     assert gone(workers)
 
 

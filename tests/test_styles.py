@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from srl.steps import STYLES, split_steps
@@ -212,6 +212,8 @@ TEXT = st.lists(PIECE, max_size=25).map("".join) | st.text(max_size=60)
 
 @pytest.mark.parametrize("style", STYLES)
 @settings(max_examples=120, deadline=None)
+@example(text="1. 1. \n</command>\n2. **B**: b\n")  # white space at the end of a header's line is the body's
+@example(text="Step 1: a \nb\nStep 2: c \nd\n")
 @given(text=TEXT)
 def test_joining_the_pieces_gives_the_text(style: str, text: str) -> None:
     split = split_steps(text, style)

@@ -53,12 +53,12 @@ def _step(k: int, match: re.Match[str]) -> Header | None:
     number = int(word) if word.isdigit() else _WORDS.index(word) + 1 if word in _WORDS else 0
     if not number:
         return None
-    text = match[4].strip()
+    text = match[4].lstrip()
     if not (match[1] or match[2]) and text[:1] not in (":", ".", ")", "-", "–", "—"):
         return None  # "Step 1 gives x": prose
     if match[2]:
         title, _, rest = text.partition("**")
-        return Header(k, number, _clean(title), rest.strip().removeprefix(":").strip())
+        return Header(k, number, _clean(title), rest.lstrip().removeprefix(":").lstrip())
     text = text.strip(_MARKS) if match[1] else text.lstrip(_MARKS)
     return Header(k, number, _clean(text), "") if match[1] else Header(k, number, "", text)
 

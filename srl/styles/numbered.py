@@ -28,7 +28,7 @@ def _header(k: int, line: str) -> Header | None:
     match = _NUMBER.match(line)
     if not match:
         return None
-    text = line[match.end() :].rstrip()
+    text = line[match.end() :]
     if match[1] is None and not text.startswith("**"):
         return Header(k, int(match[2]), "", text)
     title, closed, rest = text.removeprefix("**").partition("**")

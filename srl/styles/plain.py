@@ -51,7 +51,7 @@ def split_socratic(source: Source) -> StepSplit:
             after = k
             break
         if match:
-            headers.append(Header(k, len(headers) + 1, match[1].strip(), match[2].rstrip()))
+            headers.append(Header(k, len(headers) + 1, match[1].strip(), match[2]))
     return source.split(headers, after, "socratic")
 
 
