@@ -1,4 +1,4 @@
-"""One decode step through Llama, Qwen2 and Qwen3 blocks, with a third of transformers' small operations.
+"""One decode step through Llama, Qwen2 and Qwen3 blocks, with fewer small operations than transformers' own.
 
 At 32 rows a matrix product of a small model takes as long as a few dozen elementwise operations and their
 dispatch. The linear layers are the model's own modules, so adapters and 4-bit weights work as ever.
@@ -52,7 +52,7 @@ def decode(decoder: Any, tokens: Tensor, caches: Caches) -> Tensor:
 
 
 def _norm(norm: Any, x: Tensor) -> Tensor:
-    """RMSNorm by one reduction; torch's own was measured at 8 % of a decode step of 32 rows, this at 1 %."""
+    """RMSNorm by one reduction: 19 of 256 ms less than torch's own in a decode step of 32 rows, once."""
     length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
     scale = length.square_().div_(x.shape[-1]).add_(norm.variance_epsilon).rsqrt_()
     return (x * scale).to(x.dtype) * norm.weight

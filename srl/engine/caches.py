@@ -50,17 +50,11 @@ class Prompts:
             lengths = torch.cat([lengths, entering.lengths])
         if entering is not None or len(alive) < len(self.lengths):
             longest = int(lengths.max()) if len(lengths) else 0
-
-            def both(ours: Tensor, theirs: Tensor | None) -> Tensor:
-                parts = [ours[alive], *([] if theirs is None else [theirs])]
-                return torch.cat([_of_length(part, longest) for part in parts])
-
-            for mine, other in (
-                (self.keys, entering and entering.keys),
-                (self.values, entering and entering.values),
-            ):
+            more = ([], []) if entering is None else (entering.keys, entering.values)
+            for mine, theirs in zip((self.keys, self.values), more, strict=True):
                 for layer, states in enumerate(mine):
-                    mine[layer] = both(states, other[layer] if other else None)
+                    parts = [states[alive], *theirs[layer : layer + 1]]
+                    mine[layer] = torch.cat([_of_length(part, longest) for part in parts])
         self.lengths = lengths
         self._place(owner)
 

@@ -55,7 +55,7 @@ def _first_above(cdf: Tensor, goal: Tensor, mass: Tensor) -> Tensor:
 
 
 def _likeliest(probs: Tensor) -> Tensor:
-    """argmax over [R, V], the first of equals -> int64 [R]; by blocks, ten times faster on a CPU."""
+    """argmax over [R, V], the first of equals -> int64 [R]; by blocks, as one argmax is slow on a CPU."""
     highest = torch.stack([block.amax(-1) for block in probs.split(_block(probs), -1)], -1)
     inside, start = _of_block(probs, highest.argmax(-1, keepdim=True))
     return (start + inside.argmax(-1, keepdim=True))[:, 0]
