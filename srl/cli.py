@@ -133,6 +133,7 @@ def quiet() -> None:
         logger.handlers = [handler]
         logger.propagate = False
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # optional kernels
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advert)
     warnings.filterwarnings(
         "ignore", message=r"Found \d+ module\(s\) in eval mode"
