@@ -40,6 +40,26 @@ def with_extended(arguments: list[str]) -> list[str]:
     return found
 
 
+def keep_text() -> None:
+    """Let a text that YAML would take for a comment stay text: `answer_marker: "####"` is no null.
+
+    jsonargparse reads the value of a key that may be null as YAML once more, after the file has been read.
+    """
+    import jsonargparse
+    import yaml
+
+    load = jsonargparse.get_loader("yaml")
+    if getattr(load, "keeps_text", False):
+        return
+
+    def loader(text: str) -> Any:
+        found = load(text)
+        return text if found is None and text.strip().lower() not in ("", "null", "~") else found
+
+    loader.keeps_text = True  # type: ignore[attr-defined]
+    jsonargparse.set_loader("yaml", loader, (yaml.YAMLError,))
+
+
 def _has_phases(path: Path) -> bool:
     settings = _loaded(path) if path.is_file() and not _not_yaml(path) else None
     curriculum = (settings or {}).get("curriculum")

@@ -32,7 +32,7 @@ from datamodules.steps import StepDataModule
 from modules.policy import PolicyModule
 from srl.cli import COMMANDS, resolve_checkpoint
 from srl.compare.reading import check_store
-from srl.config_files import explain, first_line, with_extended
+from srl.config_files import explain, first_line, keep_text, with_extended
 from srl.errors import ConfigError
 from srl.provenance import method_name
 from srl.spool.sender import Sender
@@ -103,6 +103,7 @@ class SRLCLI(LightningCLI):
         """Parse and run. Errors: ConfigError in one line for anything wrong in the config."""
         cls._only, cls._arguments, cls._senders = arguments[0], arguments, []
         arguments = with_extended(arguments)
+        keep_text()
         try:
             return cls(
                 PolicyModule,

@@ -46,6 +46,11 @@ class RowFormat:
             raise ConfigError(
                 'answer_marker is blank; write how the answer\'s line begins, as "####", or null'
             )
+        if self.answer == self.solution and self.answer_marker is None and not self.boxed:
+            raise ConfigError(
+                f"answer and solution are both the field {self.answer!r}: the whole solution, then; "
+                'say where in it the answer stands, answer_marker: "####" or boxed: true, or write answer: ""'
+            )
         if self.observation_chars is not None and self.observation_chars < 100:
             raise ConfigError(
                 f"observation_chars is {self.observation_chars}; write 100 or more, or null for all"

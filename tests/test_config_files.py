@@ -86,3 +86,17 @@ def test_a_refusal_inside_an_optional_setting_is_what_is_said():
         "  - Expected a <class 'NoneType'>"
     )
     assert first_line(error).startswith("curriculum: until.metric is x; the names")
+
+
+def test_a_text_that_yaml_takes_for_a_comment_stays_text(write, monkeypatch):
+    """`answer_marker` and the prompts may be null: jsonargparse reads their texts as YAML once more."""
+    row = 'row: {problem: question, solution: answer, style: lines, answer_marker: "####", remove: "#+ .*"}'
+    prompt = 'prompt: {template: raw, step_system: "# Task\\nOne step", solution_system: null}'
+    path = write("child.yaml", f"extends: {ROOT / QUICKSTART}\ndata:\n  {row}\n  {prompt}\n")
+    monkeypatch.chdir(ROOT)
+    data = PlanCLI.launch(["fit", "--config", path, "--data.hub_config=#1"]).config["fit"].data
+    assert (data.row.answer_marker, data.row.remove) == ("####", "#+ .*")
+    assert data.prompt.step_system == "# Task\nOne step"
+    assert data.hub_config == "#1"
+    assert data.prompt.solution_system is None
+    assert data.row.reasoning is None

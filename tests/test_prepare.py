@@ -232,7 +232,7 @@ def test_the_table_says_it_too(tmp_path, capsys):
         == 0
     )
     said = capsys.readouterr().out
-    assert "1 of 2 rows kept, 1 dropped" in said.replace("\n", "")
+    assert "1 of 2 rows kept, 1 dropped" in " ".join(said.split())
     assert "fewer than 2 steps" in said
     assert "[bold]no" in said.replace("\n", "").replace("│", "").replace(" ", "")
     assert json.loads((tmp_path / "r.json").read_text())["rows"]["kept"] == 1
