@@ -48,7 +48,7 @@ class RowFormat:
             )
         if self.answer == self.solution and self.answer_marker is None and not self.boxed:
             raise ConfigError(
-                f"answer and solution are both the field {self.answer!r}: the whole solution, then; "
+                f"answer and solution are both {self.answer!r}, and a whole solution is no answer; "
                 'say where in it the answer stands, answer_marker: "####" or boxed: true, or write answer: ""'
             )
         if self.observation_chars is not None and self.observation_chars < 100:
