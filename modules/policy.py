@@ -15,6 +15,7 @@ from modules.checkpointing import identity_of, read_trained, write_trained
 from modules.testing import TestSettings, benchmark_records, predictions
 from modules.update import UpdateSettings, accumulate, update_metrics
 from modules.validation import ValidationMetrics, ValidationSettings
+from srl.engine.settings import DecodeSettings
 from srl.errors import ConfigError, TrainingStopped
 from srl.models import LoraSettings
 from srl.phases import Phase
@@ -56,6 +57,7 @@ class PolicyModule(LightningModule):
         validation: ValidationSettings = ValidationSettings(),  # noqa: B008 - frozen
         test: TestSettings = TestSettings(),  # noqa: B008 - frozen
         rows_in_flight: int = 256,
+        decode: DecodeSettings = DecodeSettings(),  # noqa: B008 - frozen
         trust_remote_code: bool = False,
     ) -> None:
         super().__init__()
@@ -65,11 +67,9 @@ class PolicyModule(LightningModule):
         self.gradient_checkpointing, self.trust_remote_code = gradient_checkpointing, trust_remote_code
         self.optimizer_factory = optimizer
         self.loss_settings, self.update_settings, self.validation_settings = loss, update, validation
-        self.test_settings = test
-        self.rows_in_flight = rows_in_flight
+        self.test_settings, self.rows_in_flight, self.decode = test, rows_in_flight, decode
         self.policy: nn.Module | None = None
-        self.bad_updates = 0  # in a row
-        self.skipped_updates = 0  # in all
+        self.bad_updates = self.skipped_updates = 0  # in a row; in all
         self.token_budget = TokenBudget(update.tokens_per_micro_batch)
         self.loaded_step = 0  # updates that the loaded checkpoint had made
         self._files: Any = None
@@ -112,7 +112,7 @@ class PolicyModule(LightningModule):
 
             policy: Any = self.policy
             end_ids = end_token_ids(self.tokenizer, policy)
-            self._engine = RolloutEngine(policy, self.tokenizer, end_ids, self.rows_in_flight)
+            self._engine = RolloutEngine(policy, self.tokenizer, end_ids, self.rows_in_flight, self.decode)
         return self._engine
 
     def setup(self, stage: str) -> None:

@@ -125,6 +125,7 @@ def load_base(
     model, report = loaded
     _check_complete(files, report)
     _remove_dropout(model)
+    _keep_layout(model)
     if "device_map" not in options:
         model = model.to(torch.device(device))
     return model.eval()
@@ -186,6 +187,17 @@ def _check_complete(files: ModelFiles, report: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"model {files.source!r}: {len(missing)} weights are absent or misshapen: {few(missing)}"
         )
+
+
+def _keep_layout(model: "nn.Module") -> None:
+    """4-bit weights stay as they were made, on CPUs with bf16 units too.
+
+    There bitsandbytes 0.50 would repack them at the first call without gradients, round their scales to bf16
+    and compute in bf16: sampling would change the weights that train.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
 
 
 def _remove_dropout(model: "nn.Module") -> None:

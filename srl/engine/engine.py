@@ -15,6 +15,7 @@ from srl.engine.caches import Caches, Prompts
 from srl.engine.flight import Flight
 from srl.engine.prefill import prefill
 from srl.engine.sampling import TokenTexts, sample
+from srl.engine.settings import DecodeSettings
 from srl.engine.verify import verify
 from srl.errors import ConfigError
 from srl.logprobs import head_logits
@@ -31,7 +32,7 @@ class RolloutEngine:
     rows_in_flight bounds the rollouts decoded at once (at least one prompt's), prefill_tokens the padded
     prompt tokens prefilled at once; both bound memory and change nothing else but the order of random
     numbers. fast: decode Llama, Qwen2 and Qwen3 blocks by `srl.engine.blocks`; False: by transformers, which
-    gives the same.
+    gives the same. decode: see DecodeSettings.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class RolloutEngine:
         tokenizer: PreTrainedTokenizerBase,
         end_ids: tuple[int, ...],
         rows_in_flight: int = 256,
+        decode: DecodeSettings = DecodeSettings(),  # noqa: B008 - frozen
         prefill_tokens: int = 8192,
         fast: bool = True,
     ) -> None:
@@ -48,6 +50,7 @@ class RolloutEngine:
         self.end_ids = frozenset(end_ids)
         self.rows_in_flight = rows_in_flight
         self.prefill_tokens = prefill_tokens
+        self.decode = decode
         self.decoder = cast(Any, inner_decoder(model))  # transformers' own; they share no type
         self.head = output_head(model)
         self.decoder.set_attn_implementation(attention.NAME)
@@ -72,7 +75,10 @@ class RolloutEngine:
         """
         for example in examples:
             self._check_length(example)
-        flight = Flight(examples, n, self.rows_in_flight, self.device)
+        lag = self.decode.lag_on(self.device)
+        flight = Flight(examples, n, self.rows_in_flight, self.device, lag)
+        if lag and sampling.temperature:
+            flight.draw(generator)
         with self._evaluating():
             self._fly(flight, sampling, generator)
         return flight.completions(self.end_ids, self._text_of)
@@ -112,8 +118,7 @@ class RolloutEngine:
                 elif entering is not None:
                     caches = Caches(entering)
             assert caches is not None  # the first prompts have entered
-            tokens, logprobs = sample(self._step(tokens, caches), sampling, generator)
-            flight.record(tokens, logprobs, self.end_ids, self.texts)
+            tokens = self._sample(flight, self._step(tokens, caches), sampling, generator)
 
     def _enter(
         self, flight: Flight, sampling: Sampling, generator: torch.Generator
@@ -123,9 +128,15 @@ class RolloutEngine:
         if not prompts:
             return None, torch.empty(0, dtype=torch.int64, device=self.device)
         entering, logits = self._prefill(prompts, owner)
-        tokens, logprobs = sample(logits[entering.owner], sampling, generator)
+        return entering, self._sample(flight, logits[entering.owner], sampling, generator)
+
+    def _sample(
+        self, flight: Flight, logits: Tensor, sampling: Sampling, generator: torch.Generator
+    ) -> Tensor:
+        """The next token of the flight's last R rows, from their logits [R, V]; recorded."""
+        tokens, logprobs = sample(logits, sampling, generator, flight.uniform(len(logits)))
         flight.record(tokens, logprobs, self.end_ids, self.texts)
-        return entering, tokens
+        return tokens
 
     def _prefill(self, prompts: list[tuple[int, ...]], owner: list[int]) -> tuple[Prompts, Tensor]:
         """P prompts, and the one of each row -> keys and values, and the logits after each float32 [P, V]."""
@@ -138,9 +149,11 @@ class RolloutEngine:
         caches.open()
         if self.fast:
             return head_logits(self.head, blocks.decode(self.decoder, tokens, caches))
+        # a row that has ended goes on until it leaves; where positions are learned there are no more of them
+        positions = caches.positions.clamp(max=self.context - 1)
         hidden = self.decoder(
             input_ids=tokens[:, None],
-            position_ids=caches.positions[:, None],
+            position_ids=positions[:, None],
             # what a row sees is in the caches; a 4-d mask keeps transformers from making one
             attention_mask=torch.ones(len(tokens), 1, 1, 1, dtype=torch.bool, device=tokens.device),
             past_key_values=caches.own,

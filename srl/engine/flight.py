@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from srl.engine.readback import Readback
 from srl.engine.sampling import StopRule, TokenTexts
 from srl.rollout import Completion, StepExample
 
@@ -43,18 +44,21 @@ class Rollout:
 class Flight:
     """Examples, n rollouts each; those with the same prompt enter together.
 
-    rows: the rollouts in the batch, row by row; logprobs float32 [all rollouts, longest limit].
+    rows: the rollouts in the batch, row by row. logprobs float32 [all rollouts, longest limit + 1]; the last
+    column takes what rows write that have ended. lag: what is known of a row is this many steps old.
     """
 
     def __init__(
-        self, examples: Sequence[StepExample], n: int, rows_in_flight: int, device: torch.device
+        self, examples: Sequence[StepExample], n: int, rows_in_flight: int, device: torch.device, lag: int = 0
     ) -> None:
         self.n, self.rows_in_flight, self.device = n, rows_in_flight, device
+        self.readback: Readback[Rollout] = Readback(lag)
+        self.draws: Tensor | None = None
         self.rollouts = [
             self._new(example, i) for i, example in enumerate(e for e in examples for _ in range(n))
         ]
         longest = max((example.max_new_tokens for example in examples), default=0)
-        self.logprobs = torch.zeros(len(self.rollouts), longest, device=device)
+        self.logprobs = torch.zeros(len(self.rollouts), longest + 1, device=device)
         self.rows: list[Rollout] = []
         self._numbers = torch.empty(0, dtype=torch.int64, device=device)  # of the rows' rollouts
         self._lengths = torch.empty(0, dtype=torch.int64, device=device)  # their tokens so far
@@ -72,18 +76,25 @@ class Flight:
     def done(self) -> bool:
         return not self.waiting and all(rollout.ended for rollout in self.rows)
 
+    def draw(self, generator: torch.Generator) -> None:
+        """Draw the random numbers of all tokens now, so that they do not depend on when rows leave."""
+        self.draws = torch.rand(self.logprobs.shape, generator=generator, device=self.device)
+
+    def uniform(self, count: int) -> Tensor | None:
+        """The drawn numbers [count, 1] of the next tokens of the last `count` rows; None if none were."""
+        if self.draws is None:
+            return None
+        first = len(self.rows) - count
+        return self.draws[self._numbers[first:], self._lengths[first:]][:, None]
+
     def record(self, tokens: Tensor, logprobs: Tensor, end_ids: frozenset[int], texts: TokenTexts) -> None:
         """One more token [R'] for the last R' rows; those of a row that has ended, but not left, are lost."""
         first = len(self.rows) - len(tokens)
-        rows = self.rows[first:]
         numbers, lengths = self._numbers[first:], self._lengths[first:]
-        if any(rollout.ended for rollout in rows):
-            going = torch.tensor([not rollout.ended for rollout in rows], device=self.device)
-            self.logprobs[numbers[going], lengths[going]] = logprobs[going]
-        else:
-            self.logprobs[numbers, lengths] = logprobs
-        lengths += 1
-        for rollout, token in zip(rows, tokens.tolist(), strict=True):
+        self.logprobs[numbers, lengths] = logprobs
+        lengths.add_(1).clamp_(max=self.logprobs.shape[1] - 1)
+        self.readback.push(self.rows[first:], tokens)
+        for rollout, token in self.readback.due():
             if not rollout.ended:
                 rollout.record(token, end_ids, texts)
 
@@ -133,6 +144,7 @@ class Flight:
         self, end_ids: frozenset[int], text_of: Callable[[list[int]], str]
     ) -> list[list[Completion]]:
         """n completions for each example, in order."""
+        self.readback.check()
         logprobs = self.logprobs.cpu()
         made = []
         for rollout in self.rollouts:

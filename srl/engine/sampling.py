@@ -12,11 +12,13 @@ from srl.rollout import Sampling
 CPU_BLOCK = 1024  # tokens of the vocabulary
 
 
-def sample(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def sample(
+    logits: Tensor, sampling: Sampling, generator: torch.Generator, uniform: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """logits float32 [R, V] -> (tokens int64 [R], their log-probabilities float32 [R]).
 
-    By the inverse of the cumulative distribution: one uniform number a row. The log-probability is that of
-    the uncut distribution at the temperature (greedy: at temperature 1).
+    By the inverse of the cumulative distribution: one uniform number a row [R, 1], drawn here if not given.
+    The log-probability is that of the uncut distribution at the temperature (greedy: at temperature 1).
     """
     if sampling.temperature not in (0, 1):
         logits = logits / sampling.temperature
@@ -25,7 +27,8 @@ def sample(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> tu
         tokens = _likeliest(probs)
     else:
         cuts = sampling.top_k or sampling.top_p < 1 or sampling.min_p
-        uniform = torch.rand(len(probs), 1, generator=generator, device=probs.device)
+        if uniform is None:
+            uniform = torch.rand(len(probs), 1, generator=generator, device=probs.device)
         tokens = _inverse_cdf(_cut(probs, sampling) if cuts else probs, uniform)
     return tokens, probs.gather(1, tokens[:, None])[:, 0].log()
 
