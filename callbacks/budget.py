@@ -9,6 +9,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from srl.errors import ConfigError
+from srl.ranks import total
 from srl.rollout import StepBatch
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ class Budget(Callback):
     ) -> None:
         totals = self.totals
         totals["seconds"] += time.perf_counter() - self._began[0]
-        totals["cpu_seconds"] += time.process_time() - self._began[1]
+        totals["cpu_seconds"] += total(time.process_time() - self._began[1])  # of all devices
         totals["tokens_generated"] += sum(len(c.ids) for group in batch.scored for c in group.completions)
         if trainer.global_step == self._step:
             return

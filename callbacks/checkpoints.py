@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from callbacks.tracking import set_tag
 from srl.errors import ConfigError, Interrupted, TrainingStopped
+from srl.ranks import most
 
 log = logging.getLogger(__name__)
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -112,6 +113,7 @@ class Checkpoints(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        self._hear()
         step = trainer.global_step
         updated = step != self._saved_at
         stopping = self._signal is not None
@@ -124,6 +126,7 @@ class Checkpoints(Checkpoint):
             self._end(trainer)
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        self._hear()
         if self._signal is not None:
             self._end(trainer)
 
@@ -178,9 +181,10 @@ class Checkpoints(Checkpoint):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             trainer.save_checkpoint(draft, weights_only=False)  # with optimizer, loops and callbacks
-            with open(draft, "rb+") as file:
-                os.fsync(file.fileno())
-            os.replace(draft, path)
+            if trainer.is_global_zero:  # who wrote it
+                with open(draft, "rb+") as file:
+                    os.fsync(file.fileno())
+                os.replace(draft, path)
         except OSError as error:
             raise TrainingStopped(self._unwritten(trainer, path, error)) from error
         self._saved_at = trainer.global_step
@@ -208,6 +212,10 @@ class Checkpoints(Checkpoint):
         doing = f"finishing this update, then saving {self.last_path}" if self._fitting else "ending"
         text = f"\n{signal.Signals(number).name}: {doing}. Ctrl-C again ends at once.\n"
         os.write(2, text.encode())  # print could be what was interrupted, and it cannot be entered twice
+
+    def _hear(self) -> None:
+        """Of several devices' processes all end by a signal that reached one of them."""
+        self._signal = most(self._signal or 0) or None
 
     def _end(self, trainer: Trainer) -> None:
         assert self._signal is not None

@@ -12,6 +12,7 @@ from srl.curriculum import HandOff, Schedule
 from srl.errors import ConfigError
 from srl.objectives import NAMES, check_pools
 from srl.phases import Phase, check_phases
+from srl.ranks import first
 from srl.rollout import StepBatch
 from srl.selection import Adaptive, Reverse
 
@@ -92,6 +93,7 @@ class CurriculumCallback(Callback):
         updates = trainer.global_step - self._global_step
         if not updates:
             return
+        batch.metrics = first(batch.metrics)  # some are times, which differ between devices
         self._check_metric(batch.metrics)
         found = self.schedule.advance(updates) or self.schedule.observe(batch.metrics)
         if found is None and self.schedule.phase.anneal:

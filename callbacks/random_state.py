@@ -8,23 +8,29 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from srl.ranks import by_rank, gathered
+
 
 class RandomState(Callback):
-    """torch (CPU and every CUDA device) and python. NumPy's legacy state is not used by this framework."""
+    """torch (CPU and every CUDA device) and python, of every process. NumPy's legacy state is not used."""
 
     def __init__(self) -> None:
         self._restored: dict[str, Any] | None = None
 
     def state_dict(self) -> dict[str, Any]:
+        first, *others = gathered(self._state())
+        return first | ({"others": others} if others else {})
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._restored = by_rank(state_dict, state_dict.get("others", []))
+
+    def _state(self) -> dict[str, Any]:
         version, internal, gauss = random.getstate()
         return {
             "torch": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
             "python": [version, list(internal), gauss],
         }
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._restored = state_dict
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._restored is None:

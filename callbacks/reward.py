@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from srl import reward_pool, verifier
 from srl.errors import ConfigError, TrainingStopped
 from srl.objectives import objectives
+from srl.ranks import all_groups, total
 from srl.rollout import Group, StepBatch
 
 log = logging.getLogger(__name__)
@@ -35,10 +36,11 @@ class StepRewardCallback(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: StepBatch, batch_idx: int
     ) -> None:
         self._score([group for group in batch.groups if group.completions])
+        batch.groups = all_groups(batch.groups, batch.examples)  # of several devices each scored its part
         bad = [group for group in batch.groups if not bool(torch.isfinite(group.rewards).all())]
         self.bad_draws = self.bad_draws + 1 if bad else 0
         batch.metrics["reward/dropped_groups"] = float(self.dropped + len(bad))
-        batch.metrics["reward/verifier_timeouts"] = float(verifier.counts.timeouts)  # counted as wrong
+        batch.metrics["reward/verifier_timeouts"] = total(verifier.counts.timeouts)  # counted as wrong
         batch.groups = [group for group in batch.groups if all(group is not other for other in bad)]
         batch.scored = list(batch.groups)
         if not bad:

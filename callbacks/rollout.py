@@ -10,7 +10,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from srl.errors import ConfigError
 from srl.objectives import objectives
+from srl.ranks import by_rank, gathered, rank, share
 from srl.rollout import Group, Sampling, StepBatch, run_seed
+
+SEED_STEP = 1_000_003  # between the generators of two devices
 
 
 class RolloutCallback(Callback):
@@ -44,9 +47,8 @@ class RolloutCallback(Callback):
         self._restored: torch.Tensor | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._generator = torch.Generator(pl_module.device).manual_seed(
-            run_seed() if self.seed is None else self.seed
-        )
+        seed = run_seed() if self.seed is None else self.seed
+        self._generator = torch.Generator(pl_module.device).manual_seed(seed + SEED_STEP * rank())
         if self._restored is not None:
             self._generator.set_state(self._restored)
 
@@ -55,7 +57,8 @@ class RolloutCallback(Callback):
     ) -> None:
         assert self._generator is not None
         start = time.perf_counter()
-        sampled = [example for example in batch.examples if self._samples[example.objective]]
+        examples = share(batch.examples)  # of several devices each samples its part
+        sampled = [example for example in examples if self._samples[example.objective]]
         with trainer.precision_plugin.forward_context():
             found = pl_module.engine.generate(sampled, self.num_generations, self.sampling, self._generator)
         groups = {id(e): completions for e, completions in zip(sampled, found, strict=True)}
@@ -63,12 +66,15 @@ class RolloutCallback(Callback):
         batch.temperature = self.sampling.temperature
         batch.groups = [
             Group(example, groups.get(id(example), []), empty, sampled_at=trainer.global_step)
-            for example in batch.examples
+            for example in examples
         ]
-        batch.rollout_seconds = time.perf_counter() - start
+        batch.rollout_seconds = max(gathered(time.perf_counter() - start))
 
     def state_dict(self) -> dict[str, Any]:
-        return {} if self._generator is None else {"generator": self._generator.get_state()}
+        if self._generator is None:
+            return {}
+        mine, *others = gathered(self._generator.get_state())
+        return {"generator": mine, **({"others": others} if others else {})}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._restored = state_dict.get("generator")
+        self._restored = by_rank(state_dict.get("generator"), state_dict.get("others", []))

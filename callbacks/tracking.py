@@ -35,7 +35,9 @@ FLOOR_STEPS = 200  # the floors are means over at most this many held-out steps
 
 
 def mlflow_loggers(trainer: Trainer) -> list[MLFlowLogger]:
-    return [logger for logger in trainer.loggers if isinstance(logger, MLFlowLogger)]
+    """Those of rank 0: of several processes one writes."""
+    loggers = trainer.loggers if trainer.is_global_zero else []
+    return [logger for logger in loggers if isinstance(logger, MLFlowLogger)]
 
 
 def set_tag(trainer: Trainer, key: str, value: str) -> None:

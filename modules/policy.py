@@ -12,6 +12,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
 from modules.checkpointing import identity_of, read_trained, write_trained
+from modules.ranks import accumulate_over_ranks
 from modules.testing import TestSettings, benchmark_records, predictions
 from modules.update import UpdateSettings, accumulate, update_metrics
 from modules.validation import ValidationMetrics, ValidationSettings
@@ -188,16 +189,15 @@ class PolicyModule(LightningModule):
         optimizer: Any = self.optimizers()
         lr = self._set_lr(batch.phase, batch.phase_updates, optimizer)
         budget = self.token_budget
-        totals = accumulate(
-            rows, budget, settings.share_prompt, self.device, self._backward, optimizer.zero_grad
-        )
+        more = (budget, settings.share_prompt, self.device, self._backward, optimizer.zero_grad)
+        totals = accumulate_over_ranks(rows, lambda own: accumulate(own, *more), optimizer, self.trainer)
         trained = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         norm = float(nn.utils.clip_grad_norm_(trained, settings.max_grad_norm)) if rows else 0.0
         if not rows or self._finite(norm):
             optimizer.step()  # without rows nothing moves, but it counts, or a run might never end
         optimizer.zero_grad()
-        skipped = float(self.skipped_updates)
-        metrics = {"train/grad_norm": norm, "train/lr": lr, "train/updates_skipped": skipped}
+        metrics = {"train/grad_norm": norm, "train/lr": lr}
+        metrics["train/updates_skipped"] = float(self.skipped_updates)
         if budget.auto and budget.tokens is not None:
             metrics["train/tokens_per_micro_batch"] = float(budget.tokens)
         return metrics | update_metrics(totals)
@@ -268,7 +268,7 @@ class PolicyModule(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         metrics = self._metrics.compute()
-        self.log_dict(metrics | {"step": float(self.global_step)}, batch_size=1)
+        self.log_dict(metrics | {"step": float(self.global_step)}, batch_size=1, sync_dist=True)
 
     # -- benchmarks ------------------------------------------------------------------------------------
 

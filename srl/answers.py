@@ -130,9 +130,9 @@ def _stated(response: str) -> tuple[str | None, str | None]:
     box = _last_box(text)
     if box is not None:
         return box, None
-    lines = [line.strip("* ") for line in _HASHES.findall(text) if not _WORD.search(line)]
-    if lines:
-        return str(lines[-1]), None
+    lines = [str(line).strip("* ") for line in _HASHES.findall(text) if not _WORD.search(line)]
+    if any(lines):
+        return next(line for line in reversed(lines) if line), None
     phrases = list(_PHRASE.finditer(text))
     if phrases:
         return _after_phrase(text[phrases[-1].end() :])

@@ -70,6 +70,8 @@ def main(argv: list[str] | None = None) -> int:
     except TrainingStopped as error:
         return _fail(str(error), 1)
     except Interrupted as error:
+        if launched_rank():  # rank 0 says it, and gives the exit status
+            return 0
         print(error, file=sys.stderr)
         return error.code
     except KeyboardInterrupt:
@@ -90,8 +92,14 @@ def _interrupted() -> int:
 
 
 def _fail(message: str, status: int) -> int:
-    print(f"srl: error: {message}", file=sys.stderr)
+    where = f"rank {launched_rank()}: " if launched_rank() else ""
+    print(f"srl: error: {where}{message}", file=sys.stderr)
     return status
+
+
+def launched_rank() -> int:
+    """Which of several devices' processes this is, by what its launcher has set; 0 where there is one."""
+    return int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0)
 
 
 def check_packages() -> None:
@@ -114,6 +122,8 @@ def run(arguments: list[str]) -> int:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a bar for each rollout table
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     quiet()
+    if launched_rank():
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
     if arguments[0] in EXTRA:
         importlib.import_module(EXTRA[arguments[0]]).main(arguments[1:])
         return 0
@@ -129,7 +139,7 @@ def quiet() -> None:
     handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
     for name in ("srl", "modules", "datamodules", "callbacks"):
         logger = logging.getLogger(name)
-        logger.setLevel(logging.INFO)
+        logger.setLevel(logging.ERROR if launched_rank() else logging.INFO)  # rank 0 says what all see
         logger.handlers = [handler]
         logger.propagate = False
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)

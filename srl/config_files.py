@@ -175,6 +175,8 @@ def _not_yaml(path: Path) -> str | None:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         return f"{path}:{line}: not YAML ({error.problem}); mend this line or the one before"
+    except yaml.YAMLError as error:  # a character that YAML does not allow
+        return f"{path}: not YAML ({' '.join(str(error).split())[:200]}); take the character out"
     if node is not None and not isinstance(node, yaml.MappingNode):
         return f"{path}: not a config; write `key: value` lines, such as those of configs/quickstart.yaml"
     return None

@@ -30,7 +30,8 @@ from callbacks.spooling import joined, spooled
 from callbacks.tracking import RunInfo, run_exists, run_of_checkpoint, status_kept
 from datamodules.steps import StepDataModule
 from modules.policy import PolicyModule
-from srl.cli import COMMANDS, resolve_checkpoint
+from modules.ranks import check_strategy
+from srl.cli import COMMANDS, launched_rank, resolve_checkpoint
 from srl.compare.reading import check_store
 from srl.config_files import explain, first_line, keep_text, with_extended
 from srl.errors import ConfigError
@@ -183,6 +184,7 @@ class SRLCLI(LightningCLI):
             raise
         except ValueError as error:
             raise ConfigError(first_line(error)) from error
+        check_strategy(self.trainer, str(self.subcommand))
         if self.subcommand == "fit" and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             self.config_init[self.subcommand].checkpoint.check_folder()
 
@@ -210,7 +212,7 @@ class SRLCLI(LightningCLI):
         given = config.trainer.get("logger")
         loggers = []
         for logger in given if isinstance(given, list) else [given]:
-            if isinstance(logger, MLFlowLogger):
+            if isinstance(logger, MLFlowLogger) and launched_rank() == 0:  # of several devices one writes
                 folder, drain = config.tracking.spool, config.tracking.drain
                 logger, sender = spooled(logger, next(settings).as_dict(), folder, drain)
                 SRLCLI._senders += [sender] if sender else []

@@ -35,7 +35,7 @@ def find_calls(text: str) -> list[Call]:
         found = [Call(m.start(), m.end(), unix(m[0])) for m in pattern.finditer(text)]
         if found:
             return found
-    found = [Call(m.start(), m.end(), unix(m[1])) for m in COMMAND.finditer(text) if m[1].strip()]
+    found = [Call(m.start(), m.end(), unix(m[1]).lstrip()) for m in COMMAND.finditer(text) if m[1].strip()]
     return found or _fenced(text)
 
 
@@ -49,7 +49,7 @@ def _fenced(text: str) -> list[Call]:
         if not mark and match:
             mark, opened, inside = match[1], place, []
         elif mark and match and match[1].startswith(mark) and not match[2].strip():
-            action = unix("".join(inside))
+            action = unix("".join(inside)).lstrip()  # a step without a title begins with a visible character
             if action:
                 found.append(Call(opened, place + len(line.rstrip("\r\n")), action))
             mark = ""

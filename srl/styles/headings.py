@@ -71,7 +71,7 @@ def _clean(title: str) -> str:
 def _named(source: Source) -> StepSplit | None:
     """The headings of the highest level that has two in a row which are neither opening nor ending."""
     found = [
-        (len(match[1]), Header(k, 0, _clean(match[2]) or match[2], ""))
+        (len(match[1]), Header(k, 0, _clean(match[2]) or match[2].strip(), ""))
         for k, line in enumerate(source.lines)
         if not source.inside[k] and (match := _HASHES.match(line))
     ]
