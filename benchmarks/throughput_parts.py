@@ -10,7 +10,6 @@ import throughput_common as common
 import torch
 
 import srl.logprobs
-import srl.update
 from srl.engine.caches import Caches
 from srl.engine.engine import RolloutEngine
 from srl.engine.sampling import sample
@@ -19,6 +18,7 @@ from srl.merged import merge_lora_forward
 from srl.models import LoraSettings, attach_lora, load_base
 from srl.packing import micro_batches
 from srl.rollout import Group, Sampling, StepExample
+from srl.shared_attention import Attention
 from srl.update import LossSettings, build_rows, logprobs_of, loss_of
 
 SAMPLING = Sampling()
@@ -42,11 +42,16 @@ def generate(model: Any, made: list[StepExample], group: int, new_tokens: int) -
 
 
 def update(
-    engine: RolloutEngine, groups: list[Group], budget: int, share: bool = True, head: Callable | None = None
+    engine: RolloutEngine,
+    groups: list[Group],
+    budget: int,
+    share: bool = True,
+    head: Callable | None = None,
+    attention: Attention = "auto",
 ) -> None:
     engine.model.train()
     for batch in micro_batches(build_rows(groups, LossSettings(kl=1e-9)), budget, share):
-        new = logprobs_of(engine.decoder, head or engine.head, batch, engine.vocab_size)
+        new = logprobs_of(engine.decoder, head or engine.head, batch, engine.vocab_size, attention)
         loss_of(new, batch, LossSettings())[0].backward()
     engine.model.zero_grad()
 
@@ -63,12 +68,6 @@ def changed(module: Any, name: str, value: Any, work: Callable[[], Any]) -> Call
             setattr(module, name, before)
 
     return run
-
-
-def whole_mask(
-    decoder: Any, plan: Any, mask: Callable[[], torch.Tensor], device: torch.device
-) -> dict[str, Any]:
-    return {"attention_mask": mask()}
 
 
 @torch.no_grad()
@@ -141,7 +140,7 @@ def main() -> None:
         "update": ours,
         "naive_update": lambda: update(peer, groups, eight_rows, share=False, head=lambda h: peer.head(h)),
         "update_without_shared_prompt": lambda: update(engine, groups, o.micro_tokens, share=False),
-        "update_without_sibling_attention": changed(srl.update, "attention_arguments", whole_mask, ours),
+        "update_without_sibling_attention": lambda: update(engine, groups, o.micro_tokens, attention="mask"),
         "update_without_head_gradient": lambda: update(
             engine, groups, o.micro_tokens, head=lambda h: engine.head(h)
         ),

@@ -113,7 +113,8 @@ class PolicyModule(LightningModule):
 
             policy: Any = self.policy
             end_ids = end_token_ids(self.tokenizer, policy)
-            self._engine = RolloutEngine(policy, self.tokenizer, end_ids, self.rows_in_flight, self.decode)
+            rows, how = self.rows_in_flight, self.update_settings.attention
+            self._engine = RolloutEngine(policy, self.tokenizer, end_ids, rows, self.decode, how)
         return self._engine
 
     def setup(self, stage: str) -> None:
@@ -184,11 +185,10 @@ class PolicyModule(LightningModule):
 
     def _update(self, groups: list[Group], batch: StepBatch, on_policy: bool, step: int) -> dict[str, float]:
         """Accumulate the gradient over micro-batches, clip, step. Returns what to log."""
-        settings = self.update_settings
+        settings, budget = self.update_settings, self.token_budget
         rows = build_rows(groups, self.loss_settings, batch.temperature, on_policy, step)
         optimizer: Any = self.optimizers()
         lr = self._set_lr(batch.phase, batch.phase_updates, optimizer)
-        budget = self.token_budget
         more = (budget, settings.share_prompt, self.device, self._backward, optimizer.zero_grad)
         totals = accumulate_over_ranks(rows, lambda own: accumulate(own, *more), optimizer, self.trainer)
         trained = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
@@ -218,7 +218,7 @@ class PolicyModule(LightningModule):
 
     def _logprobs(self, micro: MicroBatch) -> Tensor:
         engine = self.engine
-        return logprobs_of(engine.decoder, engine.head, micro, engine.vocab_size)
+        return logprobs_of(engine.decoder, engine.head, micro, engine.vocab_size, engine.attention)
 
     def _adapter_off(self) -> AbstractContextManager:
         """The base alone: the reference policy, free of charge."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from srl.errors import ConfigError
+from srl.shared_attention import Attention
 
 if TYPE_CHECKING:
     import torch
@@ -29,13 +30,20 @@ class UpdateSettings:
     process may be killed before any error, it begins at 1024 and never grows (SmolLM2-135M in float32, CPU
     seconds and GiB of an update of 4,700 tokens: 62 and 2.7 at 600, 67 and 4.1 at 1200, 77 and 5.8 at 2400,
     80 and 10 at 4800). A number is kept: an update that does not fit ends the run in words.
-    share_prompt: pack the rollouts of a prompt behind one copy of it. mini_batches,
+    share_prompt: pack the rollouts of a prompt behind one copy of it.
+    attention: how a token of a packed row sees its own prompt and no other response. siblings: the responses
+    of a prompt in one call behind its keys. mask: one call over the row, which costs the square of its
+    length. flex: FlexAttention, compiled, which skips what nobody sees; on CUDA only. All give the same but
+    for rounding. auto is siblings on the CPU, where that was measured the fastest, and mask on CUDA, as
+    transformers itself calls it there. No GPU has run any of the three.
+    mini_batches,
     epochs: optimizer steps are mini_batches * epochs a batch; 1 and 1 is strictly on-policy. max_grad_norm:
     clip above it. max_bad: stop after this many updates in a row with a gradient that is not finite.
     """
 
     tokens_per_micro_batch: int | Literal["auto"] = "auto"
     share_prompt: bool = True
+    attention: Attention = "auto"
     mini_batches: int = 1
     epochs: int = 1
     max_grad_norm: float = 1.0

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from srl.tree import TokenTree, families, grow, stack, tree_mask
+from srl.transfer import on_device
+from srl.tree import TokenTree, families, grow, stack
 from srl.tree_attention import Plan, plan
 
 
@@ -43,7 +44,7 @@ class MicroBatch:
     position_ids: Tensor  # int64 [n, T]
     segments: Tensor  # int64 [n, T]: node of the tree; the last one is padding
     ancestors: Tensor  # bool [n, S + 1, S + 1]: which nodes the tokens of a node see
-    plan: Plan  # the same, as attention over siblings
+    plan: Plan  # the same, as attention over siblings; stays on the host until it is used
     predicted_from: Tensor  # int64 [A], index into [n*T] of the token before each action token
     targets: Tensor  # int64 [A], the action tokens
     weights: Tensor  # float32 [A]
@@ -52,10 +53,6 @@ class MicroBatch:
     stale: Tensor  # bool [A]: the ratio to old_logprobs counts; elsewhere the update is on-policy
     nll: Tensor  # bool [A]
     temperatures: Tensor  # float32 [A]
-
-    def mask(self) -> Tensor:
-        """bool [n, 1, T, T]: query i sees key j when j <= i and j is in i's own node or above it."""
-        return tree_mask(self.segments, self.ancestors)
 
     @property
     def tokens(self) -> int:
@@ -68,7 +65,10 @@ class MicroBatch:
         return tuple(self.ancestors.shape[:2]) == (1, 3)  # one row; nodes: prompt, completion, padding
 
     def to(self, device: torch.device) -> MicroBatch:
-        return MicroBatch(**{name: tensor.to(device) for name, tensor in vars(self).items()})
+        tensors: dict[str, Tensor] = {name: found for name, found in vars(self).items() if name != "plan"}
+        return MicroBatch(
+            plan=self.plan, **{name: on_device(found, device) for name, found in tensors.items()}
+        )
 
 
 @dataclass

@@ -8,17 +8,22 @@ mask over the packed row would cost the square of its length (measured with 8 co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from srl.transfer import on_device
 from srl.tree import TokenTree
 
 NAME = "srl_shared_prefix"
 """Our attention among those that transformers knows; srl.engine.attention registers it."""
+
+GROUPED = ("cpu",)
+"""Devices where attention with a mask takes grouped heads as they are. On CUDA torch would hold all scores
+then, so there each head gets its copy of keys and values, as transformers does it (no GPU has run this).
+"""
 
 
 @dataclass
@@ -61,10 +66,14 @@ class Plan:
 
     def to(self, device: torch.device) -> Plan:
         moved = [
-            replace(one, places=one.places.to(device), mask=None if one.mask is None else one.mask.to(device))
+            replace(
+                one,
+                places=on_device(one.places, device),
+                mask=None if one.mask is None else on_device(one.mask, device),
+            )
             for one in self.siblings
         ]
-        return Plan(moved, self.order.to(device))
+        return Plan(moved, on_device(self.order, device))
 
 
 def plan(trees: Sequence[TokenTree]) -> Plan:
@@ -88,21 +97,6 @@ def plan(trees: Sequence[TokenTree]) -> Plan:
             path = [(first + start, first + end) for start, end in map(tree.span, tree.above(parent))]
             siblings.append(Siblings(path, places, _in_one_piece(spans), _mask(path, longest)))
     return Plan(siblings, order)
-
-
-def attention_arguments(
-    decoder: nn.Module, plan: Plan, mask: Callable[[], Tensor], device: torch.device
-) -> dict[str, Any]:
-    """What a decoder is called with so that every token sees its path: the plan, or the whole mask.
-
-    The mask for decoders that have not been given our attention, and on CUDA, where many small calls cost
-    more than they save (not measured: no GPU has run this).
-    """
-    own: Any = decoder
-    if device.type != "cpu" or own.config._attn_implementation != NAME:
-        return {"attention_mask": mask()}
-    any_mask = torch.ones(1, 1, 1, 1, dtype=torch.bool)  # of four dimensions: transformers makes none itself
-    return {"attention_mask": any_mask, "tree": plan}
 
 
 def _children(tree: TokenTree) -> dict[int, list[int]]:
@@ -133,14 +127,17 @@ def tree_attention(
     queries, keys, values = (x.transpose(1, 2).reshape(rows * length, -1, width) for x in (query, key, value))
     found = []
     for one in plan.siblings:
+        seen = [one.seen(keys), one.seen(values)]  # [C, P + L, Hkv, D]
+        if one.mask is not None and query.device.type not in GROUPED:
+            seen = [x.repeat_interleave(heads // x.shape[2], dim=2) for x in seen]
         out = nn.functional.scaled_dot_product_attention(
             one.own(queries).transpose(1, 2),  # [C, H, L, D]
-            one.seen(keys).transpose(1, 2),
-            one.seen(values).transpose(1, 2),
+            seen[0].transpose(1, 2),
+            seen[1].transpose(1, 2),
             attn_mask=one.mask,
             is_causal=one.mask is None,
             scale=scaling,
-            enable_gqa=key.shape[1] != heads,
+            enable_gqa=seen[0].shape[2] != heads,
         )
         found.append(out.transpose(1, 2).reshape(-1, heads, width))
     return torch.cat(found).index_select(0, plan.order).view(rows, length, heads, width)

@@ -23,7 +23,7 @@ from srl.grpo import (
 from srl.logprobs import token_logprobs
 from srl.packing import MicroBatch, Row
 from srl.rollout import Group
-from srl.tree_attention import attention_arguments
+from srl.shared_attention import Attention, attention_arguments
 
 
 @dataclass(frozen=True)
@@ -120,14 +120,18 @@ def _rows_of(group: Group, settings: LossSettings, temperature: float, stale: bo
 
 
 def logprobs_of(
-    decoder: nn.Module, head: Callable[[Tensor], Tensor], batch: MicroBatch, vocab_size: int
+    decoder: nn.Module,
+    head: Callable[[Tensor], Tensor],
+    batch: MicroBatch,
+    vocab_size: int,
+    attention: Attention = "auto",
 ) -> Tensor:
     """Log-probabilities of the action tokens under today's weights at each row's temperature, float32 [A]."""
     hidden = decoder(
         input_ids=batch.input_ids,
         position_ids=batch.position_ids,
         use_cache=False,
-        **attention_arguments(decoder, batch.plan, batch.mask, batch.input_ids.device),
+        **attention_arguments(decoder, batch.plan, batch.segments, batch.ancestors, attention),
     ).last_hidden_state  # [n, T, H]
     actions = hidden.flatten(0, 1)[batch.predicted_from]  # [A, H]
     return token_logprobs(head, actions, batch.targets, batch.temperatures, vocab_size)

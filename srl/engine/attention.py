@@ -10,11 +10,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from srl.engine.caches import Caches
+from srl.shared_attention import flex_tree_attention
 from srl.tree_attention import NAME, Plan, tree_attention
 
 
@@ -41,10 +43,12 @@ def shared_prefix_attention(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     shared: Caches | None = None,
-    tree: Plan | None = None,
+    tree: Plan | BlockMask | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
     """query [n, H, T, D], key and value [n, Hkv, t, D] -> [n, T, H, D], as transformers has it."""
+    if isinstance(tree, BlockMask):
+        return flex_tree_attention(query, key, value, tree, scaling), None
     if tree is not None:
         return tree_attention(query, key, value, tree, scaling), None
     if shared is None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
-from srl.engine import attention, blocks
+import srl.engine.attention  # noqa: F401 - registers ours with transformers
+from srl.engine import blocks
 from srl.engine.caches import Caches, Prompts
 from srl.engine.flight import Flight
 from srl.engine.prefill import prefill
@@ -21,6 +22,8 @@ from srl.errors import ConfigError
 from srl.logprobs import head_logits
 from srl.models import inner_decoder, output_head
 from srl.rollout import Completion, Sampling, StepExample
+from srl.shared_attention import Attention
+from srl.tree_attention import NAME
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -32,7 +35,7 @@ class RolloutEngine:
     rows_in_flight bounds the rollouts decoded at once (at least one prompt's), prefill_tokens the padded
     prompt tokens prefilled at once; both bound memory and change nothing else but the order of random
     numbers. fast: decode Llama, Qwen2 and Qwen3 blocks by `srl.engine.blocks`; False: by transformers, which
-    gives the same. decode: see DecodeSettings.
+    gives the same. decode: see DecodeSettings; attention, of prefills: see UpdateSettings.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class RolloutEngine:
         end_ids: tuple[int, ...],
         rows_in_flight: int = 256,
         decode: DecodeSettings = DecodeSettings(),  # noqa: B008 - frozen
+        attention: Attention = "auto",
         prefill_tokens: int = 8192,
         fast: bool = True,
     ) -> None:
@@ -50,10 +54,10 @@ class RolloutEngine:
         self.end_ids = frozenset(end_ids)
         self.rows_in_flight = rows_in_flight
         self.prefill_tokens = prefill_tokens
-        self.decode = decode
+        self.decode, self.attention = decode, attention
         self.decoder = cast(Any, inner_decoder(model))  # transformers' own; they share no type
         self.head = output_head(model)
-        self.decoder.set_attn_implementation(attention.NAME)
+        self.decoder.set_attn_implementation(NAME)
         self.fast = fast and blocks.knows(self.decoder)
         self.vocab_size = int(self.decoder.config.vocab_size)
         self.context = context_length(self.decoder.config)
@@ -140,7 +144,9 @@ class RolloutEngine:
 
     def _prefill(self, prompts: list[tuple[int, ...]], owner: list[int]) -> tuple[Prompts, Tensor]:
         """P prompts, and the one of each row -> keys and values, and the logits after each float32 [P, V]."""
-        keys, values, logits = prefill(self.decoder, self.head, prompts, self.device, self.prefill_tokens)
+        keys, values, logits = prefill(
+            self.decoder, self.head, prompts, self.device, self.prefill_tokens, self.attention
+        )
         lengths = torch.tensor([len(prompt) for prompt in prompts], device=self.device)
         return Prompts(keys, values, lengths, torch.tensor(owner, device=self.device)), logits
 

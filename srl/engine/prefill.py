@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from srl.logprobs import head_logits
-from srl.tree import TokenTree, families, grow, stack, tree_mask
-from srl.tree_attention import attention_arguments, plan
+from srl.shared_attention import Attention, attention_arguments
+from srl.transfer import on_device
+from srl.tree import TokenTree, families, grow, stack
+from srl.tree_attention import plan
 
 Planted = tuple[TokenTree, list[tuple[int, int]]]  # a row, and its prompts: (index, node at which it ends)
 
@@ -22,6 +24,7 @@ def prefill(
     prompts: Sequence[tuple[int, ...]],
     device: torch.device,
     token_budget: int,
+    attention: Attention = "auto",
 ) -> tuple[list[Tensor], list[Tensor], Tensor]:
     """P distinct prompts -> keys and values per layer [P, Hkv, Lp, D], and the logits after each float32 [P,
     V].
@@ -35,7 +38,7 @@ def prefill(
     values: list[Tensor] = []
     logits: list[Tensor] = [torch.empty(0)] * len(prompts)
     for chunk in _chunks(prompts, token_budget):
-        cache, after = _forward(decoder, head, chunk, device)
+        cache, after = _forward(decoder, head, chunk, device, attention)
         placed = [
             (index, row, tree.path(end)) for row, (tree, ends) in enumerate(chunk) for index, end in ends
         ]
@@ -70,18 +73,18 @@ def _chunks(prompts: Sequence[tuple[int, ...]], token_budget: int) -> list[list[
 
 
 def _forward(
-    decoder: nn.Module, head: Callable[[Tensor], Tensor], chunk: list[Planted], device: torch.device
+    decoder: nn.Module,
+    head: Callable[[Tensor], Tensor],
+    chunk: list[Planted],
+    device: torch.device,
+    attention: Attention,
 ) -> tuple[list[Any], Tensor]:
     """The cache's layers over the chunk's rows, and the logits after each of its prompts, in their order."""
     trees = [tree for tree, _ in chunk]
-    tensors = {name: tensor.to(device) for name, tensor in stack(trees).items()}
+    tensors = {name: on_device(tensor, device) for name, tensor in stack(trees).items()}
     seen: dict[str, Any] = {"attention_mask": None}
     if any(len(tree.parents) > 1 for tree in trees):  # else plain causal attention does: padding is behind
-
-        def mask() -> Tensor:
-            return tree_mask(tensors["segments"], tensors["ancestors"])
-
-        seen = attention_arguments(decoder, plan(trees).to(device), mask, device)
+        seen = attention_arguments(decoder, plan(trees), tensors["segments"], tensors["ancestors"], attention)
     cache = DynamicCache()
     out = decoder(
         input_ids=tensors["input_ids"],

@@ -11,7 +11,8 @@ from srl.engine.caches import Caches
 from srl.errors import ConfigError
 from srl.logprobs import head_logits
 from srl.packing import Row, micro_batches
-from srl.tree_attention import NAME, attention_arguments
+from srl.shared_attention import attention_arguments
+from srl.tree_attention import NAME
 
 if TYPE_CHECKING:
     from srl.engine.engine import RolloutEngine
@@ -67,7 +68,7 @@ def _packed(engine: RolloutEngine, ids: Tensor) -> Tensor:
         input_ids=batch.input_ids,
         position_ids=batch.position_ids,
         use_cache=False,
-        **attention_arguments(engine.decoder, batch.plan, batch.mask, engine.device),
+        **attention_arguments(engine.decoder, batch.plan, batch.segments, batch.ancestors, engine.attention),
     ).last_hidden_state[0]
     places = [PROMPT - 1, *range(PROMPT + len(action), PROMPT + 2 * len(action))]
     return head_logits(engine.head, hidden[places])
