@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from lightning.pytorch import LightningDataModule
 
 from datamodules.benchmarks import BenchmarkLoader, benchmark_loader, read_benchmark
+from datamodules.changed import Changed, Digests, check_unchanged, digests
 from datamodules.files import (
     DataReport,
     assert_disjoint,
@@ -103,6 +104,7 @@ class StepDataModule(LightningDataModule):
     trajectories. draws_per_epoch: draws that Lightning calls an epoch (null: each example once). seed: of the
     split and of the choice of demonstrations, so that runs with other seeds keep the same held-out problems.
     benchmarks: what `test` and `predict` solve: known names (srl.benchmarks.KNOWN), files, hub ids, heldout.
+    changed: whether a run may go on when the content of its files is another than when it began.
     """
 
     def __init__(
@@ -123,9 +125,10 @@ class StepDataModule(LightningDataModule):
         draws_per_epoch: int | None = None,
         seed: int = 0,
         benchmarks: tuple[str, ...] = ("heldout",),
+        changed: Changed = "refuse",
     ) -> None:
         super().__init__()
-        self.path, self.val_path = path, val_path
+        self.path, self.val_path, self.changed = path, val_path, changed
         self.hub_config, self.split = hub_config, split
         self.row, self.think, self.title_hint, self.include_last = row, think, title_hint, include_last
         self.shots, self.prompt, self.limits, self.validation = shots, prompt, limits, validation
@@ -227,8 +230,7 @@ class StepDataModule(LightningDataModule):
                 raise ConfigError(self._nothing_for(name, self.builder.skipped[before:]))
         self.report.skipped += self.builder.skipped[before:]
         self._warn_of_bare_steps(sources)
-        longest = max(map(len, sources.values()))
-        draws = self.draws_per_epoch or max(1, -(-longest // batch_size))
+        draws = self.draws_per_epoch or max(1, -(-max(map(len, sources.values())) // batch_size))
         self.stream = Stream(sources, draws, run_seed(), adaptive, reverse)
         return self.stream
 
@@ -283,6 +285,12 @@ class StepDataModule(LightningDataModule):
 
     def predict_dataloader(self) -> list[BenchmarkLoader]:
         return self.benchmarks
+
+    def state_dict(self) -> Digests:
+        return digests(self.report.files, self.path, self.val_path)
+
+    def load_state_dict(self, state_dict: Digests) -> None:
+        check_unchanged(self.trainer, state_dict, self.state_dict(), self.changed)
 
     def train_dataloader(self) -> Stream:
         assert self.stream is not None, "the curriculum callback builds the stream before training starts"

@@ -12,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 from srl.errors import ConfigError, DataError, Interrupted, TrainingStopped
+from srl.faults import of_system
 
 COMMANDS = {
     "fit": "train by a curriculum of objectives; the run goes to MLflow",
@@ -69,6 +70,8 @@ def main(argv: list[str] | None = None) -> int:
         return _fail(str(error), 2)
     except TrainingStopped as error:
         return _fail(str(error), 1)
+    except OSError as error:
+        return _fail(of_system(error), 1)
     except Interrupted as error:
         if launched_rank():  # rank 0 says it, and gives the exit status
             return 0
@@ -142,7 +145,7 @@ def quiet() -> None:
         logger.setLevel(logging.ERROR if launched_rank() else logging.INFO)  # rank 0 says what all see
         logger.handlers = [handler]
         logger.propagate = False
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # srl.faults says it in a line
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # optional kernels
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advert)
     warnings.filterwarnings(

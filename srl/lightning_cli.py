@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from mlflow.exceptions import MlflowException
 
 from callbacks.budget import Budget
 from callbacks.checkpoints import Checkpoints, ValidationByUpdates
@@ -35,6 +36,7 @@ from srl.cli import COMMANDS, launched_rank, resolve_checkpoint
 from srl.compare.reading import check_store
 from srl.config_files import explain, first_line, keep_text, with_extended
 from srl.errors import ConfigError
+from srl.faults import ended_by, is_lost_peer
 from srl.provenance import method_name
 from srl.spool.sender import Sender
 from srl.spool.store import is_remote
@@ -121,6 +123,12 @@ class SRLCLI(LightningCLI):
             raise ConfigError(explain(error.message or str(error), cls._keys, arguments)) from error
         except MisconfigurationException as error:
             raise ConfigError(f"trainer: {first_line(error)}") from error
+        except (MlflowException, OSError) as error:  # the disk, the database: nothing that a config can say
+            raise ended_by(error, cls._store) from error
+        except RuntimeError as error:
+            if is_lost_peer(error):
+                raise ended_by(error) from error
+            raise
         finally:
             for sender in cls._senders:
                 sender.close()
@@ -129,6 +137,7 @@ class SRLCLI(LightningCLI):
     _senders: list[Sender] = []  # noqa: RUF012 - of the runs that go to a server
     _arguments: list[str] = []  # noqa: RUF012 - as they were given
     _keys: tuple[str, ...] = ()
+    _store = "MLflow"  # the address of the log
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -176,6 +185,7 @@ class SRLCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """Constructors refuse what the parser cannot see, such as a number out of its range."""
         for logger in _mlflow_settings(self.config[SRLCLI._only]):
+            SRLCLI._store = str(logger.tracking_uri)
             if not is_remote(logger.tracking_uri):
                 check_store(str(logger.tracking_uri))  # before the model is loaded
         try:
@@ -218,6 +228,7 @@ class SRLCLI(LightningCLI):
                 SRLCLI._senders += [sender] if sender else []
             loggers.append(logger)
         if SRLCLI._senders:
+            SRLCLI._store = str(config.tracking.spool)
             config.trainer.logger = loggers
 
     def _results_folder(self, config: jsonargparse.Namespace) -> Path:
