@@ -59,7 +59,10 @@ class _MergedForward:
         if self.merged is None or versions != self.versions:
             # validation runs in inference mode, and what is made there could not be trained with afterwards
             with torch.inference_mode(False), torch.no_grad():
-                self.merged = torch.addmm(base, b, a, alpha=scale)
+                if self.merged is None or self.merged.device != base.device:
+                    self.merged = torch.empty_like(base)
+                # in place: a recorded decode step (srl.engine.graphs) reads this address
+                torch.addmm(base, b, a, alpha=scale, out=self.merged)
             self.versions = versions
         return self.merged
 

@@ -7,9 +7,11 @@ from conftest import tiny_model, tiny_tokenizer
 from test_engine import TEXTS, example, lora, plain_logprobs
 
 from srl.engine.engine import RolloutEngine
+from srl.engine.graphs import RecordedSteps, again
 from srl.engine.readback import Readback
 from srl.engine.settings import DecodeSettings
 from srl.errors import ConfigError
+from srl.merged import merge_lora_forward
 from srl.rollout import Sampling
 
 ENDS = tuple(range(1, 24))  # a random model rarely writes one given token: rows must end early, too
@@ -113,3 +115,105 @@ def test_a_row_that_has_ended_runs_into_no_limit_of_learned_positions():
     examples += [example("x", tokenizer, max_new_tokens=30)] * 20
     found = engine.generate(examples, 1, Sampling(), torch.Generator().manual_seed(0))
     assert [len(completion.ids) for (completion,) in found] == [10] + [30] * 20
+
+
+# -- recorded steps ---------------------------------------------------------------------------------------
+
+
+def recorded(engine, recorder=again):
+    engine.steps = RecordedSteps(engine, recorder)
+    return engine
+
+
+def counting(played):
+    """A recorder that plays by calling again, and counts."""
+
+    def record(work):
+        played.append(0)
+        number = len(played) - 1
+
+        def play():
+            played[number] += 1
+            work()
+
+        return play
+
+    return record
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3"])
+@pytest.mark.parametrize("rows", [256, 9])  # 9: rows enter while others write
+def test_recorded_steps_give_what_plain_steps_give(kind, rows):
+    tokenizer = tiny_tokenizer()
+    model = lora(tiny_model(kind, vocab_size=len(tokenizer)))
+    merge_lora_forward(model)
+    examples = [example(text, tokenizer, max_new_tokens=70 + i) for i, text in enumerate(TEXTS)]
+    plain = RolloutEngine(model, tokenizer, (1, 2, 3), rows)
+    played: list[int] = []
+    engine = recorded(RolloutEngine(model, tokenizer, (1, 2, 3), rows), counting(played))
+    found, expected = (
+        one.generate(examples, 4, Sampling(), torch.Generator().manual_seed(0)) for one in (engine, plain)
+    )
+    for ours, theirs in zip(found, expected, strict=True):
+        for a, b in zip(ours, theirs, strict=True):
+            assert a.ids == b.ids
+            assert torch.allclose(a.logprobs, b.logprobs, atol=1e-4)
+    assert not engine.steps.failed
+    assert max(shape.columns for shape in engine.steps.recorded) == 128, "from 64 columns to 128"
+    assert sum(played) > 50, "most steps are played"
+    for _ in range(2):  # the first again records what it had before its buffers grew, the second nothing
+        before = len(played)
+        engine.generate(examples, 4, Sampling(), torch.Generator().manual_seed(0))
+    assert len(played) == before, "what is recorded serves the next rollouts"
+
+
+def test_recorded_steps_see_the_next_update_and_the_adapter_switched_off(model):
+    tokenizer = tiny_tokenizer()
+    changing = lora(tiny_model(vocab_size=len(tokenizer)))
+    merge_lora_forward(changing)
+    engine = recorded(RolloutEngine(changing, tokenizer, ()))
+    one = [example(TEXTS[1], tokenizer)]
+
+    def greedy():
+        (group,) = engine.generate(one, 2, Sampling(0.0), torch.Generator())
+        expected = plain_logprobs(changing, one[0].prompt_ids, group[0].ids)
+        assert torch.allclose(group[0].logprobs, expected, atol=1e-4)
+        return group[0].logprobs
+
+    first = greedy()
+    with torch.no_grad():
+        for name, parameter in changing.named_parameters():
+            if "lora_B" in name:
+                parameter.mul_(-1)  # in place, as an optimizer does
+    second = greedy()
+    assert len(engine.steps.recorded) == 1
+    with changing.disable_adapter():
+        third = greedy()
+    assert not torch.allclose(first, second, atol=1e-3)
+    assert not torch.allclose(second, third, atol=1e-3)
+
+
+def test_a_recording_that_computes_something_else_is_not_used(model, caplog):
+    tokenizer = tiny_tokenizer()
+
+    def wrong(work):
+        return lambda: None  # plays nothing: the logits stay what they were
+
+    def impossible(work):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    examples = [example(text, tokenizer) for text in TEXTS]
+    plain = RolloutEngine(model, tokenizer, ENDS)
+    expected = plain.generate(examples, 4, Sampling(), torch.Generator().manual_seed(0))
+    for recorder, said in ((wrong, "differs from the plain one"), (impossible, "not permitted")):
+        engine = recorded(RolloutEngine(model, tokenizer, ENDS), recorder)
+        found = engine.generate(examples, 4, Sampling(), torch.Generator().manual_seed(0))
+        assert engine.steps.failed
+        assert said in caplog.text
+        assert [[c.ids for c in group] for group in found] == [[c.ids for c in group] for group in expected]
+
+
+def test_cuda_graphs_on_the_cpu_are_left_out_in_words(model, caplog):
+    engine = RolloutEngine(model, tiny_tokenizer(), (1,), decode=DecodeSettings(cuda_graphs=True))
+    assert engine.steps is None
+    assert "it takes CUDA" in caplog.text

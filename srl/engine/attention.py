@@ -16,23 +16,26 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from srl.engine.caches import Caches
+from srl.engine.static import StaticCaches
 from srl.shared_attention import flex_tree_attention
 from srl.tree_attention import NAME, Plan, tree_attention
 
 
-def decode_attention(query: Tensor, key: Tensor, value: Tensor, layer: int, caches: Caches) -> Tensor:
+def decode_attention(
+    query: Tensor, key: Tensor, value: Tensor, layer: int, caches: Caches | StaticCaches
+) -> Tensor:
     """query [R, Hkv, rep, D], scaled, of one new token a row -> [R, Hkv, rep, D].
 
     key, value [R, Hkv, t, D] are the rows' own. One softmax over the prompt and these, in float32: equal to
     attention over both concatenated.
     """
-    on_prompt = caches.prompts.scores(query, layer)
+    on_prompt = caches.shared.scores(query, layer)
     on_own = (query @ key.transpose(-1, -2)).float()
     if caches.own.hidden is not None:
         on_own = on_own + caches.own.hidden
     weights = torch.cat([on_prompt, on_own], dim=-1).softmax(-1).to(value.dtype)  # [R, Hkv, rep, Lp + t]
     size = on_prompt.shape[-1]
-    return caches.prompts.mix(weights[..., :size], layer) + weights[..., size:] @ value
+    return caches.shared.mix(weights[..., :size], layer) + weights[..., size:] @ value
 
 
 def shared_prefix_attention(

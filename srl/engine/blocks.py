@@ -16,6 +16,7 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3Model
 
 from srl.engine.attention import decode_attention
 from srl.engine.caches import Caches
+from srl.engine.static import StaticCaches
 
 
 def knows(decoder: nn.Module) -> bool:
@@ -24,7 +25,7 @@ def knows(decoder: nn.Module) -> bool:
     return type(decoder) in (LlamaModel, Qwen2Model, Qwen3Model) and config.hidden_act in ("silu", "swish")
 
 
-def decode(decoder: Any, tokens: Tensor, caches: Caches) -> Tensor:
+def decode(decoder: Any, tokens: Tensor, caches: Caches | StaticCaches) -> Tensor:
     """The newest token of each row int64 [R] -> hidden states [R, H] after the final norm."""
     hidden = decoder.embed_tokens(tokens)
     cos, sin = decoder.rotary_emb(hidden[:, None], caches.positions[:, None])  # [R, 1, D]

@@ -7,6 +7,7 @@ those that stay.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,6 +15,67 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache
 
 FIRST_CAPACITY = 64  # tokens; own keys and values grow by doubling from here
+
+
+class Grid:
+    """R rows in a [P, most] grid, the shape of one product a prompt.
+
+    slot int64 [R]: the place of each row; row int64 [P * most]: the row at each place, any at an empty one.
+    None for both where the rows fill the grid in order.
+    """
+
+    def __init__(self, prompts: int, most: int, slot: Tensor | None, row: Tensor | None) -> None:
+        self.prompts, self.most, self.slot, self.row = prompts, most, slot, row
+
+    @classmethod
+    def of(cls, owner: Tensor, prompts: int) -> Grid:
+        """owner int64 [R], ascending: the prompt of each row."""
+        counts = torch.bincount(owner, minlength=prompts)
+        most = int(counts.max()) if len(counts) else 0
+        if bool((counts == most).all()):
+            return cls(prompts, most, None, None)
+        index = torch.arange(len(owner), device=owner.device)
+        first = torch.cumsum(counts, 0) - counts
+        slot = owner * most + index - first[owner]
+        row = torch.zeros(prompts * most, dtype=torch.int64, device=owner.device)
+        row[slot] = index
+        return cls(prompts, most, slot, row)
+
+    def spread(self, rows: Tensor) -> Tensor:
+        """[R, Hkv, rep, X] -> [P, Hkv, most * rep, X]."""
+        _, heads, rep, width = rows.shape
+        grid = rows if self.row is None else rows.index_select(0, self.row)
+        grid = grid.view(self.prompts, self.most, heads, rep, width).transpose(1, 2)
+        return grid.reshape(self.prompts, heads, self.most * rep, width)
+
+    def collect(self, grid: Tensor, rep: int) -> Tensor:
+        """The inverse of `spread`."""
+        _, heads, _, width = grid.shape
+        rows = grid.view(self.prompts, heads, self.most, rep, width).transpose(1, 2)
+        rows = rows.reshape(self.prompts * self.most, heads, rep, width)
+        return rows if self.slot is None else rows.index_select(0, self.slot)
+
+
+@dataclass
+class Shared:
+    """What a decode step reads of the prompts: keys, values per layer [P, Hkv, Lp, D], and the rows' grid.
+
+    hidden: added to scores, -inf on padding [P, 1, 1, Lp]; None without any.
+    """
+
+    keys: list[Tensor]
+    values: list[Tensor]
+    hidden: Tensor | None
+    grid: Grid
+
+    def scores(self, query: Tensor, layer: int) -> Tensor:
+        """query [R, Hkv, rep, D], scaled -> scores on the prompt float32 [R, Hkv, rep, Lp]."""
+        found = (self.grid.spread(query) @ self.keys[layer].transpose(-1, -2)).float()
+        return self.grid.collect(found if self.hidden is None else found + self.hidden, query.shape[2])
+
+    def mix(self, weights: Tensor, layer: int) -> Tensor:
+        """weights [R, Hkv, rep, Lp] -> weighted values [R, Hkv, rep, D]."""
+        return self.grid.collect(self.grid.spread(weights) @ self.values[layer], weights.shape[2])
 
 
 class Prompts:
@@ -24,22 +86,14 @@ class Prompts:
     """
 
     def __init__(self, keys: list[Tensor], values: list[Tensor], lengths: Tensor, owner: Tensor) -> None:
-        self.keys, self.values, self.lengths = keys, values, lengths
-        self._place(owner)
+        self.keys, self.values, self.lengths, self.owner = keys, values, lengths, owner
+        self.shared = self._shared()
 
-    def _place(self, owner: Tensor) -> None:
-        """Give every row a slot in a [P, most rows of one prompt] grid, the shape of the batched product."""
-        self.owner = owner
-        counts = torch.bincount(owner, minlength=len(self.lengths))
-        self.most = int(counts.max()) if len(counts) else 0
-        first = torch.cumsum(counts, 0) - counts
-        rank = torch.arange(len(owner), device=owner.device) - first[owner]
-        self.full = bool((counts == self.most).all())
-        self.slot = owner * self.most + rank  # [R]
-        padded = torch.arange(self.keys[0].shape[2], device=owner.device)[None] >= self.lengths[:, None]
-        self.hidden: Tensor | None = None  # added to scores: -inf on padding [P, 1, 1, Lp]; None without any
-        if bool(padded.any()):
-            self.hidden = _minus_infinity(padded)[:, None, None]
+    def _shared(self) -> Shared:
+        places = torch.arange(self.keys[0].shape[2], device=self.owner.device)
+        padded = places[None] >= self.lengths[:, None]
+        hidden = _minus_infinity(padded)[:, None, None] if bool(padded.any()) else None
+        return Shared(self.keys, self.values, hidden, Grid.of(self.owner, len(self.lengths)))
 
     def exchange(self, stay: Tensor, entering: Prompts | None) -> None:
         """Rows `stay` (ascending indices) stay; a prompt without rows leaves too; others come behind them."""
@@ -55,34 +109,8 @@ class Prompts:
                 for layer, states in enumerate(mine):
                     parts = [states[alive], *theirs[layer : layer + 1]]
                     mine[layer] = torch.cat([_of_length(part, longest) for part in parts])
-        self.lengths = lengths
-        self._place(owner)
-
-    def _grid(self, rows: Tensor) -> Tensor:
-        """[R, Hkv, rep, X] -> [P, Hkv, most * rep, X]; empty slots hold zeros."""
-        _, heads, rep, width = rows.shape
-        grid = rows
-        if not self.full:
-            grid = rows.new_zeros(len(self.lengths) * self.most, heads, rep, width)
-            grid[self.slot] = rows
-        grid = grid.view(len(self.lengths), self.most, heads, rep, width).transpose(1, 2)
-        return grid.reshape(len(self.lengths), heads, self.most * rep, width)
-
-    def _rows(self, grid: Tensor, rep: int) -> Tensor:
-        """The inverse of `_grid`."""
-        prompts, heads, _, width = grid.shape
-        rows = grid.view(prompts, heads, self.most, rep, width).transpose(1, 2)
-        rows = rows.reshape(prompts * self.most, heads, rep, width)
-        return rows if self.full else rows[self.slot]
-
-    def scores(self, query: Tensor, layer: int) -> Tensor:
-        """query [R, Hkv, rep, D], scaled -> scores on the prompt float32 [R, Hkv, rep, Lp]."""
-        grid = (self._grid(query) @ self.keys[layer].transpose(-1, -2)).float()
-        return self._rows(grid if self.hidden is None else grid + self.hidden, query.shape[2])
-
-    def mix(self, weights: Tensor, layer: int) -> Tensor:
-        """weights [R, Hkv, rep, Lp] -> weighted values [R, Hkv, rep, D]."""
-        return self._rows(self._grid(weights) @ self.values[layer], weights.shape[2])
+        self.lengths, self.owner = lengths, owner
+        self.shared = self._shared()
 
 
 class OwnCache(Cache):
@@ -142,6 +170,20 @@ class OwnCache(Cache):
         self.starts, self.length = torch.cat([starts - first, added]), length
         self._hide()
 
+    def lend(self) -> None:
+        """The states are kept elsewhere, until `take` brings them back."""
+        self._keys, self._values = [], []
+
+    def take(self, keys: list[Tensor], values: list[Tensor]) -> None:
+        """The states of the columns written so far, per layer [R, Hkv, t, D]; one more may be open."""
+        self._keys, self._values = ([_of_length(one, self.length) for one in of] for of in (keys, values))
+        self._hide()
+        self.hidden = self._hidden
+
+    def states(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Keys and values per layer [R, Hkv, capacity, D]; none before the first step."""
+        return self._keys, self._values
+
     def _resize(self, change: Callable[[Tensor], Tensor], capacity: int) -> None:
         for mine in (self._keys, self._values):
             for layer, states in enumerate(mine):
@@ -165,6 +207,10 @@ class Caches:
         self.prompts = prompts
         self.own = OwnCache(len(prompts.owner), prompts.owner.device)
         self.positions = prompts.lengths[prompts.owner] - 1
+
+    @property
+    def shared(self) -> Shared:
+        return self.prompts.shared
 
     def open(self) -> None:
         """Room for one more token a row; before each step."""

@@ -14,9 +14,11 @@ import srl.engine.attention  # noqa: F401 - registers ours with transformers
 from srl.engine import blocks
 from srl.engine.caches import Caches, Prompts
 from srl.engine.flight import Flight
+from srl.engine.graphs import RecordedSteps, recorded_steps
 from srl.engine.prefill import prefill
 from srl.engine.sampling import TokenTexts, sample
 from srl.engine.settings import DecodeSettings
+from srl.engine.static import StaticCaches
 from srl.engine.verify import verify
 from srl.errors import ConfigError
 from srl.logprobs import head_logits
@@ -62,8 +64,11 @@ class RolloutEngine:
         self.vocab_size = int(self.decoder.config.vocab_size)
         self.context = context_length(self.decoder.config)
         self.texts = TokenTexts(self._text_of)
+        self.steps: RecordedSteps | None = None
         with self._evaluating():
             verify(self)
+        if decode.cuda_graphs:
+            self.steps = recorded_steps(self)
 
     @property
     def device(self) -> torch.device:
@@ -85,6 +90,8 @@ class RolloutEngine:
             flight.draw(generator)
         with self._evaluating():
             self._fly(flight, sampling, generator)
+        if self.steps is not None:
+            self.steps.forget()
         return flight.completions(self.end_ids, self._text_of)
 
     def _check_length(self, example: StepExample) -> None:
@@ -118,6 +125,8 @@ class RolloutEngine:
                 index = torch.tensor(stay, dtype=torch.int64, device=self.device)
                 tokens = torch.cat([tokens[index], first])
                 if caches is not None:
+                    if self.steps is not None:
+                        self.steps.give_back()
                     caches.exchange(index, entering)
                 elif entering is not None:
                     caches = Caches(entering)
@@ -153,8 +162,10 @@ class RolloutEngine:
     def _step(self, tokens: Tensor, caches: Caches) -> Tensor:
         """The newest token of each row int64 [R] -> logits of the next float32 [R, V]."""
         caches.open()
+        if self.steps is not None:
+            return self.steps.step(tokens, caches)
         if self.fast:
-            return head_logits(self.head, blocks.decode(self.decoder, tokens, caches))
+            return self.fast_logits(tokens, caches)
         # a row that has ended goes on until it leaves; where positions are learned there are no more of them
         positions = caches.positions.clamp(max=self.context - 1)
         hidden = self.decoder(
@@ -167,6 +178,10 @@ class RolloutEngine:
             shared=caches,
         )
         return head_logits(self.head, hidden.last_hidden_state[:, 0])
+
+    def fast_logits(self, tokens: Tensor, caches: Caches | StaticCaches) -> Tensor:
+        """`_step` by our own blocks, the caches' column open."""
+        return head_logits(self.head, blocks.decode(self.decoder, tokens, caches))
 
     def _text_of(self, ids: list[int]) -> str:
         text = self.tokenizer.decode(ids, skip_special_tokens=False)

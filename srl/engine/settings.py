@@ -20,9 +20,14 @@ class DecodeSettings:
     auto is 1 on CUDA and 0 on the CPU, where nothing is waited for. With a lag the random numbers of a
     rollout depend on its place in the draw alone, not on when others end; so completions are the same for
     every lag above 0, and others than with 0.
+    cuda_graphs: record the decode step and play it again, so that the host launches one graph a token instead
+    of every operation. Rows, prompts and columns are padded to a few sizes, each recorded once; every
+    recording is compared with the plain step when it is made, and where it fails the plain step stays. Holds
+    one more copy of the keys and values in flight, also between rollouts. Llama, Qwen2 and Qwen3 on CUDA.
     """
 
     lag: int | Literal["auto"] = "auto"
+    cuda_graphs: bool = False
 
     def __post_init__(self) -> None:
         if self.lag != "auto" and self.lag < 0:

@@ -1,0 +1,191 @@
+"""Decode steps recorded once as CUDA graphs and played again, without the host's share of the work.
+
+No GPU has run this. What is the same without one is tested on the CPU, with `again` for a recorder.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+
+from srl.engine.caches import Caches
+from srl.engine.static import Shape, StaticCaches, Storage
+from srl.engine.verify import tolerance
+
+if TYPE_CHECKING:
+    from srl.engine.engine import RolloutEngine
+
+log = logging.getLogger(__name__)
+
+
+def recorded_steps(engine: RolloutEngine) -> RecordedSteps | None:
+    """CUDA graphs for this engine; None, with a warning, where there are none."""
+    if not engine.fast or engine.device.type != "cuda":
+        log.warning("model.decode.cuda_graphs is left out: it takes CUDA and a Llama, Qwen2 or Qwen3 model")
+        return None
+    return RecordedSteps(engine, cuda_recorder())
+
+
+class Recorder(Protocol):
+    """Records the work that a call launches on the device; returns what plays it again."""
+
+    def __call__(self, work: Callable[[], None]) -> Callable[[], None]: ...
+
+
+def again(work: Callable[[], None]) -> Callable[[], None]:
+    """The stand-in: play by calling again."""
+    return work
+
+
+def cuda_recorder() -> Recorder:
+    """CUDA graphs in one memory pool."""
+    pool = torch.cuda.graph_pool_handle()
+
+    def record(work: Callable[[], None]) -> Callable[[], None]:
+        side = torch.cuda.Stream()  # first calls set up what must not be set up while recording
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(2):
+                work()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=pool):
+            work()
+        return graph.replay
+
+    return record
+
+
+class RecordedSteps:
+    """The decode step by recordings, one for each Shape; the caches' own states are lent to them.
+
+    Recordings are made anew when anything they depend on has changed: addresses of weights, precision,
+    adapters on or off. A new one's logits are compared with the plain step's. Where they differ by more than
+    rounding does, or where recording fails, every step is plain from then on, and a warning says so.
+    """
+
+    def __init__(self, engine: RolloutEngine, recorder: Recorder) -> None:
+        self.compute, self.recorder = engine.fast_logits, recorder
+        self.engine = engine
+        self.failed = False
+        self.recorded: dict[Shape, tuple[StaticCaches, Callable[[], None]]] = {}
+        self._storage: Storage | None = None
+        self._valid: Hashable = None
+        self._caches: Caches | None = None  # whose states are here
+        self._static: StaticCaches | None = None
+        self._columns = 0  # of them, written
+
+    def step(self, tokens: Tensor, caches: Caches) -> Tensor:
+        """The newest token of each row [R], the caches' column open -> logits [R, V], good until the next."""
+        if self.failed:
+            return self.compute(tokens, caches)
+        if self._caches is caches and caches.own.length > self._shape.columns:
+            self.give_back()
+        if self._caches is not caches:
+            logits = self._begin(tokens, caches)
+        else:
+            logits = self._play(tokens, caches)
+        self._columns = caches.own.length
+        return logits
+
+    @property
+    def _shape(self) -> Shape:
+        assert self._static is not None
+        return self._static.shape
+
+    def give_back(self) -> None:
+        """The caches have their states again; before rows leave or enter."""
+        if self._caches is not None and self._static is not None:
+            self._static.save(self._caches, self._columns)
+        self.forget()
+
+    def forget(self) -> None:
+        """The caches are needed no more. Buffers and recordings stay."""
+        self._caches = self._static = None
+
+    def _begin(self, tokens: Tensor, caches: Caches) -> Tensor:
+        """Load the caches and make the first step with them."""
+        self.forget()
+        shape = Shape.of(caches)
+        self._storage = self._storage or Storage(tokens.device)
+        static = StaticCaches(self._storage, shape, caches, self.engine.vocab_size)
+        valid = (self._storage.generation, _fingerprint(self.engine))
+        if valid != self._valid:
+            self.recorded.clear()
+            self._valid = valid
+        if shape not in self.recorded:
+            logits = self._record(static, tokens, caches)
+            if self.failed:
+                return logits
+        else:
+            static = self.recorded[shape][0]
+            static.load(caches)
+            self._static = static
+            logits = self._play(tokens, caches)
+        self._caches, self._static = caches, static
+        caches.own.lend()
+        return logits
+
+    def _play(self, tokens: Tensor, caches: Caches) -> Tensor:
+        static = self._static
+        assert static is not None
+        static.put(tokens, caches)
+        self.recorded[static.shape][1]()
+        return static.logits[: len(tokens)]
+
+    def _record(self, static: StaticCaches, tokens: Tensor, caches: Caches) -> Tensor:
+        """Record for a new shape and compare; the plain step's logits."""
+
+        def work() -> None:
+            static.own.open()
+            static.logits.copy_(self.compute(static.tokens, static))
+
+        static.tokens.zero_()  # a token of the vocabulary, also where there is no row
+        static.positions.zero_()
+        static.load(caches)
+        static.put(tokens, caches)
+        try:
+            with _uncached_autocast(tokens.device):
+                play = self.recorder(work)
+        except RuntimeError as error:
+            self._fail(f"recording a decode step failed ({str(error).splitlines()[0]})")
+            return self.compute(tokens, caches)
+        play()
+        found = static.logits[: len(tokens)].clone()
+        expected = self.compute(tokens, caches)
+        scale = float(expected.abs().max()) + 1e-6
+        gap = float((found - expected).abs().max())
+        if not gap <= tolerance(self.engine) * scale:
+            self._fail(f"a recorded decode step differs from the plain one by {gap:.3g} in the logits")
+        else:
+            self.recorded[static.shape] = (static, play)
+        return expected
+
+    def _fail(self, why: str) -> None:
+        self.failed = True
+        self.recorded.clear()
+        self._storage = None
+        log.warning("model.decode.cuda_graphs: %s; every step is plain from now on", why)
+
+
+def _fingerprint(engine: RolloutEngine) -> Hashable:
+    """What a recording depends on but for the caches."""
+    kind = engine.device.type
+    weights = tuple(parameter.data_ptr() for parameter in engine.model.parameters())
+    off = tuple(getattr(module, "disable_adapters", None) for module in engine.model.modules())
+    return weights, off, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
+
+
+def _uncached_autocast(device: torch.device) -> torch.autocast:
+    """The autocast that is on, without its cache: a cast made outside the recording would be gone later."""
+    kind = device.type
+    return torch.autocast(
+        kind,
+        dtype=torch.get_autocast_dtype(kind),
+        enabled=torch.is_autocast_enabled(kind),
+        cache_enabled=False,
+    )
