@@ -7,10 +7,12 @@ import inspect
 import itertools
 import re
 import sys
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 
 from srl.errors import ConfigError
+from srl.yaml_files import composed, read_yaml
 
 FORGET_PHASES = "--curriculum.phases=[]"
 """Put before every other place that gives phases."""
@@ -61,34 +63,27 @@ def keep_text() -> None:
 
 
 def _has_phases(path: Path) -> bool:
-    settings = _loaded(path) if path.is_file() and not _not_yaml(path) else None
-    curriculum = (settings or {}).get("curriculum")
+    curriculum = _config(path).get("curriculum") if path.is_file() else None
     return isinstance(curriculum, dict) and "phases" in curriculum
 
 
 def _lineage(path: Path, above: tuple[Path, ...]) -> list[Path]:
-    """The file after all that it extends; the file alone where it cannot be read, as the parser says why."""
+    """The file after all that it extends; a file that is not there alone, as the parser says so."""
     if path.resolve() in above:
         raise ConfigError(f"{path}: extends itself, by way of {', '.join(other.name for other in above)}")
-    if not path.is_file() or _not_yaml(path):
+    if not path.is_file():
         return [path]
-    names = (_loaded(path) or {}).get("extends") or []
+    names = _config(path).get("extends") or []
     names = [names] if isinstance(names, str) else names
     if not isinstance(names, list):
-        raise ConfigError(f"{path}: extends is {names}; write the name of a file, or a list of names")
+        raise ConfigError(f"{path}: extends is {names!r:.100}; write the name of a file, or a list of names")
     found: list[Path] = []
     for name in names:
         parent = path.parent / str(name)
-        if not parent.is_file():
-            raise ConfigError(f"{path}: extends {name}, but there is no file {parent}; mend the path")
+        if not isfile(parent):  # False, too, for a name that no file could have
+            raise ConfigError(f"{path}: extends {name!s:.200}, but there is no such file; mend the path")
         found += _lineage(parent, (*above, path.resolve()))
     return [*found, path]
-
-
-def _loaded(path: Path) -> Any:
-    import yaml
-
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def first_line(error: Exception) -> str:
@@ -109,9 +104,6 @@ def explain(message: str, keys: tuple[str, ...], arguments: list[str]) -> str:
     keys: every key the command knows. arguments: of the command line, where the config files are named.
     """
     text = " ".join(message.split())
-    broken = next(filter(None, map(_not_yaml, _config_files(arguments))), None)
-    if broken:
-        return broken
     missing = re.search(r"File does not exist: '(.+?)'", text)
     if missing:
         return f"--config {missing[1]}: no such file; check the path"
@@ -165,32 +157,23 @@ def _config_files(arguments: list[str]) -> list[Path]:
     return [Path(name) for name in reversed(found) if Path(name).is_file()]
 
 
-def _not_yaml(path: Path) -> str | None:
-    import yaml
-
-    try:
-        node = yaml.compose(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        return f"{path}: not UTF-8 (byte {error.start}); save the file as UTF-8"
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        return f"{path}:{line}: not YAML ({error.problem}); mend this line or the one before"
-    except yaml.YAMLError as error:  # a character that YAML does not allow
-        return f"{path}: not YAML ({' '.join(str(error).split())[:200]}); take the character out"
-    if node is not None and not isinstance(node, yaml.MappingNode):
-        return f"{path}: not a config; write `key: value` lines, such as those of configs/quickstart.yaml"
-    return None
+def _config(path: Path) -> dict[str, Any]:
+    """The file's keys. ConfigError: not YAML, or no keys at all."""
+    found = read_yaml(path)
+    if found is not None and not isinstance(found, dict):
+        raise ConfigError(
+            f"{path}: not a config; write `key: value` lines, such as those of configs/quickstart.yaml"
+        )
+    return found or {}
 
 
 def _place(key: str, arguments: list[str]) -> str:
     """`file:line: ` of the key in the config files; empty for a key given on the command line."""
-    import yaml
-
     given = [a.partition("=")[0].removeprefix("--") for a in arguments if a != FORGET_PHASES]
     if any(key == name or key.startswith(f"{name}.") for name in given if "." in name or name == key):
         return ""
     for path in _config_files(arguments):
-        line = _line(yaml.compose(path.read_text(encoding="utf-8")), key.split("."))
+        line = _line(composed(path), key.split("."))
         if line:
             return f"{path}:{line}: "
     return ""

@@ -9,6 +9,7 @@ from typing import Any
 
 from srl.errors import ConfigError
 from srl.rows import RowFormat
+from srl.yaml_files import read_yaml
 
 
 @dataclass(frozen=True)
@@ -73,17 +74,12 @@ def guessed(row: dict[str, Any]) -> RowFormat:
 
 def from_yaml(path: Path) -> dict[str, Any]:
     """The settings of a mapping file: those of `data.row`, config_name and split. ConfigError: others."""
-    import yaml
-
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        found = read_yaml(path)
     except OSError as error:
         raise ConfigError(f"--map {path}: cannot be read ({error.strerror}); check the path") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        said = str(error).splitlines()[0]
-        raise ConfigError(
-            f"--map {path}: not YAML ({said}); write lines such as `problem: question`"
-        ) from error
+    except ConfigError as error:
+        raise ConfigError(f"--map {error}") from error
     if not isinstance(found, dict):
         raise ConfigError(f"--map {path}: not a mapping; write lines such as `problem: question`")
     known = [field.name for field in fields(RowFormat)] + ["config_name", "split"]
@@ -91,5 +87,5 @@ def from_yaml(path: Path) -> dict[str, Any]:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1)
             meant = f"did you mean {near[0]}? There are" if near else "there are"
-            raise ConfigError(f"--map {path}: no key {key!r}; {meant} {', '.join(known)}")
+            raise ConfigError(f"--map {path}: no key {str(key)!r:.200}; {meant} {', '.join(known)}")
     return found

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 
 from srl.config_files import with_extended
 from srl.errors import ConfigError
+from srl.yaml_files import read_yaml
 
 KEYS = ("name", "experiment", "methods", "seeds", "set", "output")
 
@@ -50,11 +52,13 @@ def read_sweep(path: Path) -> Sweep:
     found = _loaded(path)
     unknown = [key for key in found if key not in KEYS]
     if unknown:
-        raise ConfigError(f"{path}: there is no key {unknown[0]}; there are {', '.join(KEYS)}")
+        raise ConfigError(f"{path}: there is no key {unknown[0]!s:.200}; there are {', '.join(KEYS)}")
     methods, seeds = _methods(path, found.get("methods")), _seeds(path, found.get("seeds", [0]))
     settings = found.get("set") or {}
     if not isinstance(settings, dict):
-        raise ConfigError(f"{path}: set is {settings!r}; write keys of fit with their values, a line each")
+        raise ConfigError(
+            f"{path}: set is {settings!r:.100}; write keys of fit with their values, a line each"
+        )
     name = str(found.get("name", path.stem))
     children = [_child(method, files, seed, settings) for seed in seeds for method, files in methods.items()]
     output = Path(str(found.get("output", f"runs/{name}")))
@@ -62,14 +66,10 @@ def read_sweep(path: Path) -> Sweep:
 
 
 def _loaded(path: Path) -> dict[str, Any]:
-    import yaml
-
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        found = read_yaml(path)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); name the file of a sweep") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not YAML ({' '.join(str(error).split())[:200]}); mend it") from error
     if not isinstance(found, dict):
         raise ConfigError(f"{path}: not a sweep; write at least `methods:` with config files, and `seeds:`")
     return found
@@ -84,16 +84,16 @@ def _methods(path: Path, given: Any) -> dict[str, list[str]]:
         given = dict(zip(names, given, strict=True))
     if not isinstance(given, dict) or not given:
         raise ConfigError(
-            f"{path}: methods is {given!r}; write methods: {{NAME: CONFIG_FILE, ...}} or a list"
+            f"{path}: methods is {given!r:.100}; write methods: {{NAME: CONFIG_FILE, ...}} or a list"
         )
     found = {}
     for name, files in given.items():
         files = [str(file) for file in (files if isinstance(files, list) else [files])]
-        missing = [file for file in files if not Path(file).is_file()]
+        missing = [file for file in files if not isfile(file)]
         if missing or not files:
             where = missing[0] if missing else "given"
             raise ConfigError(
-                f"{path}: method {name}: there is no config file {where}; run where it can be found"
+                f"{path}: method {name!s:.100}: there is no config file {where:.150}; run where it is found"
             )
         found[str(name)] = files
     return found
@@ -103,7 +103,9 @@ def _seeds(path: Path, given: Any) -> list[int]:
     seeds = given if isinstance(given, list) else [given]
     good = all(isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 for seed in seeds)
     if not good or not seeds or len(set(seeds)) < len(seeds):
-        raise ConfigError(f"{path}: seeds is {given!r}; write different whole numbers, such as [0, 1, 2]")
+        raise ConfigError(
+            f"{path}: seeds is {given!r:.100}; write different whole numbers, such as [0, 1, 2]"
+        )
     return seeds
 
 
