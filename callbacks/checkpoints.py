@@ -1,20 +1,22 @@
-"""Checkpoints: `last.ckpt` and `best.ckpt`, a clean end on Ctrl-C and SIGTERM; when validation is due."""
+"""Checkpoints: `last.ckpt` and `best.ckpt`, and a clean end on Ctrl-C and SIGTERM."""
 
 from __future__ import annotations
 
 import logging
 import os
 import signal
-import sys
 import tempfile
+import time
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+import torch
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from callbacks.tracking import set_tag
+from srl.durable import put
 from srl.errors import ConfigError, Interrupted, TrainingStopped
 from srl.ranks import most
 
@@ -23,67 +25,39 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 FALLBACK = "val/steps/reward"  # where no held-out problem has an answer
 
 
-class ValidationByUpdates(Callback):
-    """Makes `trainer.val_check_interval` count updates.
-
-    Lightning counts draws, of which many leave the weights as they are. Here no weights are validated twice,
-    and a resumed run makes up for a validation that was due when it ended, before its first draw: what the
-    validation decides, such as a hand-off, then comes where it would have come.
-    """
-
-    def __init__(self) -> None:
-        self.validated = 0  # global_step of the newest validation
-        self._interval = 0
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._interval = int(trainer.val_check_batch or 0)
-        self._set(trainer)
-        if self._interval and trainer.val_check_batch == 1:  # due already: only ever after a resume
-            trainer.validating = True
-            trainer.fit_loop.epoch_loop.val_loop.run()
-            trainer.training = True
-            self._set(trainer)
-
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        self._set(trainer)
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.sanity_checking:
-            self.validated = trainer.global_step
-
-    def _set(self, trainer: Trainer) -> None:
-        """Lightning validates when the number of draws divides by val_check_batch: always, or never."""
-        if self._interval:  # else validation goes by the clock
-            due = trainer.global_step // self._interval > self.validated // self._interval
-            trainer.val_check_batch = 1 if due else sys.maxsize
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"validated": self.validated}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.validated = int(state_dict["validated"])
-
-
 class Checkpoints(Checkpoint):
     """Keeps the state after the newest saved update and the one with the best validation.
 
     dirpath: the run's folder. monitor: the metric whose maximum is best; the proxy reward would choose badly.
-    every_n_updates: how often `last` is written; it is also written before and after each validation. A
-    checkpoint is written beside its place, synced and renamed, so that a killed process leaves no torn one.
+    every_n_updates, every_n_minutes: how often `last` is written, whichever comes first (null: not by time);
+    it is also written before and after each validation. A checkpoint is written beside its place, synced and
+    renamed, so that a killed process leaves no torn one; the `last` before it stays as `previous.ckpt`, which
+    `--ckpt_path last` takes where `last.ckpt` turns out damaged.
 
     The first Ctrl-C or SIGTERM lets the running update finish, writes `last` and ends the run; during a
     validation it ends at its next batch. A second Ctrl-C ends at once.
     """
 
     def __init__(
-        self, dirpath: str = "runs/default", monitor: str = "val/outcome/accuracy", every_n_updates: int = 10
+        self,
+        dirpath: str = "runs/default",
+        monitor: str = "val/outcome/accuracy",
+        every_n_updates: int = 10,
+        every_n_minutes: float | None = 10.0,
     ) -> None:
         if every_n_updates < 1:
             raise ConfigError(f"checkpoint.every_n_updates is {every_n_updates}; it must be at least 1")
+        if every_n_minutes is not None and every_n_minutes <= 0:
+            raise ConfigError(
+                f"checkpoint.every_n_minutes is {every_n_minutes}; it must be above 0, or null for never"
+            )
         self.dirpath, self.monitor, self.every_n_updates = Path(dirpath), monitor, every_n_updates
+        self.every_n_minutes = every_n_minutes
         self.best: float | None = None
         self.best_step = -1
         self._saved_at = self._validated_at = -1
+        self._saved_time = 0.0  # of a clock that only goes forward, seconds
+        self._keeps = False  # whether the file `last` is of this run, and whole
         self._signal: int | None = None
         self._fitting = False
         self._handlers: dict[int, Any] = {}  # what handled the signals before the run
@@ -91,6 +65,10 @@ class Checkpoints(Checkpoint):
     @property
     def last_path(self) -> Path:
         return self.dirpath / "last.ckpt"
+
+    @property
+    def previous_path(self) -> Path:
+        return self.dirpath / "previous.ckpt"
 
     @property
     def best_path(self) -> Path:
@@ -105,7 +83,8 @@ class Checkpoints(Checkpoint):
         self._listen(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._saved_at = trainer.global_step
+        self._saved_at, self._saved_time = trainer.global_step, time.monotonic()
+        self._keeps = _same(trainer.ckpt_path, self.last_path)
         if trainer.ckpt_path:
             print(f"Restored {trainer.ckpt_path}: going on after update {trainer.global_step}", flush=True)
         self._listen(trainer)
@@ -118,6 +97,7 @@ class Checkpoints(Checkpoint):
         updated = step != self._saved_at
         stopping = self._signal is not None
         due = updated and step // self.every_n_updates > self._saved_at // self.every_n_updates
+        due = due or bool(most(self._time_is_up()))  # of several devices all save, or none
         if self._ends(trainer):
             trainer.should_stop = True  # so that Lightning validates the final weights before it ends
         if stopping or due or self._validation_is_next(trainer):
@@ -174,22 +154,36 @@ class Checkpoints(Checkpoint):
         loop = trainer.fit_loop
         return loop.epoch_loop._should_check_val_fx(loop._data_fetcher)  # type: ignore[arg-type]
 
+    def _time_is_up(self) -> bool:
+        """Whether or not an update was made: the groups collected so far are in a checkpoint, too."""
+        minutes = (time.monotonic() - self._saved_time) / 60
+        return self.every_n_minutes is not None and minutes >= self.every_n_minutes
+
     def _save(self, trainer: Trainer, path: Path) -> None:
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         draft = path.with_suffix(".tmp")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            trainer.save_checkpoint(draft, weights_only=False)  # with optimizer, loops and callbacks
+            write(trainer, draft)
             if trainer.is_global_zero:  # who wrote it
-                with open(draft, "rb+") as file:
-                    os.fsync(file.fileno())
-                os.replace(draft, path)
+                self._put(trainer.ckpt_path, draft, path)
         except OSError as error:
             raise TrainingStopped(self._unwritten(trainer, path, error)) from error
         self._saved_at = trainer.global_step
         if path == self.last_path:
+            self._saved_time = time.monotonic()
             set_tag(trainer, "last_checkpoint", f"{path} (update {trainer.global_step})")
+
+    def _put(self, resumed: object, draft: Path, path: Path) -> None:
+        """Keep the `last` before as `previous`, but never one of another run, nor a damaged one."""
+        if path != self.last_path:
+            put(draft, path)
+            return
+        if not self._keeps and not _same(resumed, self.previous_path):
+            self.previous_path.unlink(missing_ok=True)  # of another run
+        put(draft, path, self.previous_path if self._keeps else None)
+        self._keeps = True
 
     def _unwritten(self, trainer: Trainer, path: Path, error: OSError) -> str:
         left = "there is no earlier one"
@@ -233,3 +227,25 @@ class Checkpoints(Checkpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best, self.best_step = state_dict["best"], int(state_dict["best_step"])
+
+
+def write(trainer: Trainer, path: Path) -> None:
+    """The whole state: weights, optimizer, loops and callbacks. All ranks make it, rank 0 writes it.
+
+    As `trainer.save_checkpoint`, which writes to the system's folder for temporary files first: that may be
+    small, or in memory, and a process killed there leaves a checkpoint that nobody removes.
+    """
+    state = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+    if trainer.is_global_zero:
+        try:
+            with open(path, "wb") as file:
+                torch.save(state, file)
+        except RuntimeError as error:  # torch's words for a write that failed
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from error
+            raise
+    trainer.strategy.barrier("checkpoint")
+
+
+def _same(path: object, other: Path) -> bool:
+    return path is not None and Path(str(path)).absolute() == other.absolute()

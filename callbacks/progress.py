@@ -48,6 +48,8 @@ class UpdateBar(TQDMProgressBar):
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if hasattr(callback, "schedule"):
                 shown["phase"] = callback.schedule.phase.name
+            if getattr(callback, "alarms", None):
+                shown["alarm"] = ", ".join(callback.alarms)
         values = trainer.callback_metrics
         for label, name in (
             ("reward", "train/reward"),

@@ -1,4 +1,4 @@
-"""StepRewardCallback: scores every group by its objective; a reward that is not a number costs its group."""
+"""StepRewardCallback: scores every group by its objective; a number that is not finite costs its group."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from callbacks import bad_rows
 from srl import reward_pool, verifier
+from srl.bad_updates import rows_of_groups
 from srl.errors import ConfigError, TrainingStopped
 from srl.objectives import objectives
 from srl.ranks import all_groups, total
@@ -21,7 +23,8 @@ class StepRewardCallback(Callback):
     """Fills `group.rewards` [G] and its parts. Long texts are compared by worker processes, one a core.
 
     autojunk: difflib's heuristic, which changes ranks above 200 characters; off, as in the paper's formula.
-    max_bad: stop after this many draws in a row with a reward that is not finite.
+    A group with a reward or a log-probability of sampling that is not finite is dropped, counted, and kept in
+    bad_rows.jsonl. max_bad: stop after this many draws in a row with such a group.
     """
 
     def __init__(self, autojunk: bool = False, max_bad: int = 5) -> None:
@@ -37,22 +40,28 @@ class StepRewardCallback(Callback):
     ) -> None:
         self._score([group for group in batch.groups if group.completions])
         batch.groups = all_groups(batch.groups, batch.examples)  # of several devices each scored its part
-        bad = [group for group in batch.groups if not bool(torch.isfinite(group.rewards).all())]
+        bad = [group for group in batch.groups if fault_of(group) is not None]
         self.bad_draws = self.bad_draws + 1 if bad else 0
         batch.metrics["reward/dropped_groups"] = float(self.dropped + len(bad))
         batch.metrics["reward/verifier_timeouts"] = total(verifier.counts.timeouts)  # counted as wrong
         batch.groups = [group for group in batch.groups if all(group is not other for other in bad)]
         batch.scored = list(batch.groups)
-        if not bad:
-            return
+        if bad:
+            self._drop(bad, trainer, pl_module)
+
+    def _drop(self, bad: list[Group], trainer: Trainer, pl_module: Any) -> None:
         self.dropped += len(bad)
-        example = bad[0].example
+        example, cause = bad[0].example, str(fault_of(bad[0]))
         where = f"objective {example.objective}, problem {example.uid}, rewards {bad[0].rewards.tolist()}"
         log.warning(
-            "%d groups dropped: a reward is not finite (%s); %d so far", len(bad), where, self.dropped
+            "%d groups dropped: a %s is not finite (%s); %d so far", len(bad), cause, where, self.dropped
         )
+        bad_rows.keep(trainer, rows_of_groups(cause, trainer.global_step, bad, pl_module.tokenizer))
         if self.bad_draws >= self.max_bad:
-            raise TrainingStopped(f"{self.bad_draws} draws in a row had a reward that is not finite: {where}")
+            raise TrainingStopped(
+                f"{self.bad_draws} draws in a row had a {cause} that is not finite: {where}. "
+                f"{REMEDIES[cause]}"
+            )
 
     def _score(self, groups: list[Group]) -> None:
         """All groups of an objective at once, so that worker processes share the draw."""
@@ -76,3 +85,18 @@ class StepRewardCallback(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.bad_draws, self.dropped = int(state_dict["bad_draws"]), int(state_dict["dropped"])
+
+
+REMEDIES = {
+    "reward": "Correct the objective that gives it; its rows are in bad_rows.jsonl beside the checkpoints",
+    "log-probability": "The model itself gives such numbers: go on from an earlier checkpoint with a lower "
+    "learning rate, or train in float32 (trainer.precision: 32-true)",
+}
+
+
+def fault_of(group: Group) -> str | None:
+    """What of a group is not finite: its reward, or a log-probability of sampling; None for a good one."""
+    if not bool(torch.isfinite(group.rewards).all()):
+        return "reward"
+    good = all(bool(completion.logprobs.isfinite().all()) for completion in group.completions)
+    return None if good else "log-probability"

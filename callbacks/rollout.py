@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from modules.longest import try_longest
 from srl.errors import ConfigError
 from srl.objectives import objectives
 from srl.ranks import by_rank, gathered, rank, share
@@ -51,6 +52,17 @@ class RolloutCallback(Callback):
         self._generator = torch.Generator(pl_module.device).manual_seed(seed + SEED_STEP * rank())
         if self._restored is not None:
             self._generator.set_state(self._restored)
+        self._try_longest(trainer, pl_module)
+
+    def _try_longest(self, trainer: Trainer, pl_module: Any) -> None:
+        """Before the first update of a fresh run on one device."""
+        setting = pl_module.update_settings.try_longest
+        wanted = setting is True or (setting == "auto" and pl_module.device.type == "cuda")
+        if not wanted or trainer.global_step or trainer.world_size > 1:
+            return
+        stream = trainer.datamodule.stream  # type: ignore[attr-defined]
+        with trainer.precision_plugin.forward_context():
+            try_longest(pl_module, stream.sources, stream.batch_size, self.num_generations, self.sampling)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: Any, batch: StepBatch, batch_idx: int
@@ -64,6 +76,7 @@ class RolloutCallback(Callback):
         groups = {id(e): completions for e, completions in zip(sampled, found, strict=True)}
         empty = torch.empty(0)
         batch.temperature = self.sampling.temperature
+        batch.metrics["rollouts/rows_in_flight"] = float(pl_module.engine.rows_in_flight)
         batch.groups = [
             Group(example, groups.get(id(example), []), empty, sampled_at=trainer.global_step)
             for example in examples

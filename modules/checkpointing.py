@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from srl.errors import ConfigError
 from srl.models import LoraSettings
+
+if TYPE_CHECKING:
+    from modules.policy import PolicyModule
 
 
 def identity_of(base: str, lora: LoraSettings | None) -> dict[str, Any]:
@@ -17,6 +20,23 @@ def identity_of(base: str, lora: LoraSettings | None) -> dict[str, Any]:
         "base": base.rstrip("/").rsplit("/", 1)[-1],
         "lora": None if lora is None else asdict(lora),
     }
+
+
+def counters_of(module: PolicyModule) -> dict[str, Any]:
+    """Updates that were skipped, and the bounds that memory has set."""
+    rows = {"set": module.rows_set, "now": module.engine.rows_in_flight}
+    budget = module.token_budget.state_dict()
+    return {**module.bad.state_dict(), "token_budget": budget, "rows_in_flight": rows}
+
+
+def restore_counters(module: PolicyModule, saved: dict[str, Any]) -> None:
+    """The bounds are not in checkpoints of earlier versions; one that the user has changed counts anew."""
+    module.bad.load_state_dict(saved)
+    if "token_budget" in saved:
+        module.token_budget.load_state_dict(saved["token_budget"])
+    rows = saved.get("rows_in_flight", {})
+    if rows.get("set") == module.rows_set:
+        module.rows_in_flight = int(rows["now"])
 
 
 def write_trained(

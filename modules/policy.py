@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import math
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,13 +11,20 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
-from modules.checkpointing import identity_of, read_trained, write_trained
+from modules.checkpointing import (
+    counters_of,
+    identity_of,
+    read_trained,
+    restore_counters,
+    write_trained,
+)
 from modules.ranks import accumulate_over_ranks
 from modules.testing import TestSettings, benchmark_records, predictions
 from modules.update import UpdateSettings, accumulate, update_metrics
 from modules.validation import ValidationMetrics, ValidationSettings
+from srl.bad_updates import BadUpdates, cause_of
 from srl.engine.settings import DecodeSettings
-from srl.errors import ConfigError, TrainingStopped
+from srl.errors import ConfigError
 from srl.models import LoraSettings
 from srl.phases import Phase
 from srl.rollout import Group, StepBatch, run_seed
@@ -33,7 +40,6 @@ if TYPE_CHECKING:
     from srl.packing import MicroBatch
     from srl.scores import Record
 
-log = logging.getLogger(__name__)
 PRECISIONS = ("32-true", "bf16-mixed")
 
 
@@ -43,6 +49,8 @@ class PolicyModule(LightningModule):
     base: a hub id, a local folder, a GGUF file, or package:NAME==VERSION:PATH/IN/WHEEL. sha256: of the wheel.
     quantization: nf4 (4-bit, double quantisation), none, or auto (nf4 on CUDA, none on the CPU). lora: null
     trains the whole model. temperature is that of the rollouts and reaches the loss through the groups.
+    rows_in_flight: rollouts decoded at once, at most. Where they do not fit in memory it is halved, the draw
+    sampled again, and the run goes on with fewer, also after a resume. Random numbers then come otherwise.
     """
 
     def __init__(
@@ -68,9 +76,10 @@ class PolicyModule(LightningModule):
         self.gradient_checkpointing, self.trust_remote_code = gradient_checkpointing, trust_remote_code
         self.optimizer_factory = optimizer
         self.loss_settings, self.update_settings, self.validation_settings = loss, update, validation
-        self.test_settings, self.rows_in_flight, self.decode = test, rows_in_flight, decode
+        self.test_settings, self.decode = test, decode
+        self.rows_in_flight = self.rows_set = rows_in_flight
         self.policy: nn.Module | None = None
-        self.bad_updates = self.skipped_updates = 0  # in a row; in all
+        self.bad = BadUpdates(update.max_bad)
         self.token_budget = TokenBudget(update.tokens_per_micro_batch)
         self.loaded_step = 0  # updates that the loaded checkpoint had made
         self._files: Any = None
@@ -177,7 +186,7 @@ class PolicyModule(LightningModule):
                 batch.metrics |= self._update(groups, batch, on_policy, first)
         batch.metrics |= {"phase": float(batch.phase_index)}
         if self.global_step == first:  # every update was skipped: this step has been logged but for the count
-            batch.metrics = {"train/updates_skipped": float(self.skipped_updates)}
+            batch.metrics = self.bad.metrics()
         # logger=False: Lightning would log these values again at every draw that does not update
         self.log_dict(batch.metrics, logger=False, batch_size=len(batch))
         for logger in self.loggers:
@@ -193,20 +202,29 @@ class PolicyModule(LightningModule):
         totals = accumulate_over_ranks(rows, lambda own: accumulate(own, *more), optimizer, self.trainer)
         trained = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         norm = float(nn.utils.clip_grad_norm_(trained, settings.max_grad_norm)) if rows else 0.0
-        if not rows or self._finite(norm):
+        cause = cause_of(totals) or (None if math.isfinite(norm) else "gradient")
+        if cause is None:
             optimizer.step()  # without rows nothing moves, but it counts, or a run might never end
         optimizer.zero_grad()
-        metrics = {"train/grad_norm": norm, "train/lr": lr}
-        metrics["train/updates_skipped"] = float(self.skipped_updates)
+        if rows:
+            self.bad.count(cause, step + 1, rows, groups, self.tokenizer)
+        if cause is not None:
+            return self.bad.metrics()
+        metrics = {"train/grad_norm": norm, "train/lr": lr} | self.bad.metrics()
         if budget.auto and budget.tokens is not None:
             metrics["train/tokens_per_micro_batch"] = float(budget.tokens)
         return metrics | update_metrics(totals)
 
     def _backward(self, micro: MicroBatch) -> dict[str, float]:
-        """Add one micro-batch's gradient; its sums, to log."""
+        """Add one micro-batch's gradient; its sums, to log. A loss that is not finite adds none."""
         loss, stats = self._micro_loss(micro)
-        self.manual_backward(loss)
-        return stats | {"loss": float(loss.detach())}
+        stats["loss"] = float(loss.detach())
+        if cause_of(stats) is None:
+            self.manual_backward(loss)
+        else:
+            with torch.no_grad():
+                self.bad.suspect(micro.rows, self._logprobs(micro))
+        return stats
 
     def _micro_loss(self, micro: MicroBatch) -> tuple[Tensor, dict[str, float]]:
         new = self._logprobs(micro)
@@ -230,22 +248,6 @@ class PolicyModule(LightningModule):
         for group in optimizer.param_groups:
             group["lr"] = lr
         return lr
-
-    def _finite(self, norm: float) -> bool:
-        """False, and counted, when the gradient is not finite; too many in a row stop the run."""
-        if torch.isfinite(torch.tensor(norm)):
-            self.bad_updates = 0
-            return True
-        self.bad_updates += 1
-        self.skipped_updates += 1
-        log.warning("update skipped: its gradient is not finite; %d so far", self.skipped_updates)
-        if self.bad_updates >= self.update_settings.max_bad:
-            raise TrainingStopped(
-                f"{self.bad_updates} updates in a row had a gradient that is not finite (norm {norm}); none "
-                "of them was applied. Try a lower learning rate, float32 (trainer.precision: 32-true), or "
-                "look at the rewards in the rollout table"
-            )
-        return False
 
     # -- validation ------------------------------------------------------------------------------------
 
@@ -286,15 +288,9 @@ class PolicyModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         assert self.policy is not None
-        counters = {"bad_updates": self.bad_updates, "skipped_updates": self.skipped_updates}
-        found = counters | {"token_budget": self.token_budget.state_dict()}
-        write_trained(checkpoint, self.policy, identity_of(self.base, self.lora), found)
+        write_trained(checkpoint, self.policy, identity_of(self.base, self.lora), counters_of(self))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         assert self.policy is not None
-        saved = read_trained(checkpoint, self.policy, identity_of(self.base, self.lora))
-        self.bad_updates = int(saved["bad_updates"])
-        self.skipped_updates = int(saved["skipped_updates"])
-        if "token_budget" in saved:  # not in checkpoints of earlier versions
-            self.token_budget.load_state_dict(saved["token_budget"])
+        restore_counters(self, read_trained(checkpoint, self.policy, identity_of(self.base, self.lora)))
         self.loaded_step = int(checkpoint["global_step"])

@@ -38,7 +38,10 @@ class UpdateSettings:
     transformers itself calls it there. No GPU has run any of the three.
     mini_batches,
     epochs: optimizer steps are mini_batches * epochs a batch; 1 and 1 is strictly on-policy. max_grad_norm:
-    clip above it. max_bad: stop after this many updates in a row with a gradient that is not finite.
+    clip above it. max_bad: stop after this many updates in a row that were skipped, as a log-probability, the
+    loss or the gradient was not finite; their rows are kept in bad_rows.jsonl beside the checkpoints.
+    try_longest: before the first update sample and train on the longest prompts, each to its limit, and throw
+    the result away, so that what does not fit fails at once; auto does on CUDA (no GPU has run this).
     """
 
     tokens_per_micro_batch: int | Literal["auto"] = "auto"
@@ -48,6 +51,7 @@ class UpdateSettings:
     epochs: int = 1
     max_grad_norm: float = 1.0
     max_bad: int = 5
+    try_longest: bool | Literal["auto"] = "auto"
 
     def __post_init__(self) -> None:
         for name in ("tokens_per_micro_batch", "mini_batches", "epochs", "max_grad_norm", "max_bad"):
@@ -124,6 +128,7 @@ def update_metrics(totals: dict[str, float]) -> dict[str, float]:
     if totals.get("gap_tokens"):  # sampler against trainer, on rollouts of today's weights
         metrics["train/logprob_gap_mean"] = totals["gap"] / totals["gap_tokens"]
         metrics["train/logprob_gap_max"] = totals["gap_max"]
+        metrics["train/logprob_kl"] = totals["gap_kl"] / totals["gap_tokens"]
     if "kl" in totals:
         metrics["train/kl"] = totals["kl"]
     return metrics

@@ -8,11 +8,13 @@ import logging
 import os
 import sys
 import warnings
-import zipfile
 from pathlib import Path
 
+from srl.durable import fault
 from srl.errors import ConfigError, DataError, Interrupted, TrainingStopped
 from srl.faults import of_system
+
+log = logging.getLogger(__name__)
 
 COMMANDS = {
     "fit": "train by a curriculum of objectives; the run goes to MLflow",
@@ -165,13 +167,21 @@ def _is_no_advert(record: logging.LogRecord) -> bool:
 
 
 def resolve_checkpoint(name: str, dirpath: str) -> str:
-    """`last` and `best` -> the file in the run's folder. Errors: ConfigError for no file or another one."""
+    """`last` and `best` -> the file in the run's folder; a torn `last` -> the one before it, with a warning.
+
+    ConfigError: no such file, or one that is no checkpoint or not whole.
+    """
     path = Path(dirpath) / f"{name}.ckpt" if name in ("last", "best") else Path(name)
+    wrong = fault(path)
+    if wrong is None:
+        return str(path)
+    previous = path.with_name("previous.ckpt")
+    if name == "last" and fault(previous) is None:
+        log.warning("%s %s; going on with %s, the one before it", path, wrong, previous)
+        return str(previous)
     if not path.is_file():
         raise ConfigError(
             f"--ckpt_path {name}: there is no file {path}; start without --ckpt_path, or check "
             "checkpoint.dirpath"
         )
-    if not zipfile.is_zipfile(path):  # as every file of torch.save is
-        raise ConfigError(f"--ckpt_path {name}: {path} is not a checkpoint, or a torn one; give another file")
-    return str(path)
+    raise ConfigError(f"--ckpt_path {name}: {path} {wrong}; give another file")

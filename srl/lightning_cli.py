@@ -17,8 +17,9 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from mlflow.exceptions import MlflowException
 
 from callbacks.budget import Budget
-from callbacks.checkpoints import Checkpoints, ValidationByUpdates
+from callbacks.checkpoints import Checkpoints
 from callbacks.curriculum import CurriculumCallback
+from callbacks.health import Health
 from callbacks.keeping import Tracking
 from callbacks.progress import Summary, UpdateBar
 from callbacks.random_state import RandomState
@@ -29,6 +30,7 @@ from callbacks.samples import RolloutTable
 from callbacks.sampling import DynamicSamplingCallback
 from callbacks.spooling import joined, spooled
 from callbacks.tracking import RunInfo, run_exists, run_of_checkpoint, status_kept
+from callbacks.validating import ValidationByUpdates
 from datamodules.steps import StepDataModule
 from modules.policy import PolicyModule
 from modules.ranks import check_strategy
@@ -53,6 +55,7 @@ CALLBACKS = {
     "rollout": RolloutCallback,
     "reward": StepRewardCallback,
     "sampling": DynamicSamplingCallback,
+    "health": Health,
     "samples": RolloutTable,
     "tracking": Tracking,
     "checkpoint": Checkpoints,

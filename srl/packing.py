@@ -8,7 +8,8 @@ its G rollouts, and what the prompts of a problem's steps have in common once fo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,6 +54,7 @@ class MicroBatch:
     stale: Tensor  # bool [A]: the ratio to old_logprobs counts; elsewhere the update is on-policy
     nll: Tensor  # bool [A]
     temperatures: Tensor  # float32 [A]
+    rows: tuple[Row, ...] = ()  # whose action tokens these are, in this order
 
     @property
     def tokens(self) -> int:
@@ -65,10 +67,8 @@ class MicroBatch:
         return tuple(self.ancestors.shape[:2]) == (1, 3)  # one row; nodes: prompt, completion, padding
 
     def to(self, device: torch.device) -> MicroBatch:
-        tensors: dict[str, Tensor] = {name: found for name, found in vars(self).items() if name != "plan"}
-        return MicroBatch(
-            plan=self.plan, **{name: on_device(found, device) for name, found in tensors.items()}
-        )
+        tensors: dict[str, Any] = {n: found for n, found in vars(self).items() if isinstance(found, Tensor)}
+        return replace(self, **{name: on_device(found, device) for name, found in tensors.items()})
 
 
 @dataclass
@@ -148,7 +148,11 @@ def _collate(planted: list[tuple[TokenTree, list[tuple[Row, int]]]]) -> MicroBat
             predicted_from += [n * length + tree.ends[end], *range(n * length + start, n * length + last)]
             rows.append(row)
     return MicroBatch(
-        **tensors, plan=plan(trees), predicted_from=torch.tensor(predicted_from), **_token_tensors(rows)
+        **tensors,
+        plan=plan(trees),
+        predicted_from=torch.tensor(predicted_from),
+        **_token_tensors(rows),
+        rows=tuple(rows),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import logging
 import unicodedata
 from collections.abc import Sequence
@@ -81,6 +82,15 @@ class StepExamples(Sequence[StepExample]):
     def keys(self) -> list[tuple[str, int]]:
         """Of each example its problem's uid and its step, without building it."""
         return [(self.trajectories[t].uid, k) for t, k in self._places]
+
+    def long_texts(self, count: int) -> list[StepExample]:
+        """The `count` examples whose problem and shown steps have the most characters."""
+
+        def characters(place: tuple[int, int]) -> int:
+            trajectory = self.trajectories[place[0]]
+            return len(trajectory.problem) + sum(len(step.text) for step in trajectory.steps[: place[1] - 1])
+
+        return [self._built(place) for place in heapq.nlargest(count, self._places, key=characters)]
 
     def by_problem(self) -> dict[str, Sequence[StepExample]]:
         """The examples of each problem, all of which fit."""

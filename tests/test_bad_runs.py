@@ -1,5 +1,6 @@
 """What goes wrong while a run is under way: it goes on where it can, and else ends in one clear line."""
 
+import json
 import resource
 import threading
 
@@ -39,6 +40,9 @@ def test_a_group_with_a_nan_reward_is_dropped_and_counted(trained, tmp_path, nan
     assert status == 0, err
     assert "1 groups dropped: a reward is not finite" in err
     assert "update skipped" not in err  # the others were trained on
+    rows = [json.loads(line) for line in (tmp_path / "run" / "bad_rows.jsonl").read_text().splitlines()]
+    assert {(row["cause"], row["reward"]) for row in rows} == {("reward", "nan")}
+    assert rows[0]["response"]
     state = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
     rewards = next(v for k, v in state["callbacks"].items() if "StepRewardCallback" in k)
     assert rewards["dropped"] >= 2
@@ -66,22 +70,32 @@ def watchers():
     return {thread for thread in threading.enumerate() if thread.name == "SystemMetricsMonitor"}
 
 
-def spoil_gradients(monkeypatch, which):
-    """The loss of the updates whose number `which` accepts is nan."""
+def spoil(monkeypatch, cause_of):
+    """In the n-th update, of one micro-batch, what `cause_of(n)` names is not finite."""
     import modules.policy
 
-    loss_of, calls = modules.policy.loss_of, []
+    logprobs_of, loss_of, calls, nan = modules.policy.logprobs_of, modules.policy.loss_of, [], float("nan")
 
-    def spoilt(*arguments):
-        calls.append(1)
-        loss, stats = loss_of(*arguments)
-        return (loss * float("nan") if which(len(calls)) else loss), stats
+    def logprobs(*arguments):
+        new = logprobs_of(*arguments)
+        calls.extend([1] * torch.is_grad_enabled())  # not when a row at fault is looked for
+        if cause_of(len(calls)) == "log-probability":
+            return torch.cat([new[:1] * nan, new[1:]])
+        if cause_of(len(calls)) == "gradient" and new.requires_grad:
+            new.register_hook(lambda grad: grad * nan)
+        return new
 
-    monkeypatch.setattr(modules.policy, "loss_of", spoilt)
+    def loss(*arguments):
+        found, stats = loss_of(*arguments)
+        return (found * nan if cause_of(len(calls)) == "loss" else found), stats
+
+    monkeypatch.setattr(modules.policy, "logprobs_of", logprobs)
+    monkeypatch.setattr(modules.policy, "loss_of", loss)
     return calls
 
 
-def test_a_nan_gradient_skips_its_update_and_counts_it(trained, tmp_path, monkeypatch):
+def test_an_update_that_is_not_finite_is_skipped_counted_and_its_rows_kept(trained, tmp_path, monkeypatch):
+    """The second update by its loss, the third by its gradient, the fourth by one token's log-probability."""
     from modules.policy import PolicyModule
 
     weights, logged, train = [], [], PolicyModule.training_step
@@ -93,25 +107,41 @@ def test_a_nan_gradient_skips_its_update_and_counts_it(trained, tmp_path, monkey
         weights.append((module.global_step, torch.cat([p.flatten() for p in trainable])))
 
     monkeypatch.setattr(PolicyModule, "training_step", step)
-    spoil_gradients(monkeypatch, lambda call: call == 2)
+    spoil(monkeypatch, {2: "loss", 3: "gradient", 4: "log-probability"}.get)
     status, err, _ = trained("--sampling.enabled", "false", "--trainer.max_steps", "2")
     assert status == 0, err
-    assert "update skipped: its gradient is not finite; 1 so far" in err
-    assert [update for update, _ in weights] == [1, 1, 2]
-    assert logged[1] == {"train/updates_skipped": 1.0}  # nothing else, for update 1 has been logged
-    assert logged[2]["train/updates_skipped"] == 1.0
-    assert torch.equal(weights[0][1], weights[1][1])
-    assert not torch.equal(weights[1][1], weights[2][1])
+    for count, cause in enumerate(["loss", "gradient", "log-probability"], start=1):
+        assert f"update skipped: its {cause} is not finite; {count} so far" in err
+    assert [update for update, _ in weights] == [1, 1, 1, 1, 2]
+    skipped = "train/updates_skipped"
+    assert logged[1] == {skipped: 1.0, f"{skipped}_loss": 1.0}  # nothing else, for update 1 has been logged
+    assert logged[4][skipped] == 3.0
+    assert logged[4][f"{skipped}_gradient"] == logged[4][f"{skipped}_logprobability"] == 1.0
+    assert all(torch.equal(weights[0][1], weights[place][1]) for place in (1, 2, 3))
+    assert not torch.equal(weights[3][1], weights[4][1])
     saved = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["srl"]
-    assert (saved["skipped_updates"], saved["bad_updates"]) == (1, 0)
+    assert (saved["skipped_updates"], saved["bad_updates"]) == (3, 0)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "bad_rows.jsonl").read_text().splitlines()]
+    by_cause = {cause: [row for row in rows if row["cause"] == cause] for cause in ("loss", "gradient")}
+    assert all(4 <= len(found) <= 12 for found in by_cause.values())  # 3 groups of 4, silent ones left out
+    (row,) = [row for row in rows if row["cause"] == "log-probability"]  # the one at fault alone
+    assert (row["update"], row["objective"], row["logprobs"]["not_finite"]) == (2, "srl", 1)
+    assert row["uid"].startswith("p")
+    assert row["prompt"].startswith("#")
+    assert isinstance(row["reward"], float)
+    assert all(row["logprobs"]["not_finite"] == 0 for row in by_cause["gradient"])
 
 
-def test_nan_gradients_in_a_row_stop_the_run(trained, monkeypatch):
-    calls = spoil_gradients(monkeypatch, lambda call: True)
+def test_updates_in_a_row_that_are_not_finite_stop_the_run(trained, tmp_path, monkeypatch):
+    calls = spoil(monkeypatch, lambda call: "gradient")
     status, err, _ = trained("--model.update.max_bad", "3", "--trainer.max_steps", "50")
     assert status == 1
     assert "srl: error: 3 updates in a row had a gradient that is not finite" in err
+    assert "Try a lower learning rate" in err
     assert len(calls) == 3
+    rows = [json.loads(line) for line in (tmp_path / "run" / "bad_rows.jsonl").read_text().splitlines()]
+    assert {row["update"] for row in rows} == {1}  # none was made; those of the last one are there, too
+    assert len(rows) >= 9
 
 
 def test_without_an_informative_group_the_run_stops_with_a_diagnosis(trained):

@@ -108,6 +108,25 @@ def test_a_resumed_run_takes_over_the_history_of_the_one_before():
     assert notes == ["second goes on with first after update 15: taken as one run"]
 
 
+def test_a_chain_of_runs_has_every_update_once():
+    """Killed at 7 with a checkpoint of 5, and at 9 with one of 8; one more died before it logged anything."""
+    first = a_run("first", [])
+    first.history = {"train/loss": dict.fromkeys(range(1, 8), 1.0)}
+    second = a_run("second", [], resumed_from_run="first")
+    second.history = {"floors/last_step": {5: 0.4}, "train/loss": dict.fromkeys(range(6, 10), 2.0)}
+    silent = a_run("silent", [], resumed_from_run="second")
+    third = a_run("third", [], resumed_from_run="second")
+    third.history = {"floors/last_step": {8: 0.4}, "train/loss": {9: 3.0, 10: 3.0}}
+    for when, run in enumerate([first, second, silent, third]):
+        run.started = float(when)
+    runs, notes = joined([first, second, silent, third])
+    assert [run.name for run in runs] == ["silent", "third"]
+    values = [1.0] * 5 + [2.0] * 3 + [3.0] * 2  # of updates 1 to 10
+    assert runs[1].history["train/loss"] == dict(enumerate(values, start=1))
+    assert runs[0].history == {}
+    assert len(notes) == 2
+
+
 def test_the_parent_of_a_sweep_is_no_run():
     parent, child = a_run("parent", []), a_run("r", [0.5])
     child.tags["mlflow.parentRunId"] = "parent"

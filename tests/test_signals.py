@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import expert_rows, fit, write_rows
+from test_resume import equal, what_counts
 
 LAZY = ["transformers.models.llama.modeling_llama", "transformers.models.bloom.modeling_bloom"]  # peft's too
 
@@ -115,6 +116,21 @@ def test_a_signal_in_a_validation_loses_no_update(start, number, status):
     again = start(None, more=["--ckpt_path", "last", "--trainer.max_steps", "4", *more])
     assert again.status == 0, again.text
     assert (ended.folder / "best.ckpt").exists()
+
+
+def test_a_killed_run_goes_on_as_if_it_had_not_been(start, model_folder, tmp_path):
+    """SIGKILL in update 3, with a checkpoint of update 2; benchmarks/kill.py kills at many more moments."""
+    more = ["--sampling.enabled", "false", "--checkpoint.every_n_updates", "2"]
+    killed = start("fit-training_step", signal.SIGKILL, more=more)
+    assert killed.status == -signal.SIGKILL
+    assert torch.load(killed.folder / "last.ckpt", weights_only=True)["global_step"] == 2
+    more += ["--trainer.max_steps", "4"]
+    again = start(None, more=["--ckpt_path", "last", *more])
+    assert again.status == 0, again.text
+    assert "going on after update 2" in again.text
+    alone = ["--model.validation.samples", "0", "--trainer.logger", "false", *more]
+    assert fit(model_folder, tmp_path / "expert.jsonl", tmp_path / "alone", *alone) == 0
+    equal(what_counts(tmp_path / "alone" / "last.ckpt"), what_counts(killed.folder / "last.ckpt"))
 
 
 def test_a_signal_before_the_first_update_says_that_nothing_was_lost(start):

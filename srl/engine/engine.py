@@ -24,6 +24,7 @@ from srl.errors import ConfigError
 from srl.logprobs import head_logits
 from srl.models import inner_decoder, output_head
 from srl.rollout import Completion, Sampling, StepExample
+from srl.rows_in_flight import in_fewer_rows
 from srl.shared_attention import Attention
 from srl.tree_attention import NAME
 
@@ -74,13 +75,14 @@ class RolloutEngine:
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
+    @in_fewer_rows
     def generate(
         self, examples: Sequence[StepExample], n: int, sampling: Sampling, generator: torch.Generator
     ) -> list[list[Completion]]:
         """B examples -> n completions each, in order. `generator` must live on the model's device.
 
         Examples with the same prompt share its prefill. Beyond rows_in_flight prompts wait, and enter as
-        others finish.
+        others finish. Where these do not fit in memory, rows_in_flight is lowered for good.
         """
         for example in examples:
             self._check_length(example)

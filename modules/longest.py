@@ -1,0 +1,96 @@
+"""The longest draw that the data can give, tried before the first update: what will not fit fails at once."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from modules.update import accumulate
+from srl.packing import MicroBatch, Row
+from srl.rollout import Sampling, StepExample
+from srl.step_examples import StepExamples
+
+if TYPE_CHECKING:
+    from modules.policy import PolicyModule
+
+log = logging.getLogger(__name__)
+LOOKED_AT = 4  # times as many of the longest texts are tokenised as are asked for
+
+
+def try_longest(
+    module: PolicyModule, sources: Mapping[str, Sequence[StepExample]], count: int, n: int, sampling: Sampling
+) -> None:
+    """Sample the `count` longest prompts of a source, n times each to its token limit, and train on them.
+
+    Two micro-batches' worth of these rows go through the update. Only the bounds may change: the token budget
+    and the rows in flight are lowered where memory is short. Weights, optimizer, generators and metrics stay
+    as they are; the optimizer's moments are not tried. It takes as long as one draw of which no rollout ends
+    by itself. TrainingStopped, in words, for what no bound can make fit. On CUDA it has not been run.
+    """
+    start = time.perf_counter()
+    found = [longest(examples, count) for examples in sources.values()]
+    sampled = [examples for examples in found if not examples[0].target_ids]
+    rows = [
+        Row(one.prompt_ids, one.target_ids, weight=1.0, nll=True)
+        for examples in found
+        for one in examples
+        if one.target_ids
+    ]
+    if sampled:
+        rows += _sampled(module, max(sampled, key=lambda examples: size(examples[0])), n, sampling)
+    _train(module, rows)
+    most = max(len(row.prompt_ids) + len(row.action_ids) for row in rows)
+    log.info("The longest draw fits: up to %d tokens, %.1f s", most, time.perf_counter() - start)
+
+
+def size(example: StepExample) -> int:
+    """Tokens of the prompt and the longest response to it."""
+    return len(example.prompt_ids) + (len(example.target_ids) or example.max_new_tokens)
+
+
+def longest(examples: Sequence[StepExample], count: int) -> list[StepExample]:
+    """The `count` longest, longest first; of prompts built on demand, among those with the longest texts."""
+    if isinstance(examples, StepExamples):
+        examples = examples.long_texts(LOOKED_AT * count)
+    return sorted((one for one in examples if one.prompt_ids), key=size, reverse=True)[:count]
+
+
+def _sampled(module: PolicyModule, examples: list[StepExample], n: int, sampling: Sampling) -> list[Row]:
+    """Rollouts that nothing ends before their limit, as rows of an update that is not on-policy."""
+    engine: Any = module.engine
+    generator = torch.Generator(module.device).manual_seed(0)
+    endless = [replace(example, stop=()) for example in examples]
+    ends, engine.end_ids = engine.end_ids, frozenset()
+    try:
+        groups = engine.generate(endless, n, sampling, generator)
+    finally:
+        engine.end_ids = ends
+    return [
+        Row(example.prompt_ids, one.ids, 1.0, 1.0, old_logprobs=one.logprobs, stale=True)
+        for example, completions in zip(examples, groups, strict=True)
+        for one in completions
+    ]
+
+
+def _train(module: PolicyModule, rows: list[Row]) -> None:
+    """The gradient of the longest rows, two micro-batches of them; then it is thrown away."""
+
+    def backward(micro: MicroBatch) -> dict[str, float]:
+        module.manual_backward(module._micro_loss(micro)[0])
+        return {}
+
+    budget, settings = module.token_budget, module.update_settings
+    rows.sort(key=lambda row: len(row.prompt_ids) + len(row.action_ids), reverse=True)
+    chosen: list[Row] = []
+    while rows and sum(len(row.action_ids) for row in chosen) < 2 * budget.begin(module.device):
+        chosen.append(rows[len(chosen)])
+        if len(chosen) == len(rows):
+            break
+    with module.trainer.precision_plugin.train_step_context():
+        accumulate(chosen, budget, settings.share_prompt, module.device, backward, module.zero_grad)
+    module.zero_grad()

@@ -1,0 +1,125 @@
+"""Checkpoint files on the disk: whole or not at all, the one before kept, damage seen."""
+
+import os
+
+import pytest
+import torch
+
+from srl.cli import resolve_checkpoint
+from srl.durable import fault, put
+from srl.errors import ConfigError
+
+
+def saved(path, value):
+    """A checkpoint with one tensor of 4,000 bytes, all of them `value`."""
+    torch.save({"weights": torch.full((1000,), value)}, path)
+    return path
+
+
+def value_of(path):
+    return float(torch.load(path, weights_only=True)["weights"][0])
+
+
+def renewed(folder, value, previous=True):
+    put(
+        saved(folder / "last.tmp", value),
+        folder / "last.ckpt",
+        folder / "previous.ckpt" if previous else None,
+    )
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["hard links", "no hard links"])
+def test_the_file_before_stays_as_previous(tmp_path, monkeypatch, links):
+    if not links:
+
+        def refused(*_):
+            raise PermissionError("no links here")
+
+        monkeypatch.setattr(os, "link", refused)
+    renewed(tmp_path, 1.0)
+    assert sorted(os.listdir(tmp_path)) == ["last.ckpt"]
+    for value in (2.0, 3.0):
+        renewed(tmp_path, value)
+        assert sorted(os.listdir(tmp_path)) == ["last.ckpt", "previous.ckpt"]
+        assert value_of(tmp_path / "last.ckpt") == value
+        assert value_of(tmp_path / "previous.ckpt") == value - 1
+    renewed(tmp_path, 4.0, previous=False)
+    assert value_of(tmp_path / "previous.ckpt") == 2.0
+
+
+@pytest.mark.parametrize("call", ["fsync", "link", "replace"])
+@pytest.mark.parametrize("nth", [1, 2])
+def test_cut_short_anywhere_a_whole_file_is_there(tmp_path, monkeypatch, call, nth):
+    """Each of the calls that `put` makes is the last: what a process killed there leaves behind."""
+    renewed(tmp_path, 1.0)
+    real, calls = getattr(os, call), []
+
+    def cut(*arguments):
+        calls.append(arguments)
+        if len(calls) == nth:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(os, call, cut)
+    try:
+        renewed(tmp_path, 2.0)
+    except KeyboardInterrupt:
+        pass
+    else:
+        assert call == "link", "one link, but two of the others"
+        return
+    monkeypatch.undo()
+    assert value_of(tmp_path / "last.ckpt") == (2.0 if (call, nth) == ("fsync", 2) else 1.0)
+    renewed(tmp_path, 3.0)  # whatever was left behind is in no one's way
+    assert sorted(os.listdir(tmp_path)) == ["last.ckpt", "previous.ckpt"]
+    assert value_of(tmp_path / "last.ckpt") == 3.0
+
+
+def test_a_fresh_run_does_not_keep_what_another_one_left(tmp_path):
+    from callbacks.checkpoints import Checkpoints
+
+    last, previous, draft = (tmp_path / name for name in ("last.ckpt", "previous.ckpt", "last.tmp"))
+    for resumed, kept in [(None, None), (last, 2.0), (previous, 1.0), (tmp_path / "best.ckpt", None)]:
+        saved(last, 2.0)
+        saved(previous, 1.0)
+        checkpoints = Checkpoints(str(tmp_path))
+        checkpoints._keeps = resumed == last  # as on_train_start finds it
+        checkpoints._put(resumed, saved(draft, 3.0), last)
+        assert (value_of(previous) if previous.exists() else None) == kept
+        checkpoints._put(resumed, saved(draft, 4.0), last)
+        assert (value_of(last), value_of(previous)) == (4.0, 3.0)
+
+
+def torn(path, how):
+    data = bytearray(path.read_bytes())
+    if how == "cut":
+        data = data[: len(data) // 2]
+    elif how == "empty":
+        data = bytearray()
+    else:  # one bit inside the tensor, whose bytes are the same four over and over
+        data[data.index(bytes(torch.tensor([1.0]).numpy().tobytes()) * 8)] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [("cut", "is not a checkpoint, or a torn one"), ("empty", "is not a checkpoint"), ("bit", "is torn: ")],
+)
+def test_damage_is_seen_and_the_one_before_is_taken_saying_so(tmp_path, caplog, how, said):
+    renewed(tmp_path, 0.5)
+    renewed(tmp_path, 1.0)
+    last, previous = tmp_path / "last.ckpt", tmp_path / "previous.ckpt"
+    assert fault(last) is None
+    assert resolve_checkpoint("last", str(tmp_path)) == str(last)
+    torn(last, how)
+    assert said in fault(last)
+    with caplog.at_level("WARNING"):
+        assert resolve_checkpoint("last", str(tmp_path)) == str(previous)
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"{last} is ")
+    assert record.getMessage().endswith(f"going on with {previous}, the one before it")
+    with pytest.raises(ConfigError, match=f"{last} {said}.*give another file"):
+        resolve_checkpoint(str(last), str(tmp_path))  # named, so that no other is meant
+    torn(previous, "cut")
+    with pytest.raises(ConfigError, match=said):
+        resolve_checkpoint("last", str(tmp_path))

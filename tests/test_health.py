@@ -1,0 +1,116 @@
+"""Alarms: when they are raised, that they are raised once, and that they survive a resume."""
+
+import pytest
+
+from srl.health import Limits, Monitor
+
+PHASE = "srl"
+
+
+def healthy(**more):
+    """Metrics of an update within all limits: 10 responses of 20 tokens each."""
+    return {
+        "train/reward": 0.3, "train/logprob_gap_mean": 1e-5, "train/logprob_gap_max": 1e-4,
+        "train/logprob_kl": 1e-8, "train/neg_logprob": 0.9, "train/clipped": 0.0, "train/grad_norm": 1.0,
+        "rollouts/tokens": 200.0, "rollouts/generated": 10.0, **more,
+    }  # fmt: skip
+
+
+def names(alarms):
+    return [alarm.name for alarm in alarms]
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "metric", "good", "bad"),
+    [
+        ("logprob_gap", 1e-3, "train/logprob_gap_mean", 1e-3, 1.1e-3),
+        ("logprob_gap", 1e-3, "train/logprob_gap_mean", 0.0, float("nan")),
+        ("logprob_gap_max", 0.5, "train/logprob_gap_max", 0.5, 0.6),
+        ("logprob_kl", 1e-3, "train/logprob_kl", 1e-3, 2e-3),
+        ("entropy", 0.1, "train/neg_logprob", 0.1, 0.09),
+        ("clipped", 0.5, "train/clipped", 0.5, 0.51),
+        ("grad_norm", 10.0, "train/grad_norm", 10.0, 10.1),
+    ],
+)
+def test_a_limit_is_passed_or_not_and_null_is_none(limit, value, metric, good, bad):
+    monitor = Monitor(Limits(**{limit: value}))
+    assert monitor.update(healthy(**{metric: good}), PHASE) == []
+    (alarm,) = monitor.update(healthy(**{metric: bad}), PHASE)
+    assert alarm.name == limit
+    assert f"health.{limit} {value:g}" in alarm.text
+    assert Monitor(Limits(**{limit: None})).update(healthy(**{metric: bad}), PHASE) == []
+
+
+def test_an_alarm_is_raised_once_as_long_as_it_lasts():
+    """It is over after 10 updates within the limit, not after 9; the next one is a new one."""
+    monitor = Monitor(Limits(grad_norm=10.0))
+    bad = healthy(**{"train/grad_norm": 50.0})
+    assert names(monitor.update(bad, PHASE)) == ["grad_norm"]
+    for calm, again in [(0, []), (9, []), (10, ["grad_norm"])]:
+        for _ in range(calm):
+            assert monitor.update(healthy(), PHASE) == []
+        assert names(monitor.update(bad, PHASE)) == again
+
+
+def test_a_collapse_of_length_is_one_against_the_start_of_the_phase():
+    """20 tokens at first; at 4 the mean of five falls below a quarter of it, 5, with the fifth: 4.0."""
+    monitor = Monitor(Limits(length_share=0.25))
+    short = healthy(**{"rollouts/tokens": 40.0})
+    for _ in range(7):
+        assert monitor.update(healthy(), PHASE) == []
+    found = [names(monitor.update(short, PHASE)) for _ in range(6)]
+    assert found == [[], [], [], [], ["length_share"], []]
+    assert monitor.update(short, "another") == []
+    assert not monitor.first_lengths[1:]
+
+
+def held_out(accuracy, format=1.0, copies=0.0):
+    return {
+        "val/outcome/accuracy": accuracy, "val/steps/format": format, "val/steps/verbatim_copy": copies,
+    }  # fmt: skip
+
+
+def run(monitor, rewards, *validation, phase=PHASE):
+    for reward in rewards:
+        assert monitor.update(healthy(**{"train/reward": reward}), phase) == []
+    return monitor.validation(held_out(*validation))
+
+
+def test_a_reward_that_rises_while_a_held_out_figure_falls():
+    monitor = Monitor(Limits(reward_up=0.02, held_out_fall=0.15))
+    assert monitor.validation(held_out(0.9)) == []  # before the first update: no reward to go by
+    assert run(monitor, [0.2, 0.4], 0.5) == []  # mean 0.3
+    assert run(monitor, [0.31], 0.3) == []  # the reward is up by 0.01 only
+    assert run(monitor, [0.5], 0.4) == []  # 0.1 below the best of the phase
+    (alarm,) = run(monitor, [0.5], 0.3)
+    assert alarm.held_out
+    assert "rose from 0.300 to 0.500 while the held-out accuracy fell from 0.500 to 0.300" in alarm.text
+    assert run(monitor, [0.5], 0.3) == []  # the same alarm
+    assert run(monitor, [0.9], 0.1, phase="rlvr") == []  # another reward
+    assert "format fell from 1.000 to 0.800" in run(monitor, [0.95], 0.1, 0.8, phase="rlvr")[0].text
+
+
+def test_copies_are_counted_from_the_first_validation():
+    monitor = Monitor(Limits(copies=0.3))
+    found = [names(monitor.validation(held_out(0.5, 1.0, copies))) for copies in (0.25, 0.5, 0.6, 0.2, 0.7)]
+    assert found == [[], [], ["copies"], [], ["copies"]]
+
+
+def test_a_resumed_monitor_goes_on_as_one_that_was_not_stopped():
+    """Stopped inside an episode, with lengths and rewards half collected."""
+    figures = [(50.0, 200.0), *[(1.0, 200.0)] * 6, *[(1.0, 40.0)] * 7, (50.0, 40.0)]  # norm, tokens
+    updates = [healthy(**{"train/grad_norm": norm, "rollouts/tokens": tokens}) for norm, tokens in figures]
+    whole, first, second = (Monitor(Limits(grad_norm=10.0)) for _ in range(3))
+    expected = [names(whole.update(one, PHASE)) for one in updates]
+    assert expected[0] == ["grad_norm"]
+    assert ["length_share"] in expected
+    assert expected[-1] == ["grad_norm"]
+    found = [names(first.update(one, PHASE)) for one in updates[:9]]
+    state = first.state_dict()
+    first.update(updates[9], PHASE)  # must not reach the state that was taken
+    second.load_state_dict(state)
+    found += [names(second.update(one, PHASE)) for one in updates[9:]]
+    assert found == expected
+    assert second.state_dict() == whole.state_dict()
+    with pytest.raises(ValueError, match="the monitor's state has"):
+        second.load_state_dict({"active": {}})
