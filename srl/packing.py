@@ -67,8 +67,10 @@ class MicroBatch:
         return tuple(self.ancestors.shape[:2]) == (1, 3)  # one row; nodes: prompt, completion, padding
 
     def to(self, device: torch.device) -> MicroBatch:
-        tensors: dict[str, Any] = {n: found for n, found in vars(self).items() if isinstance(found, Tensor)}
-        return replace(self, **{name: on_device(found, device) for name, found in tensors.items()})
+        moved: dict[str, Any] = {
+            name: on_device(found, device) for name, found in vars(self).items() if isinstance(found, Tensor)
+        }
+        return replace(self, **moved)
 
 
 @dataclass
