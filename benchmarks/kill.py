@@ -55,14 +55,15 @@ model: {{base: {root}/data/quickstart/base, validation: {{samples: 2}}}}
 data:
   path: {root}/data/quickstart/train.jsonl
   val_path: {root}/data/quickstart/heldout.jsonl
-  validation: {{batch_size: 4, max_steps: 8, max_solve: 4}}
+  limits: {{step_tokens: 32, solution_tokens: 48, step_stop: ["\\n"], max_prompt_tokens: 128}}
+  validation: {{batch_size: 2, max_steps: 4, max_solve: 2}}
 curriculum:
   batch_groups: 4
   phases:
-    - {{name: srl, mix: {{srl: 1.0}}, batch_groups: 4, until: {{steps: 6}}}}
+    - {{name: srl, mix: {{srl: 1.0}}, batch_groups: 4, until: {{steps: 5}}}}
     - {{name: blend, mix: {{rlvr: 0.5, srl: 0.5}}, batch_groups: 4}}
 rollout: {{num_generations: 4}}
-sampling: {{epsilon: 0.02, max_draws: 3}}
+sampling: {{epsilon: 0.02, max_draws: 2}}
 samples: {{every_n_updates: 2}}
 checkpoint: {{dirpath: {folder}/run, every_n_updates: 2}}
 trainer:
@@ -71,8 +72,8 @@ trainer:
   callbacks:
     - {{class_path: kill.KillAt, init_args: {{kind: "{kind}", nth: {nth}, counts: {folder}/counts.json}}}}
   enable_progress_bar: false
-  max_steps: 10
-  val_check_interval: 4
+  max_steps: 8
+  val_check_interval: 3
 """
 
 

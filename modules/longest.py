@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -27,13 +28,14 @@ def try_longest(
 ) -> None:
     """Sample the `count` longest prompts of a source, n times each to its token limit, and train on them.
 
-    Two micro-batches' worth of these rows go through the update. Only the bounds may change: the token budget
-    and the rows in flight are lowered where memory is short. Weights, optimizer, generators and metrics stay
-    as they are; the optimizer's moments are not tried. It takes as long as one draw of which no rollout ends
-    by itself. TrainingStopped, in words, for what no bound can make fit. On CUDA it has not been run.
+    Two micro-batches' worth of these rows go through the update, in the precision that the caller sets. Only
+    the bounds may change: the token budget and the rows in flight are lowered where memory is short. Weights,
+    optimizer, generators and metrics stay as they are; the optimizer's moments are not tried. It takes as long
+    as one draw of which no rollout ends by itself. TrainingStopped, in words, for what no bound can make fit.
+    It has not been run on CUDA.
     """
     start = time.perf_counter()
-    found = [longest(examples, count) for examples in sources.values()]
+    found = [chosen for examples in sources.values() if (chosen := longest(examples, count))]
     sampled = [examples for examples in found if not examples[0].target_ids]
     rows = [
         Row(one.prompt_ids, one.target_ids, weight=1.0, nll=True)
@@ -85,12 +87,9 @@ def _train(module: PolicyModule, rows: list[Row]) -> None:
         return {}
 
     budget, settings = module.token_budget, module.update_settings
-    rows.sort(key=lambda row: len(row.prompt_ids) + len(row.action_ids), reverse=True)
-    chosen: list[Row] = []
-    while rows and sum(len(row.action_ids) for row in chosen) < 2 * budget.begin(module.device):
-        chosen.append(rows[len(chosen)])
-        if len(chosen) == len(rows):
-            break
-    with module.trainer.precision_plugin.train_step_context():
-        accumulate(chosen, budget, settings.share_prompt, module.device, backward, module.zero_grad)
+    rows = sorted(rows, key=lambda row: len(row.prompt_ids) + len(row.action_ids), reverse=True)
+    sums = itertools.accumulate(len(row.action_ids) for row in rows)
+    enough = 2 * budget.begin(module.device)
+    chosen = rows[: 1 + sum(tokens < enough for tokens in sums)]
+    accumulate(chosen, budget, settings.share_prompt, module.device, backward, module.zero_grad)
     module.zero_grad()

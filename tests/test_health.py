@@ -1,6 +1,10 @@
 """Alarms: when they are raised, that they are raised once, and that they survive a resume."""
 
+from types import SimpleNamespace
+
 import pytest
+from conftest import fit, tracking_uri
+from mlflow import MlflowClient
 
 from srl.health import Limits, Monitor
 
@@ -114,3 +118,37 @@ def test_a_resumed_monitor_goes_on_as_one_that_was_not_stopped():
     assert second.state_dict() == whole.state_dict()
     with pytest.raises(ValueError, match="the monitor's state has"):
         second.load_state_dict({"active": {}})
+
+
+# -- in a run -----------------------------------------------------------------------------------------------
+
+
+def test_an_alarm_is_said_once_tagged_and_shown_and_a_resumed_run_knows_it(
+    logging_ready, model_folder, expert_file, tmp_path, capsys
+):
+    """Any gradient is above 0, and no log-probability differs by 0.5; a limit of null is none."""
+    from callbacks.health import Health
+    from callbacks.progress import UpdateBar
+
+    limits = ["--health.grad_norm", "0", "--health.logprob_gap", "0.5", "--health.clipped", "null"]
+    more = [*limits, "--model.validation.samples", "0", "--sampling.enabled", "false"]
+    assert fit(model_folder, expert_file, tmp_path / "run", *more) == 0
+    resume = ["--ckpt_path", "last", "--trainer.max_steps", "3"]
+    said = capsys.readouterr().err
+    assert fit(model_folder, expert_file, tmp_path / "run", *more, *resume) == 0
+    assert said.count("alarm at update") == 1
+    assert "alarm at update 1: the gradient's norm before clipping is" in said
+    assert "above health.grad_norm 0\n  [p" in said  # with samples
+    assert "alarm at update" not in capsys.readouterr().err
+    client = MlflowClient(tracking_uri(tmp_path))
+    second, first = client.search_runs([client.get_experiment_by_name("srl").experiment_id])
+    assert first.data.tags["alarm/grad_norm"].startswith("update 1: the gradient's norm before clipping is")
+    assert not [name for run in (first, second) for name in run.data.tags if name == "alarm/logprob_gap"]
+    points = client.get_metric_history(first.info.run_id, "health/alarms")
+    assert [(point.step, point.value) for point in points] == [(1, 1.0)]
+    assert "alarm/grad_norm" not in second.data.tags
+    assert first.data.metrics["train/logprob_kl"] < 1e-6
+    health = Health()
+    health.monitor.active = {"grad_norm": 0, "clipped": 3}
+    trainer = SimpleNamespace(callbacks=[health], callback_metrics={})
+    assert UpdateBar().get_metrics(trainer, None) == {"alarm": "clipped, grad_norm"}
