@@ -13,6 +13,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import MLFlowLogger
 
+from srl.checkpoint_files import read_checkpoint
 from srl.floors import copying_floors
 from srl.models import unwrapped
 from srl.provenance import data_hash, dataset_inputs, git_state
@@ -198,9 +199,7 @@ class RunInfo(Callback):
 
 def run_of_checkpoint(path: str) -> str | None:
     """The id of the MLflow run that wrote a checkpoint; None where it had no MLflow logger."""
-    import torch
-
-    states = torch.load(path, map_location="cpu", weights_only=True, mmap=True).get("callbacks", {})
+    states = read_checkpoint(path).get("callbacks", {})
     return next((state.get("run_id") for name, state in states.items() if name == RunInfo.__name__), None)
 
 

@@ -21,6 +21,10 @@ Every key of a config, from the code by `python docs/make_configuration.py` (a t
 file is also an option of the command line: `--model.lora.r 8`. Of several `--config` files the later one
 wins, and a file with `extends: base.yaml` states only its difference. An optimizer is a class with arguments:
 `model.optimizer: {class_path: torch.optim.AdamW, init_args: {lr: 5.0e-7}}`.
+
+A class path is imported, and importing runs what is there: read a config of somebody else's before you run
+it, as you would a program. Nothing else in configs, data and checkpoints runs
+([what is refused](troubleshooting.md)).
 """
 TRAINER = """## trainer
 

@@ -34,6 +34,7 @@ from callbacks.validating import ValidationByUpdates
 from datamodules.steps import StepDataModule
 from modules.policy import PolicyModule
 from modules.ranks import check_strategy
+from srl.checkpoint_files import read_checkpoint
 from srl.cli import COMMANDS, launched_rank, resolve_checkpoint
 from srl.compare.reading import check_store
 from srl.config_files import explain, first_line, keep_text, with_extended
@@ -164,6 +165,7 @@ class SRLCLI(LightningCLI):
         config.extends = None  # what it brought is here: the config that is kept in MLflow stands alone
         if config.get("ckpt_path"):
             config.ckpt_path = resolve_checkpoint(str(config.ckpt_path), config.checkpoint.dirpath)
+            read_checkpoint(config.ckpt_path)  # refused here in words, if at all
         if SRLCLI._only == "test":
             self._join_run(config)
         elif SRLCLI._only == "predict":

@@ -10,6 +10,7 @@ from typing import Any
 from callbacks.tracking import run_of_checkpoint
 from modules.checkpointing import identity_of, read_trained
 from modules.policy import PolicyModule
+from srl.checkpoint_files import read_checkpoint
 from srl.cli import resolve_checkpoint
 from srl.config_files import first_line
 from srl.errors import ConfigError
@@ -83,12 +84,6 @@ class Trained:
                     if point.step == self.update:
                         found[name] = point.value
         return found
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    import torch
-
-    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def load_trained(ckpt_path: str, tracking_uri: str, rest: list[str]) -> Trained:
