@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from modules.longest import try_longest
+from srl.engine.vllm import VllmEngine, VllmSettings, require
 from srl.errors import ConfigError
 from srl.objectives import objectives
 from srl.ranks import by_rank, gathered, rank, share
 from srl.rollout import Group, Sampling, StepBatch, run_seed
 
+if TYPE_CHECKING:
+    from srl.engine.engine import RolloutEngine
+
+ELSEWHERE = -1  # sampled_at of another engine's rollouts: never today's weights, so the ratio counts
 SEED_STEP = 1_000_003  # between the generators of two devices
 
 
@@ -22,7 +27,9 @@ class RolloutCallback(Callback):
 
     num_generations: G. temperature, top_p, top_k, min_p: of the draw; a cut biases the importance ratio, so
     by default nothing is cut. seed: of the engine's own generator, whose state is in the checkpoint; null
-    takes the run's.
+    takes the run's. engine: own samples by the very weights that train. vllm (never run on a GPU) hands the
+    adapter to vLLM: faster on large models, but its log-probabilities are not quite the trainer's, so the
+    update counts the ratio to them in every row (see model.loss.truncated_ratio); validation stays with own.
     """
 
     def __init__(
@@ -33,6 +40,8 @@ class RolloutCallback(Callback):
         top_k: int = 0,
         min_p: float = 0.0,
         seed: int | None = None,
+        engine: Literal["own", "vllm"] = "own",
+        vllm: VllmSettings = VllmSettings(),  # noqa: B008 - frozen
     ) -> None:
         if num_generations < 2:
             raise ConfigError(
@@ -42,10 +51,18 @@ class RolloutCallback(Callback):
             raise ConfigError(f"rollout.temperature is {temperature}: training needs a positive temperature")
         self.num_generations = num_generations
         self.sampling = Sampling(temperature, top_p, top_k, min_p)
-        self.seed = seed
+        self.seed, self.engine, self.vllm = seed, engine, vllm
+        self._vllm: VllmEngine | None = None
         self._samples = {name: one.imitates is None for name, one in objectives().items()}
         self._generator: torch.Generator | None = None
         self._restored: torch.Tensor | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """ConfigError, before weights are loaded, where vLLM is wanted and cannot be had."""
+        if self.engine == "vllm" and stage == "fit":
+            require()
+            if trainer.world_size > 1:
+                raise ConfigError("rollout.engine is vllm: on one device only; set trainer.devices: 1")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         seed = run_seed() if self.seed is None else self.seed
@@ -72,16 +89,26 @@ class RolloutCallback(Callback):
         examples = share(batch.examples)  # of several devices each samples its part
         sampled = [example for example in examples if self._samples[example.objective]]
         with trainer.precision_plugin.forward_context():
-            found = pl_module.engine.generate(sampled, self.num_generations, self.sampling, self._generator)
+            found = self._sampler(pl_module).generate(
+                sampled, self.num_generations, self.sampling, self._generator
+            )
         groups = {id(e): completions for e, completions in zip(sampled, found, strict=True)}
         empty = torch.empty(0)
         batch.temperature = self.sampling.temperature
         batch.metrics["rollouts/rows_in_flight"] = float(pl_module.engine.rows_in_flight)
+        sampled_at = ELSEWHERE if self.engine == "vllm" else trainer.global_step
         batch.groups = [
-            Group(example, groups.get(id(example), []), empty, sampled_at=trainer.global_step)
-            for example in examples
+            Group(example, groups.get(id(example), []), empty, sampled_at=sampled_at) for example in examples
         ]
         batch.rollout_seconds = max(gathered(time.perf_counter() - start))
+
+    def _sampler(self, pl_module: Any) -> RolloutEngine | VllmEngine:
+        if self.engine == "own":
+            own: RolloutEngine = pl_module.engine
+            return own
+        if self._vllm is None:
+            self._vllm = VllmEngine(pl_module.engine, pl_module.files, self.vllm)
+        return self._vllm
 
     def state_dict(self) -> dict[str, Any]:
         if self._generator is None:

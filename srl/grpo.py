@@ -80,6 +80,18 @@ def policy_loss(
     return -(weights * surrogate).sum(), (clipped * advantage < ratio * advantage).detach()
 
 
+def truncated_loss(
+    new: Tensor, old: Tensor, advantage: Tensor, weights: Tensor, most: float
+) -> tuple[Tensor, Tensor]:
+    """-sum_t w_t min(rho, most) A log p_t, rho without gradient; all [A]. Second value: truncated mask [A].
+
+    The policy gradient under the sampler's tokens, its importance weight truncated at `most`: as in IMPALA
+    (arXiv 1802.01561). Unlike `policy_loss` no token is left without a gradient.
+    """
+    ratio = torch.exp(new - old).detach()
+    return -(weights * ratio.clamp(max=most) * advantage * new).sum(), ratio > most
+
+
 def kl_penalty(new: Tensor, ref: Tensor, weights: Tensor) -> Tensor:
     """sum_t w_t (exp(ref - new) - (ref - new) - 1), the k3 estimate of KL(policy || reference); all [A].
 

@@ -19,6 +19,7 @@ from srl.grpo import (
     kl_penalty,
     policy_loss,
     token_weights,
+    truncated_loss,
 )
 from srl.logprobs import token_logprobs
 from srl.packing import MicroBatch, Row
@@ -33,7 +34,9 @@ class LossSettings:
     weighting: sequence (1/(N len), the paper), token (DAPO), constant (Dr. GRPO). scaling: divide advantages
     by the group's standard deviation (std) or not (none). clip_low, clip_high: the ratio stays in
     [1 - clip_low, 1 + clip_high]. kl: coefficient of the KL term (0 in the paper, appendix B).
-    mask_truncated: leave completions that ran into the token limit out of the loss.
+    mask_truncated: leave completions that ran into the token limit out of the loss. truncated_ratio: instead
+    of clipping, weigh the plain policy gradient by the ratio, at most this (truncated importance sampling),
+    for rollouts of another engine (rollout.engine: vllm); null clips.
     """
 
     weighting: Weighting = "sequence"
@@ -42,10 +45,15 @@ class LossSettings:
     clip_high: float = 0.2
     kl: float = 0.0
     mask_truncated: bool = False
+    truncated_ratio: float | None = None
 
     def __post_init__(self) -> None:
         if self.kl < 0:
             raise ConfigError(f"model.loss.kl is {self.kl}: use 0 for none or a positive coefficient")
+        if self.truncated_ratio is not None and self.truncated_ratio < 1:
+            raise ConfigError(
+                f"model.loss.truncated_ratio is {self.truncated_ratio}: write 1 or more, or null for none"
+            )
         if not 0 < self.clip_low <= 1 or self.clip_high <= 0:
             raise ConfigError(
                 f"model.loss: clip_low {self.clip_low} must lie in (0, 1], clip_high {self.clip_high} above 0"
@@ -147,9 +155,11 @@ def loss_of(
     """
     rl = ~batch.nll
     old = torch.where(batch.stale, batch.old_logprobs, new.detach())
-    surrogate, clipped = policy_loss(
-        new[rl], old[rl], batch.advantages[rl], batch.weights[rl], settings.clip_low, settings.clip_high
-    )
+    tokens = (new[rl], old[rl], batch.advantages[rl], batch.weights[rl])
+    if settings.truncated_ratio is None:
+        surrogate, clipped = policy_loss(*tokens, settings.clip_low, settings.clip_high)
+    else:
+        surrogate, clipped = truncated_loss(*tokens, settings.truncated_ratio)
     loss = surrogate + imitation_loss(new[batch.nll], batch.weights[batch.nll])
     stats = _sums(new.detach(), batch, rl, clipped)
     if ref is not None:

@@ -5,6 +5,7 @@ import torch
 import transformers
 from conftest import tiny_model, tiny_tokenizer
 from test_engine import TEXTS, example, lora, plain_logprobs
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from srl.engine.engine import RolloutEngine
 from srl.engine.graphs import RecordedSteps, again
@@ -115,6 +116,41 @@ def test_a_row_that_has_ended_runs_into_no_limit_of_learned_positions():
     examples += [example("x", tokenizer, max_new_tokens=30)] * 20
     found = engine.generate(examples, 1, Sampling(), torch.Generator().manual_seed(0))
     assert [len(completion.ids) for (completion,) in found] == [10] + [30] * 20
+
+
+class Waits(TorchDispatchMode):
+    """Counts the operations for which the host would wait for a device: values read, places looked for."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func._schema.name.removeprefix("aten::")
+        places = args[1] if name in ("index", "index_put", "index_put_") else ()
+        by_mask = any(one is not None and one.dtype == torch.bool for one in places)
+        self.count += by_mask or name in (
+            "_local_scalar_dense",
+            "nonzero",
+            "equal",
+            "_unique2",
+            "masked_select",
+        )
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("sampling", [Sampling(0.7), Sampling(0.0), Sampling(top_k=5, top_p=0.9, min_p=0.01)])
+@pytest.mark.parametrize("fast", [True, False])
+def test_the_host_waits_no_more_often_for_more_tokens(model, sampling, fast):
+    tokenizer = tiny_tokenizer()
+    engine = RolloutEngine(model, tokenizer, (), decode=DecodeSettings(lag=1), fast=fast)
+    counts = []
+    for tokens in (10, 40):
+        examples = [example(text, tokenizer, max_new_tokens=tokens) for text in TEXTS]
+        with Waits() as waits:
+            engine.generate(examples, 2, sampling, torch.Generator().manual_seed(0))
+        counts.append(waits.count)
+    assert counts[0] == counts[1] > 0
 
 
 # -- recorded steps ---------------------------------------------------------------------------------------

@@ -64,7 +64,7 @@ class RolloutEngine:
         self.fast = fast and blocks.knows(self.decoder)
         self.vocab_size = int(self.decoder.config.vocab_size)
         self.context = context_length(self.decoder.config)
-        self.texts = TokenTexts(self._text_of)
+        self.texts = TokenTexts(self.text_of)
         self.steps: RecordedSteps | None = None
         with self._evaluating():
             verify(self)
@@ -85,18 +85,21 @@ class RolloutEngine:
         others finish. Where these do not fit in memory, rows_in_flight is lowered for good.
         """
         for example in examples:
-            self._check_length(example)
+            self.check_length(example)
         lag = self.decode.lag_on(self.device)
         flight = Flight(examples, n, self.rows_in_flight, self.device, lag)
         if lag and sampling.temperature:
             flight.draw(generator)
-        with self._evaluating():
-            self._fly(flight, sampling, generator)
-        if self.steps is not None:
-            self.steps.forget()
-        return flight.completions(self.end_ids, self._text_of)
+        try:
+            with self._evaluating():
+                self._fly(flight, sampling, generator)
+        finally:
+            if self.steps is not None:
+                self.steps.forget()
+        return flight.completions(self.end_ids, self.text_of)
 
-    def _check_length(self, example: StepExample) -> None:
+    def check_length(self, example: StepExample) -> None:
+        """ConfigError for a prompt and response beyond what the model attends to."""
         size = len(example.prompt_ids) + example.max_new_tokens
         if size > self.context:
             raise ConfigError(
@@ -185,7 +188,7 @@ class RolloutEngine:
         """`_step` by our own blocks, the caches' column open."""
         return head_logits(self.head, blocks.decode(self.decoder, tokens, caches))
 
-    def _text_of(self, ids: list[int]) -> str:
+    def text_of(self, ids: list[int]) -> str:
         text = self.tokenizer.decode(ids, skip_special_tokens=False)
         assert isinstance(text, str)  # a list only for a batch of sequences
         return text

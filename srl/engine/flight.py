@@ -31,6 +31,11 @@ class Rollout:
     finished: bool = False  # by itself
     ended: bool = False  # or by its limit
 
+    @classmethod
+    def of(cls, example: StepExample, number: int = 0) -> Rollout:
+        rule = StopRule(example.stop, example.think)
+        return cls(number, example, rule, "<think>" if example.opened else "")
+
     def record(self, token: int, end_ids: frozenset[int], texts: TokenTexts) -> None:
         self.ids.append(token)
         if token in end_ids:
@@ -55,7 +60,7 @@ class Flight:
         self.readback: Readback[Rollout] = Readback(lag)
         self.draws: Tensor | None = None
         self.rollouts = [
-            self._new(example, i) for i, example in enumerate(e for e in examples for _ in range(n))
+            Rollout.of(example, i) for i, example in enumerate(e for e in examples for _ in range(n))
         ]
         longest = max((example.max_new_tokens for example in examples), default=0)
         self.logprobs = torch.zeros(len(self.rollouts), longest + 1, device=device)
@@ -66,11 +71,6 @@ class Flight:
         for rollout in self.rollouts:
             waiting.setdefault(rollout.example.prompt_ids, []).append(rollout)
         self.waiting = deque(waiting.items())
-
-    @staticmethod
-    def _new(example: StepExample, number: int) -> Rollout:
-        rule = StopRule(example.stop, example.think)
-        return Rollout(number, example, rule, "<think>" if example.opened else "")
 
     @property
     def done(self) -> bool:
@@ -146,13 +146,20 @@ class Flight:
         """n completions for each example, in order."""
         self.readback.check()
         logprobs = self.logprobs.cpu()
-        made = []
-        for rollout in self.rollouts:
-            ids = rollout.ids
-            text = text_of(ids[:-1] if ids[-1] in end_ids else ids)
-            prefix = "<think>" if rollout.example.opened else ""
-            end = rollout.rule.find(prefix + text)
-            text = text if end is None else text[: end - len(prefix)]
-            row = logprobs[rollout.number, : len(ids)].clone()
-            made.append(Completion(tuple(ids), text, row, rollout.finished))
+        made = [
+            completion_of(rollout, logprobs[rollout.number, : len(rollout.ids)].clone(), end_ids, text_of)
+            for rollout in self.rollouts
+        ]
         return [made[start : start + self.n] for start in range(0, len(made), self.n)]
+
+
+def completion_of(
+    rollout: Rollout, logprobs: Tensor, end_ids: frozenset[int], text_of: Callable[[list[int]], str]
+) -> Completion:
+    """What a rollout has said, without end token and stop string; logprobs [len(ids)]."""
+    ids = rollout.ids
+    text = text_of(ids[:-1] if ids[-1] in end_ids else ids)
+    prefix = "<think>" if rollout.example.opened else ""
+    end = rollout.rule.find(prefix + text)
+    text = text if end is None else text[: end - len(prefix)]
+    return Completion(tuple(ids), text, logprobs, rollout.finished)
