@@ -257,7 +257,7 @@ class PolicyModule(LightningModule):
         return self._metrics.rows
 
     def on_validation_epoch_start(self) -> None:
-        self._metrics = ValidationMetrics(self.validation_settings)
+        self._metrics = self.validation_settings.begin(self.trainer)
         self._generator = torch.Generator(self.device).manual_seed(self.validation_settings.seed)
 
     def validation_step(self, batch: ValidationBatch, batch_idx: int, dataloader_idx: int = 0) -> None:

@@ -16,6 +16,8 @@ from srl.rollout import Sampling, position_name
 from srl.similarity import split_response, step_reward
 
 if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
     from datamodules.steps import ValidationBatch
     from srl.engine.engine import RolloutEngine
     from srl.examples import ExampleBuilder
@@ -25,12 +27,15 @@ if TYPE_CHECKING:
 class ValidationSettings:
     """samples: attempts at a held-out problem at `temperature`, for avg@k and pass@k (0: greedy only).
 
-    by_steps: also solve step by step, actions fed back. seed: of the sampling noise, the same every time.
+    by_steps: also solve step by step, actions fed back. full_every: both of these, which cost most of the
+    time, only after updates whose number divides by it, before the first and after the last; a phase that
+    waits for one of their figures needs 1. seed: of the sampling noise, the same every time.
     """
 
     samples: int = 8
     temperature: float = 1.0
     by_steps: bool = True
+    full_every: int = 1
     seed: int = 1234
 
     def __post_init__(self) -> None:
@@ -38,13 +43,20 @@ class ValidationSettings:
             raise ConfigError(f"model.validation.samples is {self.samples}: use 0 for greedy only")
         if self.temperature <= 0:
             raise ConfigError(f"model.validation.temperature is {self.temperature}: it must be above 0")
+        if self.full_every < 1:
+            raise ConfigError(f"model.validation.full_every is {self.full_every}: it must be at least 1")
+
+    def begin(self, trainer: Trainer) -> ValidationMetrics:
+        """A validation of the weights as they are now, with or without what `full_every` is about."""
+        ends = trainer.should_stop or trainer.state.fn != "fit"
+        return ValidationMetrics(self, full=ends or trainer.global_step % self.full_every == 0)
 
 
 class ValidationMetrics:
-    """Collects one validation; `compute` gives the names and values to log."""
+    """Collects one validation; `compute` gives the names and values to log. full: see `full_every`."""
 
-    def __init__(self, settings: ValidationSettings) -> None:
-        self.settings = settings
+    def __init__(self, settings: ValidationSettings, full: bool = True) -> None:
+        self.settings, self.full = settings, full
         self._means: dict[str, MeanMetric] = defaultdict(MeanMetric)
         self._steps = {
             "val/steps/reward": StepSimilarity(),
@@ -52,7 +64,7 @@ class ValidationMetrics:
             "val/steps/truncated": TruncatedRate(),
         }
         self._average = MeanAtK()
-        self._pass = PassAtK(settings.samples) if settings.samples else None
+        self._pass = PassAtK(settings.samples) if settings.samples and full else None
         self._sampled = False
         self.rows: list[dict[str, Any]] = []  # one a held-out step, for pairing and for reading
 
@@ -103,7 +115,7 @@ class ValidationMetrics:
         for (attempt,) in solve_whole(engine, batch.examples, 1, GREEDY, generator):
             self._mean("val/outcome/accuracy", float(attempt.correct))
             self._mean("val/outcome/truncated", float(not attempt.finished))
-        if self.settings.by_steps:
+        if self.settings.by_steps and self.full:
             for (attempt,) in solve_by_steps(engine, builder, batch.trajectories, generator):
                 self._mean("val/outcome/steps_accuracy", float(attempt.correct))
         if self._pass is not None:
