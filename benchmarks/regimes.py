@@ -1,0 +1,68 @@
+"""Where the ordering breaks: the hidden-operator task over a grid, one factor at a time around the defaults.
+
+    python benchmarks/regimes.py [--factors hand-off traces ...] [--jobs 2] [--output DIR] [--publish]
+
+Reads the JSON of benchmarks/ordering.py, which has the runs at the defaults. Each run is a whole `fit`, as
+there; finished ones are found in MLflow and not made again. benchmarks/regimes_grid.py has the grid.
+
+Writes regimes.json, regimes_FACTOR.png and RESULTS.md to the output folder; with --publish also to
+benchmarks/results, and the tables to docs/RESULTS.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from fits import ROOT, Fit, Store, dumped
+from ordering import TRAIN, publish, say
+from regimes_bases import stronger_bases
+from regimes_grid import FACTORS
+from regimes_plot import plot
+from regimes_tables import report, tables
+
+
+def main() -> None:
+    options = arguments()
+    usual = json.loads(options.ordering.read_text())
+    store = Store(options.output, "regimes")
+    fits: list[Fit] = []
+    for factor in options.factors:  # one after the other: what is there can be published before the rest
+        cells = FACTORS[factor](stronger_bases(store)) if factor == "base" else FACTORS[factor]()
+        new = [one.fit(store.folder, seed, usual["tokens"]) for one in cells for seed in one.seeds]
+        for made, seconds in store.make(new, options.jobs):
+            say(f"{made.name}, {seconds:.0f} s")
+        fits += new
+    runs = [run_of(store, one) for one in fits]
+    found = tables(runs, usual["runs"])
+    result = {"tokens": usual["tokens"], "cores": os.cpu_count(), "parent": store.parent, "runs": runs}
+    (store.folder / "regimes.json").write_text(dumped(result))
+    for factor, rows in found.items():
+        plot(factor, rows, store.folder / f"regimes_{factor}.png")
+    text = report(result, found)
+    (store.folder / "RESULTS.md").write_text(text)
+    if options.publish:
+        publish(store.folder, "regimes", text)
+    say(text)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="The hidden-operator task, one factor at a time.")
+    parser.add_argument("--factors", nargs="+", choices=list(FACTORS), default=list(FACTORS))
+    parser.add_argument("--jobs", type=int, default=2, help="runs at once, of one thread each; default 2")
+    parser.add_argument("--output", type=Path, default=Path("runs/regimes"))
+    parser.add_argument("--publish", action="store_true", help="also to benchmarks/results and docs")
+    committed = ROOT / "benchmarks" / "results" / "ordering.json"
+    parser.add_argument("--ordering", type=Path, default=committed, help="JSON of benchmarks/ordering.py")
+    return parser.parse_args()
+
+
+def run_of(store: Store, one: Fit) -> dict[str, Any]:
+    return {**one.tags, "seed": int(one.tags["seed"]), **store.read(one.name, TRAIN)}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""Stronger bases for benchmarks/regimes.py: the shipped one after a few updates on thinking traces, merged.
+
+The traces are those of a seed that no run uses. So the base differs in one thing: how often it takes the true
+operators.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fits import ROOT, Fit, Store, call, warm_server
+from regimes_data import training_file
+
+SEED = 1000
+UPDATES = (6, 9, 12)  # of 16 traces each
+
+
+def stronger_bases(store: Store) -> dict[str, Path]:
+    """Name -> folder; those that are not there are made."""
+    file = training_file(store.folder / "data", SEED, thinking=True)
+    found = {}
+    for updates in UPDATES:
+        name = f"{updates} updates"
+        folder = store.folder / f"base-{updates}"
+        if not (folder / "config.json").exists():
+            make(store, file, updates, folder)
+        found[name] = folder
+    return found
+
+
+def make(store: Store, file: Path, updates: int, folder: Path) -> None:
+    config = str(ROOT / "configs" / "ordering" / "sft_reasoning.yaml")
+    arguments = [
+        "--config", config, "--seed_everything", str(SEED), "--data.path", str(file),
+        "--trainer.max_steps", str(updates), "--trainer.val_check_interval", str(updates),
+        "--model.validation.samples", "8",
+    ]  # fmt: skip
+    fit = Fit(f"base-{updates}", arguments, {"method": "base", "value": f"{updates} updates"})
+    list(store.make([fit], jobs=1))
+    checkpoint = store.folder / "checkpoints" / fit.name / "last.ckpt"
+    command = [
+        "export",
+        "--ckpt_path",
+        str(checkpoint),
+        "--config",
+        config,
+        "--merge",
+        "--output",
+        str(folder),
+    ]
+    log = store.folder / f"base-{updates}-export.log"
+    process = warm_server().Process(target=call, args=(command, str(log)))
+    process.start()
+    process.join()
+    if process.exitcode != 0:
+        raise RuntimeError(f"export of {checkpoint} ended with status {process.exitcode}; see {log}")

@@ -1,0 +1,73 @@
+"""Training files of benchmarks/regimes.py: more or fewer expert traces, and experts that make mistakes."""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "data" / "quickstart"))
+from make_data import (
+    OPERATORS,
+    REGISTERS,
+    TRAIN_SIZE,
+    Problem,
+    Step,
+    draw_distinct,
+    heldout_problems,
+    record,
+)
+
+PAIRS = [(first, second) for first in OPERATORS for second in OPERATORS]
+
+
+def training_file(
+    folder: Path, seed: int, size: int = TRAIN_SIZE, noise: float = 0.0, thinking: bool = False
+) -> Path:
+    """`size` traces of the seed, of whose steps a share `noise` is wrong; written once.
+
+    The first 100 without noise are those of make_data.py, and fewer are the first of them.
+    """
+    name = f"seed{seed}-{size}-{round(100 * noise)}{'-thinking' if thinking else ''}.jsonl"
+    target = folder / name
+    if not target.exists():
+        rows = [json.dumps(row) + "\n" for row in rows_of(seed, size, noise, thinking)]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text("".join(rows))
+    return target
+
+
+def rows_of(seed: int, size: int, noise: float, thinking: bool) -> list[dict[str, object]]:
+    """Lines of the file. The answer stays the right one: it is the label that outcome rewards go by."""
+    problems = draw_distinct(seed, size, taken=(problem.text for problem in heldout_problems()))
+    rng = random.Random(f"{seed}/noise")
+    return [
+        record(f"train-{i:04d}", slipped(problem, noise, rng), thinking) | {"answer": problem.answer}
+        for i, problem in enumerate(problems)
+    ]
+
+
+def slipped(problem: Problem, noise: float, rng: random.Random) -> Problem:
+    """The problem as an expert solves it who, with chance `noise` a step, applies wrong operators.
+
+    Such a step's action differs from the right one on the same values; the expert then goes on from it.
+    """
+    scope = dict(zip(REGISTERS, problem.given, strict=False))
+    steps = []
+    for step in problem.steps:
+        x, y, z = step.names
+        here = replace(step, values=(scope[x], scope[y], scope[z]))
+        if rng.random() < noise:
+            here = wrong(here, rng)
+        scope[here.target] = here.result
+        steps.append(here)
+    return Problem(problem.given, tuple(steps))
+
+
+def wrong(step: Step, rng: random.Random) -> Step:
+    """The step by other operators, whose action shows it."""
+    others = [replace(step, operators=pair) for pair in PAIRS]
+    shown = [one for one in others if one.action != step.action]
+    return shown[rng.randrange(len(shown))]

@@ -1,0 +1,98 @@
+"""What the runs of benchmarks/regimes.py say, as tables: pure functions of the runs in the JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ordering_tables import METHODS, cell, interval
+
+DEFAULT = {  # factor -> its value in configs/ordering
+    "hand-off": "16 updates",
+    "traces": "100",
+    "base": "shipped",
+    "noise": "0%",
+    "budget": "150,000",
+    "epsilon": "0.02",
+    "rollouts": "8",
+}
+TITLES = {
+    "hand-off": "When SRL hands off to RLVR",
+    "traces": "How many expert traces",
+    "base": "How much the base can do already",
+    "noise": "How many of the expert's steps are wrong",
+    "budget": "Twice the budget",
+    "epsilon": "The threshold of dynamic sampling (`sampling.epsilon`)",
+    "rollouts": "Rollouts a prompt, G",
+}
+MEASURES = {"accuracy": "greedy", "avg": "avg@8", "pass": "pass@8", "by_steps": "step by step"}
+Run = dict[str, Any]
+
+
+def tables(runs: Sequence[Run], usual: Sequence[Run]) -> dict[str, list[dict[str, Any]]]:
+    """Factor -> rows of value and method. The default's are from the runs of `usual`, with the same seeds."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for factor in dict.fromkeys(run["factor"] for run in runs):
+        here = [run for run in runs if run["factor"] == factor]
+        methods, seeds = {run["method"] for run in here}, {run["seed"] for run in here}
+        same = [
+            {**run, "factor": factor, "value": DEFAULT[factor]}
+            for run in usual
+            if run["method"] in methods and run["seed"] in seeds
+        ]
+        keys = sorted({(run["method"], run["value"]) for run in here + same}, key=place)
+        found[factor] = [row(here + same, method, value) for method, value in keys]
+    return found
+
+
+def place(key: tuple[str, str]) -> tuple[int, float, str]:
+    """Rows in the order of the methods; within one by number, or by name behind the numbers."""
+    method, value = key
+    number = value.split()[0].rstrip("%").replace(",", "")
+    return list(METHODS).index(method), float(number) if number[0].isdigit() else float("inf"), value
+
+
+def row(runs: Sequence[Run], method: str, value: str) -> dict[str, Any]:
+    """Final figures: interval of each measure over the seeds, and the updates of hand-offs."""
+    here = sorted(
+        (run for run in runs if (run["method"], run["value"]) == (method, value)), key=lambda run: run["seed"]
+    )
+    ends = [run["curve"][-1] for run in here]
+    return {
+        "method": method,
+        "value": value,
+        "hand_offs": [run["hand_off"] for run in here],
+        **{one: interval([end[one] for end in ends]) for one in MEASURES},
+    }
+
+
+def report(result: dict[str, Any], found: dict[str, list[dict[str, Any]]]) -> str:
+    """A table a factor, in Markdown."""
+    runs = result["runs"]
+    minutes = sum(run["wall_seconds"] for run in runs) / 60
+    commits = ", ".join(sorted({run["commit"][:7] for run in runs}))
+    lines = [
+        f"{len(runs)} runs of {result['tokens']:,} tokens (where nothing else is said) and {minutes:.0f} "
+        f"minutes in all, {result['cores']} shared cores, one thread a run, commit {commits}, MLflow parent "
+        f"`{result['parent']}`. The rows of the default are runs of the section above, with the same seeds.",
+        "",
+    ]
+    for factor, rows in found.items():
+        handed = factor in ("hand-off", "base", "noise")
+        names = [
+            "method",
+            "value",
+            *MEASURES.values(),
+            "greedy, by seed",
+            *(["handed off at"] if handed else []),
+        ]
+        lines += [f"**{TITLES[factor]}**", "", f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
+        for one in rows:
+            value = one["value"] + (" (default)" if one["value"] == DEFAULT[factor] else "")
+            seeds = " ".join(f"{x:.2f}" for x in one["accuracy"]["values"])
+            cells = [METHODS[one["method"]], value, *(cell(one[name]) for name in MEASURES), seeds]
+            if handed:
+                cells.append(" ".join("-" if step is None else str(step) for step in one["hand_offs"]))
+            lines.append(f"| {' | '.join(cells)} |")
+        lines.append("")
+    return "\n".join(lines)
