@@ -27,18 +27,17 @@ from regimes_tables import report, tables
 
 def main() -> None:
     options = arguments()
-    usual = json.loads(options.ordering.read_text())
     store = Store(options.output, "regimes")
     fits: list[Fit] = []
     for factor in options.factors:  # one after the other: what is there can be published before the rest
         cells = FACTORS[factor](stronger_bases(store)) if factor == "base" else FACTORS[factor]()
-        new = [one.fit(store.folder, seed, usual["tokens"]) for one in cells for seed in one.seeds]
+        new = [one.fit(store.folder, seed, options.tokens) for one in cells for seed in one.seeds]
         for made, seconds in store.make(new, options.jobs):
             say(f"{made.name}, {seconds:.0f} s")
         fits += new
     runs = [run_of(store, one) for one in fits]
-    found = tables(runs, usual["runs"])
-    result = {"tokens": usual["tokens"], "cores": os.cpu_count(), "parent": store.parent, "runs": runs}
+    found = tables(runs, json.loads(options.ordering.read_text())["runs"])
+    result = {"tokens": options.tokens, "cores": os.cpu_count(), "parent": store.parent, "runs": runs}
     (store.folder / "regimes.json").write_text(dumped(result))
     for factor, rows in found.items():
         plot(factor, rows, store.folder / f"regimes_{factor}.png")
@@ -53,6 +52,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="The hidden-operator task, one factor at a time.")
     parser.add_argument("--factors", nargs="+", choices=list(FACTORS), default=list(FACTORS))
     parser.add_argument("--jobs", type=int, default=2, help="runs at once, of one thread each; default 2")
+    parser.add_argument("--tokens", type=int, default=150_000, help="that of ordering.py: 150,000")
     parser.add_argument("--output", type=Path, default=Path("runs/regimes"))
     parser.add_argument("--publish", action="store_true", help="also to benchmarks/results and docs")
     committed = ROOT / "benchmarks" / "results" / "ordering.json"
