@@ -22,11 +22,17 @@ from mlflow import MlflowClient
 
 ROOT = Path(__file__).resolve().parent.parent
 WARM = ["srl.lightning_cli", "modules.policy", "transformers", "peft", "mlflow", "torchmetrics", "matplotlib"]
+SAMPLES = 4  # attempts at a held-out problem
+CHEAPER = {  # of what a validation measures
+    "model.validation.samples": str(SAMPLES),
+    "model.validation.full_every": "1000000",  # attempts with noise and step by step: at the ends alone
+    "data.validation.max_steps": "96",
+}
 COST = ("tokens_generated", "tokens_trained", "cpu_seconds")
 OUTCOME = {
     "accuracy": "val/outcome/accuracy",
-    "avg": "val/outcome/avg_at_8",
-    "pass": "val/outcome/pass_at_8",
+    "avg": f"val/outcome/avg_at_{SAMPLES}",
+    "pass": f"val/outcome/pass_at_{SAMPLES}",
     "informative": "val/outcome/informative",
     "by_steps": "val/outcome/steps_accuracy",
     "step_reward": "val/steps/reward",
@@ -90,12 +96,13 @@ class Store:
             f"{logger}run_name", fit.name, f"{logger}tags", json.dumps(tags),
         ]  # fmt: skip
         began, log = time.perf_counter(), self.folder / f"{fit.name}.log"
-        process = server.Process(target=call, args=(arguments, str(log)))
-        process.start()
-        process.join()
-        if process.exitcode != 0 or self.finished(fit.name) is None:
-            raise RuntimeError(f"{fit.name} ended with status {process.exitcode}; see {log}")
-        return time.perf_counter() - began
+        for _ in range(2):  # runs that name a new data set at one moment collide in MLflow's sqlite store
+            process = server.Process(target=call, args=(arguments, str(log)))
+            process.start()
+            process.join()
+            if process.exitcode == 0 and self.finished(fit.name) is not None:
+                return time.perf_counter() - began
+        raise RuntimeError(f"{fit.name} ended with status {process.exitcode}; see {log}")
 
     def read(self, name: str, train: Sequence[str] = ()) -> dict[str, Any]:
         """The run's curve: each validation with what it had cost by then; `train`: figures of its updates."""
@@ -137,6 +144,10 @@ def dumped(result: dict[str, Any]) -> str:
     lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in result.items() if key != "runs"]
     runs = ",\n".join(json.dumps(run) for run in result["runs"])
     return "{\n" + ",\n".join([*lines, f'"runs": [\n{runs}\n]']) + "\n}\n"
+
+
+def options(settings: dict[str, str]) -> list[str]:
+    return [text for key, value in settings.items() for text in (f"--{key}", value)]
 
 
 def warm_server() -> Any:

@@ -23,11 +23,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fits import ROOT, Fit, Store, dumped
+from fits import CHEAPER, ROOT, Fit, Store, dumped, options
 from ordering_plot import plot
 from ordering_tables import METHODS, report, summary
 
-EVERY = {"sft_outline": 50, "sft_reasoning": 15}  # updates from one validation to the next; the others 4
 TRAIN = (
     "rollouts/silent", "train/reward", "train/reward_std", "train/format", "train/neg_logprob",
     *(f"train/{figure}_step_{position}" for figure in ("silent", "exact") for position in (1, 2, 3)),
@@ -35,19 +34,19 @@ TRAIN = (
 
 
 def main() -> None:
-    options = arguments()
-    store = Store(options.output, "ordering")
-    seeds = range(options.seeds)
-    fits = [fit(store.folder, seed, method, options.tokens) for seed in seeds for method in METHODS]
-    for number, (made, seconds) in enumerate(store.make(fits, options.jobs), 1):
+    chosen = arguments()
+    store = Store(chosen.output, "ordering")
+    seeds = range(chosen.seeds)
+    fits = [fit(store.folder, seed, method, chosen.tokens) for seed in seeds for method in METHODS]
+    for number, (made, seconds) in enumerate(store.make(fits, chosen.jobs), 1):
         say(f"{number}: {made.name}, {seconds:.0f} s")
     runs = [{**one.tags, "seed": int(one.tags["seed"]), **store.read(one.name, TRAIN)} for one in fits]
-    result = {"tokens": options.tokens, "cores": os.cpu_count(), "parent": store.parent}
-    result |= summary(runs, options.tokens)
+    result = {"tokens": chosen.tokens, "cores": os.cpu_count(), "parent": store.parent}
+    result |= summary(runs, chosen.tokens)
     (store.folder / "ordering.json").write_text(dumped(result))
     plot(result, store.folder / "ordering.png")
     (store.folder / "RESULTS.md").write_text(report(result))
-    if options.publish:
+    if chosen.publish:
         publish(store.folder, "ordering", report(result))
     say(report(result))
     print(json.dumps(result))
@@ -61,24 +60,28 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=Path("runs/ordering"))
     parser.add_argument("--quick", action="store_true", help="two seeds: under 15 minutes on two cores")
     parser.add_argument("--publish", action="store_true", help="also to benchmarks/results and docs")
-    options = parser.parse_args()
-    options.seeds = options.seeds or (2 if options.quick else 5)
-    return options
+    chosen = parser.parse_args()
+    chosen.seeds = chosen.seeds or (2 if chosen.quick else 5)
+    return chosen
 
 
 def fit(folder: Path, seed: int, method: str, tokens: int) -> Fit:
     """The run of a method and a seed. srl measures its attempts with noise at every validation, to show when
     the outcome signal comes; the others do so before the first and after the last update.
     """
-    every = "1" if method == "srl" else "1000000"
     file = "train_thinking.jsonl" if method == "sft_reasoning" else "train.jsonl"
-    arguments = [
-        "--config", f"configs/ordering/{method}.yaml", "--seed_everything", str(seed),
-        "--data.path", str(data(folder, seed) / file), "--budget.tokens", str(tokens),
-        "--model.validation.samples", "8", "--model.validation.full_every", every,
-        "--trainer.max_steps", "0" if method == "base" else "100000",
-        "--trainer.val_check_interval", str(EVERY.get(method, 4)),
-    ]  # fmt: skip
+    settings = CHEAPER | ({"model.validation.full_every": "1"} if method == "srl" else {})
+    arguments = options(
+        {
+            "config": f"configs/ordering/{method}.yaml",
+            "seed_everything": str(seed),
+            "data.path": str(data(folder, seed) / file),
+            "budget.tokens": str(tokens),
+            "trainer.max_steps": "0" if method == "base" else "100000",
+            "trainer.val_check_interval": "10" if method in ("sft_outline", "sft_reasoning") else "4",
+            **settings,
+        }
+    )
     return Fit(f"{method}-{tokens}-{seed}", arguments, {"method": method, "seed": str(seed)})
 
 

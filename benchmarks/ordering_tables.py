@@ -36,7 +36,7 @@ CLAIMS = [  # the orderings of the paper's table of methods: (better, worse)
     ("base", "sft_outline"),
     ("base", "sft_reasoning"),
 ]
-MEASURES = {"accuracy": "greedy", "avg": "avg@8", "pass": "pass@8", "by_steps": "step by step",
+MEASURES = {"accuracy": "greedy", "avg": "avg@4", "pass": "pass@4", "by_steps": "step by step",
             "step_reward": "step reward"}  # fmt: skip
 CHEAP = ("accuracy", "step_reward")  # measured at every validation
 LOWEST = {"step_reward": -1.0}  # of a measure; of the others 0, and 1 is the highest of all

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fits import ROOT, Fit, Store, call, warm_server
+from fits import CHEAPER, ROOT, Fit, Store, call, options, warm_server
 from regimes_data import training_file
 
 SEED = 1000
@@ -30,12 +30,15 @@ def stronger_bases(store: Store) -> dict[str, Path]:
 
 def make(store: Store, file: Path, updates: int, folder: Path) -> None:
     config = str(ROOT / "configs" / "ordering" / "sft_reasoning.yaml")
-    arguments = [
-        "--config", config, "--seed_everything", str(SEED), "--data.path", str(file),
-        "--trainer.max_steps", str(updates), "--trainer.val_check_interval", str(updates),
-        "--model.validation.samples", "8",
-    ]  # fmt: skip
-    fit = Fit(f"base-{updates}", arguments, {"method": "base", "value": f"{updates} updates"})
+    settings = {
+        "config": config,
+        "seed_everything": str(SEED),
+        "data.path": str(file),
+        "trainer.max_steps": str(updates),
+        "trainer.val_check_interval": str(updates),
+        **CHEAPER,
+    }
+    fit = Fit(f"base-{updates}", options(settings), {"method": "base", "value": f"{updates} updates"})
     list(store.make([fit], jobs=1))
     checkpoint = store.folder / "checkpoints" / fit.name / "last.ckpt"
     command = [

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fits import Fit
+from fits import CHEAPER, Fit, options
 from regimes_data import training_file
 
 SRL = {"name": "srl", "mix": {"srl": 1.0}, "batch_groups": 16, "warmup": 5}
@@ -31,22 +31,21 @@ class Cell:
     def fit(self, folder: Path, seed: int, tokens: int) -> Fit:
         thinking = {"thinking": True} if self.method == "sft_reasoning" else {}
         file = training_file(folder / "data", seed, **dict(self.data), **thinking)
-        every = {"sft_outline": "50", "sft_reasoning": "15"}.get(self.method, "4")
-        options = {
+        settings = {
             "config": f"configs/ordering/{self.method}.yaml",
             "seed_everything": str(seed),
             "data.path": str(file),
             "budget.tokens": str(tokens),
-            "model.validation.samples": "8",
-            "model.validation.full_every": "1000000",
             "trainer.max_steps": "0" if self.method == "base" else "100000",
-            "trainer.val_check_interval": every,
+            "trainer.val_check_interval": "10" if self.method in ("sft_outline", "sft_reasoning") else "4",
+            **CHEAPER,
             **dict(self.settings),
         }
-        name = f"{self.factor}-{self.value}-{self.method}-{options['budget.tokens']}-{seed}".replace(" ", "_")
-        arguments = [text for key, value in options.items() for text in (f"--{key}", value)]
+        name = f"{self.factor}-{self.value}-{self.method}-{settings['budget.tokens']}-{seed}".replace(
+            " ", "_"
+        )
         tags = {"factor": self.factor, "value": self.value, "method": self.method, "seed": str(seed)}
-        return Fit(name, arguments, tags)
+        return Fit(name, options(settings), tags)
 
 
 def cell(

@@ -10,7 +10,7 @@ from regimes_tables import TITLES, place
 
 
 def plot(factor: str, rows: list[dict[str, Any]], path: Path) -> None:
-    """Greedy accuracy and avg@8: means over seeds, each seed a dot."""
+    """Greedy accuracy and avg@4: means over seeds, each seed a dot."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -19,7 +19,7 @@ def plot(factor: str, rows: list[dict[str, Any]], path: Path) -> None:
     values = sorted({one["value"] for one in rows}, key=lambda value: place(("base", value)))
     figure, axes = pyplot.subplots(1, 2, figsize=(10, 3.8), sharey=True)
     colours = dict(zip(METHODS, pyplot.get_cmap("tab10").colors, strict=False))
-    for axis, measure, title in zip(axes, ("accuracy", "avg"), ("greedy accuracy", "avg@8"), strict=True):
+    for axis, measure, title in zip(axes, ("accuracy", "avg"), ("greedy accuracy", "avg@4"), strict=True):
         for method in dict.fromkeys(one["method"] for one in rows):
             here = {one["value"]: one[measure] for one in rows if one["method"] == method}
             xs = [index for index, value in enumerate(values) if value in here]

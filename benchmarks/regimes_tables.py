@@ -25,7 +25,7 @@ TITLES = {
     "epsilon": "The threshold of dynamic sampling (`sampling.epsilon`)",
     "rollouts": "Rollouts a prompt, G",
 }
-MEASURES = {"accuracy": "greedy", "avg": "avg@8", "pass": "pass@8", "by_steps": "step by step"}
+MEASURES = {"accuracy": "greedy", "avg": "avg@4", "pass": "pass@4", "by_steps": "step by step"}
 Run = dict[str, Any]
 
 
