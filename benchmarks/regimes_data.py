@@ -18,7 +18,10 @@ from make_data import (
     draw_distinct,
     heldout_problems,
     record,
+    train_problems,
 )
+
+__all__ = ["rows_of", "slipped", "train_problems", "training_file"]
 
 PAIRS = [(first, second) for first in OPERATORS for second in OPERATORS]
 

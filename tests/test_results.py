@@ -1,57 +1,91 @@
 """The tables of docs/RESULTS.md are those of the committed JSON, computed again from its runs."""
 
-import argparse
-import importlib.util
 import json
+import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import ordering_signals  # noqa: E402
+import ordering_tables  # noqa: E402
 
 
-def ordering():
-    spec = importlib.util.spec_from_file_location("ordering", ROOT / "benchmarks" / "ordering.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def committed(name="ordering"):
+    return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
 
 
-def committed():
-    return json.loads((ROOT / "benchmarks" / "results" / "ordering.json").read_text())
-
-
-def test_the_table_follows_from_the_runs():
-    saved, script = committed(), ordering()
-    options = argparse.Namespace(tokens=saved["budget"]["tokens"], seeds=saved["budget"]["seeds"])
-    again = script.summary(saved["runs"], options)
-    for key in ("budget", "equal_tokens", "equal_cpu_seconds", "claims"):
-        assert again[key] == saved[key], key
+def shown(name):
     text = (ROOT / "docs" / "RESULTS.md").read_text()
-    shown = text.partition("<!-- ordering -->\n")[2].partition("<!-- /ordering -->")[0]
-    assert shown == script.report(again)
+    return text.partition(f"<!-- {name} -->\n")[2].partition(f"<!-- /{name} -->")[0]
+
+
+def test_the_tables_follow_from_the_runs():
+    saved = committed()
+    again = ordering_tables.summary(saved["runs"], saved["tokens"])
+    for key in again:
+        assert again[key] == saved[key], key
+    assert shown("ordering") == ordering_tables.report(saved)
+    assert shown("signals") == ordering_signals.report(saved["runs"])
+
+
+def test_nine_methods_and_five_seeds_each_with_its_run_in_mlflow():
+    saved = committed()
+    pairs = [(run["method"], run["seed"]) for run in saved["runs"]]
+    assert sorted(pairs) == sorted((method, seed) for method in ordering_tables.METHODS for seed in range(5))
+    assert len({run["mlflow_run"] for run in saved["runs"]}) == len(pairs)
+    for run in saved["runs"]:
+        if run["method"] != "base":  # the update that reaches the budget is the last, and is never cut short
+            assert run["curve"][-2]["tokens"] < saved["tokens"] <= run["curve"][-1]["tokens"]
 
 
 def test_an_interval_by_hand():
-    # mean 0.6; both deviate by 0.1: sample deviation sqrt(0.02), standard error 0.1; t = 12.71
-    assert ordering().interval([0.5, 0.7]) == {"mean": 0.6, "half": 1.271, "values": [0.5, 0.7]}
-    assert ordering().interval([0.5])["half"] is None
+    # mean 0.6; both deviate by 0.1: sample deviation sqrt(0.02), standard error 0.1; t = 12.706: 0.6 ± 1.27
+    assert ordering_tables.interval([0.5, 0.7]) == {
+        "mean": 0.6,
+        "low": 0.0,
+        "high": 1.0,
+        "values": [0.5, 0.7],
+    }
+    assert ordering_tables.interval([0.5, 0.7], lowest=-1.0)["low"] == pytest.approx(0.6 - 1.2706)
+    # three at 0.1, 0.2, 0.3: standard error 0.1 / sqrt(3), t = 4.303: 0.2 ± 0.2484
+    found = ordering_tables.interval([0.1, 0.2, 0.3])
+    assert (found["low"], found["high"]) == (0.0, 0.4484)
+    assert ordering_tables.interval([0.5])["low"] is None
 
 
-def test_equal_time_reads_the_newest_validation_within_it():
+def test_a_reading_takes_the_newest_validation_within_the_limit():
     curve = [{"cpu_seconds": seconds, "step": step} for step, seconds in ((0, 0.0), (8, 5.0), (16, 11.0))]
-    within = ordering().within
-    assert [within({"curve": curve}, limit)["step"] for limit in (0.0, 4.9, 5.0, 99.0)] == [0, 0, 8, 16]
+    steps = [
+        ordering_tables.within("cpu_seconds", limit)({"curve": curve})["step"]
+        for limit in (0.0, 4.9, 5.0, 99.0)
+    ]
+    assert steps == [0, 0, 8, 16]
 
 
 def test_a_claim_counts_seeds():
-    ends = {
-        ("srl", 0): 0.5,
-        ("srl", 1): 0.5,
-        ("srl", 2): 0.1,
-        ("base", 0): 0.4,
-        ("base", 1): 0.5,
-        ("base", 2): 0.2,
-    }
-    runs = [{"method": m, "seed": s, "end": {"accuracy": a}} for (m, s), a in ends.items()]
-    found = ordering().claim(runs, "srl", "base")
+    ends = {("srl", 0): 0.5, ("srl", 1): 0.5, ("srl", 2): 0.1, ("base", 0): 0.4, ("base", 1): 0.5,
+            ("base", 2): 0.2}  # fmt: skip
+    runs = [{"method": m, "seed": s, "curve": [{"accuracy": a}]} for (m, s), a in ends.items()]
+    found = ordering_tables.claim(runs, ordering_tables.at_end, "srl", "base")
     assert (found["held"], found["tied"], found["reversed"]) == (1, 1, 1)
     assert found["gaps"] == [0.1, 0.0, -0.1]
+
+
+def test_signals_by_hand():
+    series = {"rollouts/silent": [[1, 0.5], [2, 0.3], [5, 0.0]], "train/neg_logprob": [[1, 2.0], [5, 1.0]]}
+    runs = [
+        {"method": "rlvr", "train": series, "hand_off": None,
+         "curve": [{"accuracy": 0.25, "format": 1.0, "step_reward": 0.5}]},
+    ]  # fmt: skip
+    assert ordering_signals.in_window(runs, "rollouts/silent", (1, 4)) == 0.4  # (0.5 + 0.3) / 2
+    assert ordering_signals.by_update(runs, "rollouts/silent") == {1: 0.5, 2: 0.3, 5: 0.0}
+    points = [
+        {"step": 0, "step_reward": 0.5, "informative": i, "avg": 0, "pass": 0, "accuracy": 0} for i in (0, 1)
+    ]
+    srl = [{"method": "srl", "curve": [point]} for point in points]
+    assert ordering_signals.outcome_signal(srl)[0]["informative"] == 0.5
+    srl[0]["curve"].append({**points[0], "step": 4})  # one seed alone has it: left out
+    assert len(ordering_signals.outcome_signal(srl)) == 1
