@@ -1,6 +1,6 @@
 """Where the ordering breaks: the hidden-operator task over a grid, one factor at a time around the defaults.
 
-    python benchmarks/regimes.py [--factors hand-off traces ...] [--jobs 2] [--output DIR] [--publish]
+    python benchmarks/regimes.py [--factors hand-off traces ...] [--jobs 2] [--output DIR] [--made] [--publish]
 
 Reads the JSON of benchmarks/ordering.py, which has the runs at the defaults. Each run is a whole `fit`, as
 there; finished ones are found in MLflow and not made again. benchmarks/regimes_grid.py has the grid.
@@ -19,32 +19,44 @@ from typing import Any
 
 from fits import ROOT, Fit, Store, dumped
 from ordering import TRAIN, publish, say
-from regimes_bases import stronger_bases
+from regimes_bases import bases, make_bases
 from regimes_grid import FACTORS
 from regimes_plot import plot
 from regimes_tables import report, tables
 
 
 def main() -> None:
-    options = arguments()
-    store = Store(options.output, "regimes")
+    chosen = arguments()
+    store = Store(chosen.output, "regimes")
     fits: list[Fit] = []
-    for factor in options.factors:  # one after the other: what is there can be published before the rest
-        cells = FACTORS[factor](stronger_bases(store)) if factor == "base" else FACTORS[factor]()
-        new = [one.fit(store.folder, seed, options.tokens) for one in cells for seed in one.seeds]
-        for made, seconds in store.make(new, options.jobs):
-            say(f"{made.name}, {seconds:.0f} s")
+    for factor in chosen.factors:
+        cells = FACTORS[factor](bases(store)) if factor == "base" else FACTORS[factor]()
+        new = [one.fit(store.folder, seed, chosen.tokens) for one in cells for seed in one.seeds]
         fits += new
-    runs = [run_of(store, one) for one in fits]
-    found = tables(runs, json.loads(options.ordering.read_text())["runs"])
-    result = {"tokens": options.tokens, "cores": os.cpu_count(), "parent": store.parent, "runs": runs}
-    (store.folder / "regimes.json").write_text(dumped(result))
+        if not chosen.made:
+            make(store, factor, new, chosen.jobs)
+    runs = [run_of(store, one) for one in fits if store.finished(one.name)]
+    result = {"tokens": chosen.tokens, "cores": os.cpu_count(), "parent": store.parent, "runs": runs}
+    write(store.folder, result, json.loads(chosen.ordering.read_text())["runs"], chosen.publish)
+
+
+def make(store: Store, factor: str, fits: list[Fit], jobs: int) -> None:
+    if factor == "base":
+        make_bases(store)
+    for made, seconds in store.make(fits, jobs):
+        say(f"{made.name}, {seconds:.0f} s")
+
+
+def write(folder: Path, result: dict[str, Any], usual: list[dict[str, Any]], published: bool) -> None:
+    """JSON, a picture a factor, and the tables. usual: the runs of benchmarks/ordering.py."""
+    found = tables(result["runs"], usual)
+    (folder / "regimes.json").write_text(dumped(result))
     for factor, rows in found.items():
-        plot(factor, rows, store.folder / f"regimes_{factor}.png")
+        plot(factor, rows, folder / f"regimes_{factor}.png")
     text = report(result, found)
-    (store.folder / "RESULTS.md").write_text(text)
-    if options.publish:
-        publish(store.folder, "regimes", text)
+    (folder / "RESULTS.md").write_text(text)
+    if published:
+        publish(folder, "regimes", text)
     say(text)
 
 
@@ -54,6 +66,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=2, help="runs at once, of one thread each; default 2")
     parser.add_argument("--tokens", type=int, default=150_000, help="that of ordering.py: 150,000")
     parser.add_argument("--output", type=Path, default=Path("runs/regimes"))
+    parser.add_argument("--made", action="store_true", help="tables of the runs that are there; make none")
     parser.add_argument("--publish", action="store_true", help="also to benchmarks/results and docs")
     committed = ROOT / "benchmarks" / "results" / "ordering.json"
     parser.add_argument("--ordering", type=Path, default=committed, help="JSON of benchmarks/ordering.py")

@@ -12,20 +12,20 @@ from fits import CHEAPER, ROOT, Fit, Store, call, options, warm_server
 from regimes_data import training_file
 
 SEED = 1000
-UPDATES = (6, 9, 12)  # of 16 traces each
+UPDATES = (9, 12)  # of 16 traces each
 
 
-def stronger_bases(store: Store) -> dict[str, Path]:
-    """Name -> folder; those that are not there are made."""
+def bases(store: Store) -> dict[str, Path]:
+    """Name -> folder of each."""
+    return {f"{updates} updates": store.folder / f"base-{updates}" for updates in UPDATES}
+
+
+def make_bases(store: Store) -> None:
+    """Make those that are not there yet."""
     file = training_file(store.folder / "data", SEED, thinking=True)
-    found = {}
-    for updates in UPDATES:
-        name = f"{updates} updates"
-        folder = store.folder / f"base-{updates}"
+    for updates, folder in zip(UPDATES, bases(store).values(), strict=True):
         if not (folder / "config.json").exists():
             make(store, file, updates, folder)
-        found[name] = folder
-    return found
 
 
 def make(store: Store, file: Path, updates: int, folder: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from regimes_data import training_file
 
 SRL = {"name": "srl", "mix": {"srl": 1.0}, "batch_groups": 16, "warmup": 5}
 RLVR = {"name": "rlvr", "mix": {"rlvr": 1.0}, "batch_groups": 8}
-THREE, TWO = (0, 1, 2), (0, 1)
+SEEDS = (0, 1)
 Settings = dict[str, Any]
 
 
@@ -48,16 +48,9 @@ class Cell:
         return Fit(name, options(settings), tags)
 
 
-def cell(
-    factor: str,
-    value: str,
-    methods: Sequence[str],
-    seeds: tuple[int, ...] = TWO,
-    settings: Settings | None = None,
-    **data: Any,
-) -> list[Cell]:
-    pairs = tuple((settings or {}).items())
-    return [Cell(factor, value, method, seeds, pairs, tuple(data.items())) for method in methods]
+def cell(factor: str, value: str, method: str, settings: Settings | None = None, **data: Any) -> Cell:
+    seeds = SEEDS[:1] if method == "base" else SEEDS  # which trains nothing
+    return Cell(factor, value, method, seeds, tuple((settings or {}).items()), tuple(data.items()))
 
 
 # -- the factors, most important first ----------------------------------------------------------------------
@@ -70,78 +63,66 @@ def hand_off() -> list[Cell]:
         phases = [{**SRL, "until": until}, {**RLVR, **second}]
         return {"curriculum.phases": json.dumps(phases)}
 
-    plateau = {"metric": "val/steps/reward", "plateau": 2, "min_delta": 0.005, "at_least": 10}
+    plateau = {"metric": "val/steps/reward", "plateau": 2, "min_delta": 0.01, "at_least": 10}
     informative = {"metric": "val/outcome/informative", "above": 0.3}
     pools = [{"name": "each", "per_problem": {"probe": 0.25}, "batch_groups": 16, "warmup": 5}]
-    one, method = "hand-off", ["srl_rlvr"]
+    ways = {
+        "informative": after(informative) | {"model.validation.full_every": "1"},
+        "per problem": {"curriculum.phases": json.dumps(pools)},
+        "annealed": after({"steps": 12}, anneal=10),
+        "8 updates": after({"steps": 8}),
+        "12 updates": after({"steps": 12}),
+        "20 updates": after({"steps": 20}),
+        "plateau": after(plateau),
+    }
+    return [cell("hand-off", name, "srl_rlvr", settings) for name, settings in ways.items()]
+
+
+def noise() -> list[Cell]:
     return [
-        *cell(one, "8 updates", method, THREE, after({"steps": 8})),
-        *cell(one, "12 updates", method, THREE, after({"steps": 12})),
-        *cell(one, "20 updates", method, THREE, after({"steps": 20})),
-        *cell(one, "plateau", method, THREE, after(plateau)),
-        *cell(one, "informative", method, THREE, after(informative) | {"model.validation.full_every": "1"}),
-        *cell(one, "annealed", method, THREE, after({"steps": 12}, anneal=10)),
-        *cell(one, "per problem", method, THREE, {"curriculum.phases": json.dumps(pools)}),
+        cell("noise", f"{share:.0%}", method, noise=share)
+        for share in (0.4, 0.2, 0.1)
+        for method in ("srl", "srl_rlvr", "sft_reasoning")
     ]
 
 
 def traces() -> list[Cell]:
-    found = [
-        one
-        for size in (25, 50, 300, 1000)
-        for one in cell("traces", str(size), ["srl", "sft_reasoning"], TWO, size=size)
+    sizes = (25, 1000, 300, 50)
+    return [
+        cell("traces", str(size), method, size=size) for size in sizes for method in ("srl", "sft_reasoning")
     ]
-    return found + cell("traces", "1000", ["sft_outline"], TWO, size=1000)
 
 
 def strength(bases: dict[str, Path]) -> list[Cell]:
     """bases: by name, from benchmarks/regimes_bases.py."""
-    methods = ["base", "rlvr", "srl", "srl_rlvr"]
     return [
-        one
+        cell("base", name, method, {"model.base": str(folder)})
         for name, folder in bases.items()
-        for method in methods
-        for one in cell(
-            "base", name, [method], TWO[:1] if method == "base" else TWO, {"model.base": str(folder)}
-        )
-    ]
-
-
-def noise() -> list[Cell]:
-    methods = ["srl", "srl_rlvr", "sft_reasoning"]
-    return [
-        one for share in (0.1, 0.2, 0.4) for one in cell("noise", f"{share:.0%}", methods, TWO, noise=share)
-    ]
-
-
-def budget() -> list[Cell]:
-    """Twice the tokens: does RLVR pay once SRL has nothing more to teach?"""
-    return cell("budget", "300,000", ["srl", "srl_rlvr", "holistic"], TWO, {"budget.tokens": "300000"})
-
-
-def epsilon() -> list[Cell]:
-    return [
-        one
-        for value in ("0", "0.1", "0.2")
-        for one in cell("epsilon", value, ["srl"], THREE, {"sampling.epsilon": value})
+        for method in ("base", "rlvr", "srl", "srl_rlvr")
     ]
 
 
 def rollouts() -> list[Cell]:
     """G: rollouts a prompt, at 16 groups an update; the budget is one of tokens."""
-    return [
-        one
-        for value in ("2", "4", "16")
-        for one in cell("rollouts", value, ["srl"], THREE, {"rollout.num_generations": value})
-    ]
+    return [cell("rollouts", value, "srl", {"rollout.num_generations": value}) for value in ("4", "16", "2")]
+
+
+def epsilon() -> list[Cell]:
+    return [cell("epsilon", value, "srl", {"sampling.epsilon": value}) for value in ("0", "0.1", "0.2")]
+
+
+def budget() -> list[Cell]:
+    """Twice the tokens: does RLVR pay once SRL has nothing more to teach?"""
+    double = {"budget.tokens": "300000"}
+    return [cell("budget", "300,000", method, double) for method in ("srl", "srl_rlvr", "holistic")]
 
 
 FACTORS: dict[str, Callable[..., list[Cell]]] = {
     "hand-off": hand_off,
-    "traces": traces,
-    "base": strength,
     "noise": noise,
-    "budget": budget,
-    "epsilon": epsilon,
+    "base": strength,
+    "traces": traces,
     "rollouts": rollouts,
+    "epsilon": epsilon,
+    "budget": budget,
 }
