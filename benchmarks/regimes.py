@@ -1,6 +1,6 @@
 """Where the ordering breaks: the hidden-operator task over a grid, one factor at a time around the defaults.
 
-    python benchmarks/regimes.py [--factors hand-off traces ...] [--jobs 2] [--output DIR] [--made] [--publish]
+    python benchmarks/regimes.py [--factors hand-off noise ...] [--jobs 2] [--made] [--publish]
 
 Reads the JSON of benchmarks/ordering.py, which has the runs at the defaults. Each run is a whole `fit`, as
 there; finished ones are found in MLflow and not made again. benchmarks/regimes_grid.py has the grid.
