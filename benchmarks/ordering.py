@@ -23,6 +23,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import ordering_signals
 from fits import CHEAPER, ROOT, Fit, Store, dumped, options
 from ordering_plot import plot
 from ordering_tables import METHODS, report, summary
@@ -45,10 +46,12 @@ def main() -> None:
     result |= summary(runs, chosen.tokens)
     (store.folder / "ordering.json").write_text(dumped(result))
     plot(result, store.folder / "ordering.png")
-    (store.folder / "RESULTS.md").write_text(report(result))
+    ordering_signals.plot(runs, store.folder / "ordering_signals.png")
+    texts = {"ordering": report(result), "signals": ordering_signals.report(runs)}
+    (store.folder / "RESULTS.md").write_text("\n".join(texts.values()))
     if chosen.publish:
-        publish(store.folder, "ordering", report(result))
-    say(report(result))
+        publish(store.folder, "ordering", texts)
+    say("\n".join(texts.values()))
     print(json.dumps(result))
 
 
@@ -94,15 +97,16 @@ def data(folder: Path, seed: int) -> Path:
     return target
 
 
-def publish(folder: Path, name: str, text: str) -> None:
-    """JSON and pictures to benchmarks/results, the text between its markers in docs/RESULTS.md."""
+def publish(folder: Path, name: str, texts: dict[str, str]) -> None:
+    """JSON and pictures to benchmarks/results, each text between its markers in docs/RESULTS.md."""
     for file in (*folder.glob(f"{name}*.json"), *folder.glob(f"{name}*.png")):
         shutil.copy(file, ROOT / "benchmarks" / "results")
     page = ROOT / "docs" / "RESULTS.md"
-    head, begin, rest = page.read_text().partition(f"<!-- {name} -->\n")
-    _, end, tail = rest.partition(f"<!-- /{name} -->")
-    assert end, f"{page} has no <!-- {name} --> ... <!-- /{name} -->"
-    page.write_text(head + begin + text + end + tail)
+    for marker, text in texts.items():
+        head, begin, rest = page.read_text().partition(f"<!-- {marker} -->\n")
+        _, end, tail = rest.partition(f"<!-- /{marker} -->")
+        assert end, f"{page} has no <!-- {marker} --> ... <!-- /{marker} -->"
+        page.write_text(head + begin + text + end + tail)
 
 
 def say(text: Any) -> None:

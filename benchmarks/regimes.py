@@ -56,7 +56,7 @@ def write(folder: Path, result: dict[str, Any], usual: list[dict[str, Any]], pub
     text = report(result, found)
     (folder / "RESULTS.md").write_text(text)
     if published:
-        publish(folder, "regimes", text)
+        publish(folder, "regimes", {"regimes": text})
     say(text)
 
 
