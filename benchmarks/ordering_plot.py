@@ -6,7 +6,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from ordering_tables import METHODS, within
+from ordering_tables import COLOURS, METHODS, within
 
 
 def plot(result: dict[str, Any], path: Path) -> None:
@@ -17,19 +17,20 @@ def plot(result: dict[str, Any], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(1, 2, figsize=(12, 4.8), sharey=True)
-    colours = dict(zip(METHODS, pyplot.get_cmap("tab10").colors, strict=False))
     for axis, cost, label in zip(axes, ("tokens", "cpu_seconds"), ("tokens", "CPU seconds"), strict=True):
         for method, title in METHODS.items():
             runs = [run for run in result["runs"] if run["method"] == method]
             xs, mean, low, high = band(runs, cost)
             name = title if cost == "tokens" else None
-            axis.plot(xs, mean, color=colours[method], label=name, linewidth=1.8)
-            axis.fill_between(xs, low, high, color=colours[method], alpha=0.12, linewidth=0)
+            axis.plot(xs, mean, color=COLOURS[method], label=name, linewidth=1.8)
+            axis.fill_between(xs, low, high, color=COLOURS[method], alpha=0.12, linewidth=0)
             marks = [hand_off(run) for run in runs if run["hand_off"] is not None]
             axis.plot(
-                [p[cost] for p in marks], [p["accuracy"] for p in marks], "o", ms=4, color=colours[method]
+                [p[cost] for p in marks], [p["accuracy"] for p in marks], "o", ms=4, color=COLOURS[method]
             )
         axis.set_xlabel(label)
+        if cost == "tokens":
+            axis.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:.0f}k")
         axis.grid(alpha=0.3)
     axes[1].axvline(result["cpu_seconds"], color="grey", linestyle=":")
     axes[0].set_ylabel("greedy accuracy on held-out problems")

@@ -5,15 +5,16 @@ Pure functions of the runs in the JSON, as the tables.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ordering_tables import METHODS
+from ordering_tables import COLOURS, METHODS
 
 WINDOWS = ((1, 4), (5, 8), (9, 12), (13, 16), (17, 20), (21, 24))  # updates
-SAMPLED = ("rlvr", "sft_rlvr", "holistic", "srl_no_dynamic_sampling", "srl", "srl_rlvr")
+SAMPLED = ("rlvr", "sft_rlvr", "holistic", "srl", "srl_rlvr")  # and filtered, so that silence is counted
 Run = dict[str, Any]
 
 
@@ -60,33 +61,31 @@ def density(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def after_imitation(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Before and at the end: form and signal of RLVR from the base, after SFT on outlines, and after SRL."""
+    """RLVR from the base, after SFT on outlines, and after SRL: form at the end, signal after the hand-off.
+
+    neg_logprob: of the sampled tokens, at the first and last update after it that had a group to train on.
+    """
     rows = []
     for method in ("rlvr", "sft_rlvr", "srl_rlvr"):
         here = of(runs, method)
-        cut = [run["hand_off"] or 0 for run in here]
-        after = [
-            [v for step, v in run["train"]["rollouts/silent"] if step > at]
-            for run, at in zip(here, cut, strict=True)
-        ]
-        surprise = [
-            [v for step, v in run["train"]["train/neg_logprob"] if step > at]
-            for run, at in zip(here, cut, strict=True)
-        ]
+        ends = [run["curve"][-1] for run in here]
+        surprise = [found for run in here if (found := handed_over(run, "train/neg_logprob"))]
         rows.append(
             {
                 "method": method,
-                "format": mean(run["curve"][-1]["format"] for run in here),
-                "step_reward": mean(run["curve"][-1]["step_reward"] for run in here),
-                "informative_groups": 1 - mean(mean(values) for values in after),
-                "neg_logprob": [
-                    mean(values[0] for values in surprise if values),
-                    mean(v[-1] for v in surprise if v),
-                ],
-                "accuracy": mean(run["curve"][-1]["accuracy"] for run in here),
+                "format": mean(end["format"] for end in ends),
+                "step_reward": mean(end["step_reward"] for end in ends),
+                "informative_groups": 1 - mean(mean(handed_over(run, "rollouts/silent")) for run in here),
+                "neg_logprob": [mean(found[at] for found in surprise) for at in (0, -1)],
+                "accuracy": mean(end["accuracy"] for end in ends),
             }
         )
     return rows
+
+
+def handed_over(run: Run, name: str) -> list[float]:
+    """The figure at the updates after the hand-off, or at all where there was none."""
+    return [value for step, value in run["train"].get(name, []) if step > (run["hand_off"] or 0)]
 
 
 def in_window(runs: Sequence[Run], name: str, window: tuple[int, int]) -> float:
@@ -132,7 +131,7 @@ def report(runs: Sequence[Run]) -> str:
     ]
     cells = [
         [METHODS[row["method"]], row["format"], row["step_reward"], row["informative_groups"],
-         " → ".join(f"{v:.2f}" for v in row["neg_logprob"]), row["accuracy"]]
+         " → ".join(map(shown, row["neg_logprob"])), row["accuracy"]]
         for row in after_imitation(runs)
     ]  # fmt: skip
     return "\n".join(lines + rows(head, cells)) + "\n"
@@ -144,7 +143,10 @@ def rows(head: Sequence[str], cells: Iterable[Sequence[Any]]) -> list[str]:
 
 
 def shown(value: Any) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    """Three digits; a dash for what was never measured."""
+    if isinstance(value, float):
+        return "-" if math.isnan(value) else f"{value:.3f}"
+    return str(value)
 
 
 # -- as a picture -----------------------------------------------------------------------------------------
@@ -158,11 +160,10 @@ def plot(runs: Sequence[Run], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(1, 3, figsize=(14, 4))
-    colours = dict(zip(METHODS, pyplot.get_cmap("tab10").colors, strict=False))
     for method in SAMPLED:
         series = by_update(of(runs, method), "rollouts/silent")
         axes[0].plot(
-            list(series), [1 - v for v in series.values()], color=colours[method], label=METHODS[method]
+            list(series), [1 - v for v in series.values()], color=COLOURS[method], label=METHODS[method]
         )
     axes[0].set_title("groups with a signal, by method", fontsize=9)
     table = outcome_signal(runs)

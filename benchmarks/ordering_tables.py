@@ -24,6 +24,23 @@ METHODS = {
     "srl": "SRL",
     "srl_rlvr": "SRL, then RLVR",
 }
+COLOURS = dict(
+    zip(
+        METHODS,
+        [
+            "black",
+            "tab:orange",
+            "tab:green",
+            "tab:cyan",
+            "tab:olive",
+            "tab:brown",
+            "tab:pink",
+            "tab:blue",
+            "tab:red",
+        ],
+        strict=True,
+    )
+)
 CLAIMS = [  # the orderings of the paper's table of methods: (better, worse)
     ("srl", "base"),
     ("srl", "rlvr"),

@@ -81,13 +81,13 @@ def hand_off() -> list[Cell]:
 def noise() -> list[Cell]:
     return [
         cell("noise", f"{share:.0%}", method, noise=share)
-        for share in (0.4, 0.2, 0.1)
-        for method in ("srl", "srl_rlvr", "sft_reasoning")
+        for share in (0.4, 0.2)
+        for method in ("srl_rlvr", "srl", "sft_reasoning")
     ]
 
 
 def traces() -> list[Cell]:
-    sizes = (25, 1000, 300, 50)
+    sizes = (25, 1000, 300)
     return [
         cell("traces", str(size), method, size=size) for size in sizes for method in ("srl", "sft_reasoning")
     ]
@@ -118,8 +118,8 @@ def budget() -> list[Cell]:
 
 
 FACTORS: dict[str, Callable[..., list[Cell]]] = {
-    "hand-off": hand_off,
     "noise": noise,
+    "hand-off": hand_off,
     "base": strength,
     "traces": traces,
     "rollouts": rollouts,

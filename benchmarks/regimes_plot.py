@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ordering_tables import METHODS
+from ordering_tables import COLOURS, METHODS
 from regimes_tables import TITLES, place
 
 
@@ -18,13 +18,12 @@ def plot(factor: str, rows: list[dict[str, Any]], path: Path) -> None:
 
     values = sorted({one["value"] for one in rows}, key=lambda value: place(("base", value)))
     figure, axes = pyplot.subplots(1, 2, figsize=(10, 3.8), sharey=True)
-    colours = dict(zip(METHODS, pyplot.get_cmap("tab10").colors, strict=False))
     for axis, measure, title in zip(axes, ("accuracy", "avg"), ("greedy accuracy", "avg@4"), strict=True):
         for method in dict.fromkeys(one["method"] for one in rows):
             here = {one["value"]: one[measure] for one in rows if one["method"] == method}
             xs = [index for index, value in enumerate(values) if value in here]
             found = [here[values[x]] for x in xs]
-            colour = colours[method]
+            colour = COLOURS[method]
             axis.plot(xs, [one["mean"] for one in found], "-", color=colour, label=METHODS[method])
             dots = [(x, y) for x, one in zip(xs, found, strict=True) for y in one["values"]]
             axis.plot(*zip(*dots, strict=True), "o", color=colour, ms=4, alpha=0.6)
