@@ -6,11 +6,11 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from ordering_tables import COLOURS, METHODS, within
+from ordering_tables import COLOURS, METHODS, at
 
 
 def plot(result: dict[str, Any], path: Path) -> None:
-    """Greedy accuracy over tokens and over CPU seconds; dots mark hand-offs. A line ends with a run."""
+    """Greedy accuracy over tokens and over CPU seconds; dots mark hand-offs. Linear in between."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -41,10 +41,10 @@ def plot(result: dict[str, Any], path: Path) -> None:
 
 
 def band(runs: list[dict[str, Any]], cost: str, points: int = 120) -> tuple[list[float], ...]:
-    """xs, and mean, lowest and highest over the runs of the newest validation within each x."""
-    end = min(run["curve"][-1][cost] for run in runs)
+    """xs, and mean, lowest and highest over the runs at each x."""
+    end = max(run["curve"][-1][cost] for run in runs)
     xs = [end * index / points for index in range(points + 1)]
-    found = [[within(cost, x)(run)["accuracy"] for run in runs] for x in xs]
+    found = [[at(cost, x)(run)["accuracy"] for run in runs] for x in xs]
     return (
         xs,
         [statistics.fmean(one) for one in found],

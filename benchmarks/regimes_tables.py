@@ -70,10 +70,9 @@ def report(result: dict[str, Any], found: dict[str, list[dict[str, Any]]]) -> st
     """A table a factor, in Markdown."""
     runs = result["runs"]
     minutes = sum(run["wall_seconds"] for run in runs) / 60
-    commits = ", ".join(sorted({run["commit"][:7] for run in runs}))
     lines = [
         f"{len(runs)} runs of {result['tokens']:,} tokens (where nothing else is said) and {minutes:.0f} "
-        f"minutes in all, {result['cores']} shared cores, one thread a run, commit {commits}, MLflow parent "
+        f"minutes in all, {result['cores']} shared cores, one thread a run, MLflow parent "
         f"`{result['parent']}`. The rows of the default are runs of the section above, with the same seeds.",
         "",
     ]

@@ -56,13 +56,16 @@ def test_an_interval_by_hand():
     assert ordering_tables.interval([0.5])["low"] is None
 
 
-def test_a_reading_takes_the_newest_validation_within_the_limit():
-    curve = [{"cpu_seconds": seconds, "step": step} for step, seconds in ((0, 0.0), (8, 5.0), (16, 11.0))]
-    steps = [
-        ordering_tables.within("cpu_seconds", limit)({"curve": curve})["step"]
-        for limit in (0.0, 4.9, 5.0, 99.0)
+def test_a_reading_lies_on_the_line_between_two_validations():
+    costs, accuracies = (0.0, 5.0, 11.0), (0.0, 0.4, 1.0)
+    curve = [
+        {"cpu_seconds": c, "accuracy": a, "step_reward": a} for c, a in zip(costs, accuracies, strict=True)
     ]
-    assert steps == [0, 0, 8, 16]
+    read = [
+        ordering_tables.at("cpu_seconds", limit)({"curve": curve})["accuracy"]
+        for limit in (0.0, 2.5, 5.0, 8.0, 11.0, 99.0)  # 8 is half of the way from 5 to 11
+    ]
+    assert read == [0.0, 0.2, 0.4, 0.7, 1.0, 1.0]
 
 
 def test_a_claim_counts_seeds():
@@ -72,6 +75,8 @@ def test_a_claim_counts_seeds():
     found = ordering_tables.claim(runs, ordering_tables.at_end, "srl", "base")
     assert (found["held"], found["tied"], found["reversed"]) == (1, 1, 1)
     assert found["gaps"] == [0.1, 0.0, -0.1]
+    runs[0]["curve"][0]["accuracy"] = 0.4 + 0.5 / 96  # less than a problem: as between two validations
+    assert ordering_tables.claim(runs, ordering_tables.at_end, "srl", "base")["tied"] == 2
 
 
 def test_signals_by_hand():
