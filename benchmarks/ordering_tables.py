@@ -158,10 +158,10 @@ def claim(runs: Sequence[Run], read: Callable[[Run], Point], better: str, worse:
 
 def report(result: dict[str, Any]) -> str:
     """The tables of docs/RESULTS.md."""
-    hours = sum(run["wall_seconds"] for run in result["runs"]) / 60
+    minutes = sum(run["wall_seconds"] for run in result["runs"]) / 60
     lines = [
         f"{len(result['seeds'])} seeds ({said(result['seeds'])}), {len(result['runs'])} runs of "
-        f"{hours:.0f} minutes in all, {result['cores']} shared cores, one thread a run, "
+        f"{minutes:.0f} minutes in all, {result['cores']} shared cores, one thread a run, "
         f"MLflow parent `{result['parent']}`.",
         "",
         f"**At {result['tokens']:,} tokens generated and trained on**",

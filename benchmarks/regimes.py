@@ -28,20 +28,24 @@ from regimes_tables import report, tables
 def main() -> None:
     chosen = arguments()
     store = Store(chosen.output, "regimes")
-    fits: list[Fit] = []
-    for factor in chosen.factors:
-        cells = FACTORS[factor](bases(store)) if factor == "base" else FACTORS[factor]()
-        new = [one.fit(store.folder, seed, chosen.tokens) for one in cells for seed in one.seeds]
-        fits += new
-        if not chosen.made:
-            make(store, factor, new, chosen.jobs)
+    cells = [
+        one
+        for name in chosen.factors
+        for one in (FACTORS[name](bases(store)) if name == "base" else FACTORS[name]())
+    ]
+    fits = [one.fit(store.folder, seed, chosen.tokens) for one in cells for seed in one.seeds]
+    if not chosen.made:
+        first = [
+            one.fit(store.folder, seed, chosen.tokens) for one in cells if not one.later for seed in one.seeds
+        ]
+        make(store, [*first, *(one for one in fits if one not in first)], chosen.jobs)
     runs = [run_of(store, one) for one in fits if store.finished(one.name)]
     result = {"tokens": chosen.tokens, "cores": os.cpu_count(), "parent": store.parent, "runs": runs}
     write(store.folder, result, json.loads(chosen.ordering.read_text())["runs"], chosen.publish)
 
 
-def make(store: Store, factor: str, fits: list[Fit], jobs: int) -> None:
-    if factor == "base":
+def make(store: Store, fits: list[Fit], jobs: int) -> None:
+    if any(one.tags["factor"] == "base" for one in fits):
         make_bases(store)
     for made, seconds in store.make(fits, jobs):
         say(f"{made.name}, {seconds:.0f} s")

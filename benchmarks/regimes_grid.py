@@ -19,7 +19,10 @@ Settings = dict[str, Any]
 
 @dataclass(frozen=True)
 class Cell:
-    """A method at one value of a factor. settings: options of `fit`. data: of the training file."""
+    """A method at one value of a factor. settings: options of `fit`. data: of the training file.
+
+    later: made after those of all factors that are not, so that a run cut short covers every factor.
+    """
 
     factor: str
     value: str
@@ -27,6 +30,7 @@ class Cell:
     seeds: tuple[int, ...]
     settings: tuple[tuple[str, str], ...] = ()
     data: tuple[tuple[str, Any], ...] = ()
+    later: bool = False
 
     def fit(self, folder: Path, seed: int, tokens: int) -> Fit:
         thinking = {"thinking": True} if self.method == "sft_reasoning" else {}
@@ -48,9 +52,11 @@ class Cell:
         return Fit(name, options(settings), tags)
 
 
-def cell(factor: str, value: str, method: str, settings: Settings | None = None, **data: Any) -> Cell:
+def cell(
+    factor: str, value: str, method: str, settings: Settings | None = None, later: bool = False, **data: Any
+) -> Cell:
     seeds = SEEDS[:1] if method == "base" else SEEDS  # which trains nothing
-    return Cell(factor, value, method, seeds, tuple((settings or {}).items()), tuple(data.items()))
+    return Cell(factor, value, method, seeds, tuple((settings or {}).items()), tuple(data.items()), later)
 
 
 # -- the factors, most important first ----------------------------------------------------------------------
@@ -75,46 +81,51 @@ def hand_off() -> list[Cell]:
         "20 updates": after({"steps": 20}),
         "plateau": after(plateau),
     }
-    return [cell("hand-off", name, "srl_rlvr", settings) for name, settings in ways.items()]
+    later = ("annealed", "12 updates", "plateau")
+    return [cell("hand-off", way, "srl_rlvr", settings, way in later) for way, settings in ways.items()]
 
 
 def noise() -> list[Cell]:
+    methods = ("srl_rlvr", "srl", "sft_reasoning")
     return [
-        cell("noise", f"{share:.0%}", method, noise=share)
-        for share in (0.4, 0.2)
-        for method in ("srl_rlvr", "srl", "sft_reasoning")
+        cell("noise", f"{x:.0%}", method, later=x < 0.4, noise=x) for x in (0.4, 0.2) for method in methods
     ]
 
 
 def traces() -> list[Cell]:
-    sizes = (25, 1000, 300)
+    cells = [cell("traces", str(size), "srl", later=size == 300, size=size) for size in (25, 1000, 300)]
     return [
-        cell("traces", str(size), method, size=size) for size in sizes for method in ("srl", "sft_reasoning")
+        *cells,
+        *(cell("traces", str(size), "sft_reasoning", later=True, size=size) for size in (25, 1000)),
     ]
 
 
 def strength(bases: dict[str, Path]) -> list[Cell]:
-    """bases: by name, from benchmarks/regimes_bases.py."""
+    """bases: by name, from benchmarks/regimes_bases.py, the strongest first."""
     return [
-        cell("base", name, method, {"model.base": str(folder)})
-        for name, folder in bases.items()
+        cell("base", name, method, {"model.base": str(folder)}, later=number > 0)
+        for number, (name, folder) in enumerate(bases.items())
         for method in ("base", "rlvr", "srl", "srl_rlvr")
     ]
 
 
 def rollouts() -> list[Cell]:
     """G: rollouts a prompt, at 16 groups an update; the budget is one of tokens."""
-    return [cell("rollouts", value, "srl", {"rollout.num_generations": value}) for value in ("4", "16", "2")]
+    values = ("4", "16", "2")
+    return [cell("rollouts", x, "srl", {"rollout.num_generations": x}, later=x == "2") for x in values]
 
 
 def epsilon() -> list[Cell]:
-    return [cell("epsilon", value, "srl", {"sampling.epsilon": value}) for value in ("0", "0.1", "0.2")]
+    values = ("0", "0.1", "0.2")
+    return [cell("epsilon", x, "srl", {"sampling.epsilon": x}, later=x == "0.2") for x in values]
 
 
 def budget() -> list[Cell]:
     """Twice the tokens: does RLVR pay once SRL has nothing more to teach?"""
     double = {"budget.tokens": "300000"}
-    return [cell("budget", "300,000", method, double) for method in ("srl", "srl_rlvr", "holistic")]
+    return [
+        cell("budget", "300,000", method, double, later=True) for method in ("srl", "srl_rlvr", "holistic")
+    ]
 
 
 FACTORS: dict[str, Callable[..., list[Cell]]] = {
