@@ -118,19 +118,22 @@ class Stream:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Errors: ConfigError for other data, or a checkpoint with other fields."""
+        """Objectives that the checkpoint does not know begin afresh: a run may go on with more of them.
+
+        ConfigError: other data, an objective of the checkpoint is gone, or it has other fields.
+        """
         unknown = sorted(set(state) ^ set(self.state_dict()))
         if unknown:
             raise ConfigError(f"the checkpoint's stream has other fields ({', '.join(unknown)})")
         sizes = {name: len(source) for name, source in self.sources.items()}
-        if state["sizes"] != sizes:
+        if state["sizes"] != {name: size for name, size in sizes.items() if name in state["sizes"]}:
             raise ConfigError(
                 f"the checkpoint was made on data with {state['sizes']} examples, but this data has {sizes}: "
                 "resume with the same data, limits and curriculum"
             )
-        self._credit = dict(state["credit"])
-        for name, selector in self.selectors.items():
-            selector.load_state_dict(state["selectors"][name])
+        self._credit = dict.fromkeys(self.sources, 0.0) | state["credit"]
+        for name, saved in state["selectors"].items():
+            self.selectors[name].load_state_dict(saved)
         self._saved_pools, self.pools = state["pools"], None
 
 

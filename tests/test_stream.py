@@ -132,6 +132,19 @@ def test_other_data_is_refused():
         stream({"srl": 5, "sft": 2}).load_state_dict(state)
 
 
+def test_a_restored_stream_may_have_more_objectives_but_not_fewer():
+    made = stream({"srl": 5}, {"srl": 1}, 2)
+    uids(made, 2)
+    again = stream({"srl": 5, "rlvr": 3})
+    again.load_state_dict(made.state_dict())
+    again.set_mix({"srl": 1}, 2)
+    assert uids(again, 4) == uids(made, 4)
+    again.set_mix({"rlvr": 1}, 3)
+    assert sorted(uids(again, 1)[0]) == ["rlvr0", "rlvr1", "rlvr2"]  # its first lap: none was drawn before
+    with pytest.raises(ConfigError, match="this data has"):
+        stream({"srl": 5}).load_state_dict(again.state_dict())
+
+
 def test_a_share_of_nothing_is_refused_and_a_share_of_zero_is_not_drawn():
     made = stream({"srl": 3, "sft": 0})
     with pytest.raises(ConfigError, match="objective sft has no training examples, but the mix gives it 2"):
