@@ -31,7 +31,8 @@ class Health(Callback):
     ratio was clipped, at most. grad_norm: before clipping, at most.
 
     held_out_fall: the held-out accuracy or format may fall by so much below an earlier validation of the
-    phase while the mean training reward rose by over reward_up; more is a sign of a reward that is gamed.
+    phase while the mean training reward rose by over reward_up; more, twice in a row, is a sign of a reward
+    that is gamed.
     length_share: the mean length of responses over 5 updates, as a share of that of the phase's first 5, at
     least. copies: how much the share of held-out steps copied word for word may rise over the first.
     """

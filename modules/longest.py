@@ -30,9 +30,9 @@ def try_longest(
 
     Two micro-batches' worth of these rows go through the update, in the precision that the caller sets. Only
     the bounds may change: the token budget and the rows in flight are lowered where memory is short. Weights,
-    optimizer, generators and metrics stay as they are; the optimizer's moments are not tried. It takes as long
-    as one draw of which no rollout ends by itself. TrainingStopped, in words, for what no bound can make fit.
-    It has not been run on CUDA.
+    optimizer, generators and metrics stay as they are; the optimizer's moments are not tried. It takes the
+    time of one draw of which no rollout ends by itself. TrainingStopped, in words, for what no bound can make
+    fit. It has not been run on CUDA.
     """
     start = time.perf_counter()
     found = [chosen for examples in sources.values() if (chosen := longest(examples, count))]

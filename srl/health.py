@@ -9,6 +9,7 @@ from typing import Any
 CALM_UPDATES = 10
 """An alarm of updates is over after so many in a row within its limit; one of validations after one."""
 FIRST_UPDATES = 5  # of a phase: their mean length is what later ones are compared with
+FALLS = 2  # validations in a row: one may be low by chance
 KEPT = 10  # validations of a phase that the newest one is compared with
 
 
@@ -64,6 +65,7 @@ class Monitor:
         self.lengths: list[float] = []  # of the newest
         self.rewards: list[float] = []  # of updates since the last validation
         self.records: list[dict[str, float]] = []  # of the phase's validations
+        self.falls = 0  # validations in a row
         self.first_copies: float | None = None
 
     # -- what is seen ----------------------------------------------------------------------------------
@@ -73,6 +75,7 @@ class Monitor:
         if phase != self.phase:
             self.phase = phase
             self.first_lengths, self.lengths, self.rewards, self.records = [], [], [], []
+            self.falls = 0
         if "train/reward" in metrics:
             self.rewards.append(metrics["train/reward"])
         found = {}
@@ -95,7 +98,9 @@ class Monitor:
         if self.rewards:
             record["reward"] = sum(self.rewards) / len(self.rewards)
             self.rewards = []
-            found["held_out_fall"] = self._fall(record)
+            fall = self._fall(record)
+            self.falls = self.falls + 1 if fall else 0
+            found["held_out_fall"] = fall if self.falls >= FALLS else None
             self.records = [*self.records, record][-KEPT:]
         return self._begun(found, 1, held_out=True)
 
@@ -162,7 +167,9 @@ class Monitor:
     # -- state -----------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        kept = ("active", "phase", "first_lengths", "lengths", "rewards", "records", "first_copies")
+        kept = (
+            "active", "phase", "first_lengths", "lengths", "rewards", "records", "falls", "first_copies",
+        )  # fmt: skip
         return copy.deepcopy({name: getattr(self, name) for name in kept})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -86,11 +86,15 @@ def test_a_reward_that_rises_while_a_held_out_figure_falls():
     assert run(monitor, [0.2, 0.4], 0.5) == []  # mean 0.3
     assert run(monitor, [0.31], 0.3) == []  # the reward is up by 0.01 only
     assert run(monitor, [0.5], 0.4) == []  # 0.1 below the best of the phase
+    assert run(monitor, [0.5], 0.3) == []  # once may be by chance
+    assert run(monitor, [0.5], 0.4) == []
+    assert run(monitor, [0.5], 0.2) == []
     (alarm,) = run(monitor, [0.5], 0.3)
     assert alarm.held_out
     assert "rose from 0.300 to 0.500 while the held-out accuracy fell from 0.500 to 0.300" in alarm.text
     assert run(monitor, [0.5], 0.3) == []  # the same alarm
     assert run(monitor, [0.9], 0.1, phase="rlvr") == []  # another reward
+    assert run(monitor, [0.95], 0.1, 0.8, phase="rlvr") == []
     assert "format fell from 1.000 to 0.800" in run(monitor, [0.95], 0.1, 0.8, phase="rlvr")[0].text
 
 
