@@ -339,7 +339,7 @@ def main() -> None:
     print(text)
     if options.output is not None:
         options.output.write_text(text)
-    sys.exit(0 if result["equal"] == result["kills"] else 1)
+    sys.exit(0 if result["equal"] == result["moments"] else 1)
 
 
 def measured(place: Path, number: int, seed: int) -> dict[str, Any]:
@@ -367,7 +367,7 @@ def measured(place: Path, number: int, seed: int) -> dict[str, Any]:
         "command": f"python benchmarks/kill.py --number {number} --seed {seed}",
         "calls_of_each_kind": counts,
         "moments": len(trials),
-        "kills": len(trials),
+        "moments_reached": sum(one["killed"] > 0 for one in trials),  # a clock may be late
         "processes_killed": sum(one["killed"] for one in trials),
         "equal": len(good),
         "trials": trials,
