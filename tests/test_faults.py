@@ -111,7 +111,7 @@ def no_artifacts(folder):
             "(attempt to write a readonly database): give back the file and the right to write it and go",
         ),
         (torn, "(file is not a database): mend it and go on with --ckpt_path last"),
-        (no_artifacts, "/artifacts: Not a directory: mend that and go on with --ckpt_path last"),
+        (no_artifacts, ": Not a directory: mend that and go on with --ckpt_path last"),
     ],
 )
 def test_a_log_that_is_gone_ends_the_run_in_one_line(logged, when, tmp_path, happens, said):
