@@ -81,8 +81,8 @@ def hand_off() -> list[Cell]:
         "20 updates": after({"steps": 20}),
         "plateau": after(plateau),
     }
-    later = ("annealed", "12 updates", "plateau")
-    return [cell("hand-off", way, "srl_rlvr", settings, way in later) for way, settings in ways.items()]
+    first = ("informative", "per problem")
+    return [cell("hand-off", way, "srl_rlvr", settings, way not in first) for way, settings in ways.items()]
 
 
 def noise() -> list[Cell]:
@@ -103,21 +103,21 @@ def traces() -> list[Cell]:
 def strength(bases: dict[str, Path]) -> list[Cell]:
     """bases: by name, from benchmarks/regimes_bases.py, the strongest first."""
     return [
-        cell("base", name, method, {"model.base": str(folder)}, later=number > 0)
+        cell("base", name, method, {"model.base": str(folder)}, later=number > 0 or method == "srl")
         for number, (name, folder) in enumerate(bases.items())
-        for method in ("base", "rlvr", "srl", "srl_rlvr")
+        for method in ("base", "rlvr", "srl_rlvr", "srl")
     ]
 
 
 def rollouts() -> list[Cell]:
     """G: rollouts a prompt, at 16 groups an update; the budget is one of tokens."""
     values = ("4", "16", "2")
-    return [cell("rollouts", x, "srl", {"rollout.num_generations": x}, later=x == "2") for x in values]
+    return [cell("rollouts", x, "srl", {"rollout.num_generations": x}, later=x != "4") for x in values]
 
 
 def epsilon() -> list[Cell]:
-    values = ("0", "0.1", "0.2")
-    return [cell("epsilon", x, "srl", {"sampling.epsilon": x}, later=x == "0.2") for x in values]
+    values = ("0.1", "0", "0.2")
+    return [cell("epsilon", x, "srl", {"sampling.epsilon": x}, later=x != "0.1") for x in values]
 
 
 def budget() -> list[Cell]:
@@ -130,8 +130,8 @@ def budget() -> list[Cell]:
 
 FACTORS: dict[str, Callable[..., list[Cell]]] = {
     "noise": noise,
-    "hand-off": hand_off,
     "base": strength,
+    "hand-off": hand_off,
     "traces": traces,
     "rollouts": rollouts,
     "epsilon": epsilon,

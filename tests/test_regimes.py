@@ -5,6 +5,7 @@ import random
 import sys
 from pathlib import Path
 
+from conftest import tracking_uri
 from test_results import ROOT, committed, shown
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -93,6 +94,7 @@ def test_a_run_is_made_once_and_measures_most_at_its_ends(tmp_path):
         "trainer.val_check_interval": "1", "data.validation.max_steps": "3", "data.validation.max_solve": "2",
         "model.validation.samples": "4", "model.validation.full_every": "2",
     }  # fmt: skip
+    tracking_uri(tmp_path)  # an empty database, copied
     store = Store(tmp_path, "tiny")
     made = [Fit("one", options(settings), {"method": "sft_outline", "seed": "0"})]
     assert [fit.name for fit, _ in store.make(made, jobs=1)] == ["one"]
