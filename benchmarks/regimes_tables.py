@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ordering_tables import METHODS, cell, interval
+from ordering_tables import METHODS, interval
 
 DEFAULT = {  # factor -> its value in configs/ordering
     "hand-off": "16 updates",
@@ -72,26 +72,29 @@ def report(result: dict[str, Any], found: dict[str, list[dict[str, Any]]]) -> st
     minutes = sum(run["wall_seconds"] for run in runs) / 60
     lines = [
         f"{len(runs)} runs of {result['tokens']:,} tokens (where nothing else is said) and {minutes:.0f} "
-        f"minutes in all, {result['cores']} shared cores, one thread a run, MLflow parent "
-        f"`{result['parent']}`. The rows of the default are runs of the section above, with the same seeds.",
+        f"minutes in all, {result['cores']} shared cores, one thread a run, MLflow parent `{result['parent']}`. "
+        "The rows of the default are runs of the sections above, with the same seeds. Means, and the seeds.",
         "",
     ]
     for factor, rows in found.items():
-        handed = factor in ("hand-off", "base", "noise")
-        names = [
-            "method",
-            "value",
-            *MEASURES.values(),
-            "greedy, by seed",
-            *(["handed off at"] if handed else []),
-        ]
+        handed = any(any(one["hand_offs"]) for one in rows)
+        names = ["method", "value", *MEASURES.values(), *(["handed off at"] if handed else [])]
         lines += [f"**{TITLES[factor]}**", "", f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
         for one in rows:
             value = one["value"] + (" (default)" if one["value"] == DEFAULT[factor] else "")
-            seeds = " ".join(f"{x:.2f}" for x in one["accuracy"]["values"])
-            cells = [METHODS[one["method"]], value, *(cell(one[name]) for name in MEASURES), seeds]
+            cells = [METHODS[one["method"]], value, *(seeds(one[name]) for name in MEASURES)]
             if handed:
                 cells.append(" ".join("-" if step is None else str(step) for step in one["hand_offs"]))
             lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
     return "\n".join(lines)
+
+
+def seeds(value: dict[str, Any]) -> str:
+    """Mean (values of the seeds): an interval over two would say nothing.
+
+    >>> seeds({"mean": 0.5, "values": [0.25, 0.75]}), seeds({"mean": 0.5, "values": [0.5]})
+    ('0.500 (0.25 0.75)', '0.500')
+    """
+    values = value["values"]
+    return f"{value['mean']:.3f}" + (f" ({' '.join(f'{x:.2f}' for x in values)})" if len(values) > 1 else "")
