@@ -10,7 +10,7 @@ from regimes_tables import TITLES, place
 
 
 def plot(factor: str, rows: list[dict[str, Any]], path: Path) -> None:
-    """Greedy accuracy and avg@4: means over seeds, each seed a dot."""
+    """Greedy accuracy and avg@4: means over seeds, joined where values have an order; each seed a dot."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -24,7 +24,8 @@ def plot(factor: str, rows: list[dict[str, Any]], path: Path) -> None:
             xs = [index for index, value in enumerate(values) if value in here]
             found = [here[values[x]] for x in xs]
             colour = COLOURS[method]
-            axis.plot(xs, [one["mean"] for one in found], "-", color=colour, label=METHODS[method])
+            style = "_" if factor == "hand-off" else "-"  # ways have no order
+            axis.plot(xs, [one["mean"] for one in found], style, ms=18, color=colour, label=METHODS[method])
             dots = [(x, y) for x, one in zip(xs, found, strict=True) for y in one["values"]]
             axis.plot(*zip(*dots, strict=True), "o", color=colour, ms=4, alpha=0.6)
         axis.set_xticks(range(len(values)), values, rotation=20 if len(values) > 5 else 0, fontsize=8)

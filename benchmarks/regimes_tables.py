@@ -72,8 +72,9 @@ def report(result: dict[str, Any], found: dict[str, list[dict[str, Any]]]) -> st
     minutes = sum(run["wall_seconds"] for run in runs) / 60
     lines = [
         f"{len(runs)} runs of {result['tokens']:,} tokens (where nothing else is said) and {minutes:.0f} "
-        f"minutes in all, {result['cores']} shared cores, one thread a run, MLflow parent `{result['parent']}`. "
-        "The rows of the default are runs of the sections above, with the same seeds. Means, and the seeds.",
+        f"minutes in all, {result['cores']} shared cores, one thread a run, MLflow parent "
+        f"`{result['parent']}`. The rows of the default are runs of the sections above, with the same seeds. "
+        "Means, and in brackets the seeds.",
         "",
     ]
     for factor, rows in found.items():

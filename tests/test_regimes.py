@@ -13,7 +13,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 from fits import Fit, Store, options
 from regimes_data import rows_of, slipped, train_problems, training_file
 from regimes_grid import FACTORS
-from regimes_tables import DEFAULT, place, report, tables
+from regimes_tables import DEFAULT, place, report, seeds, tables
 
 
 def test_the_tables_follow_from_the_runs():
@@ -32,6 +32,7 @@ def test_the_default_stands_among_the_values_with_the_same_seeds():
     rows = tables(here, usual)["traces"]
     assert [row["value"] for row in rows] == ["25", "100", "1000"]
     assert [len(row["accuracy"]["values"]) for row in rows] == [1, 1, 1]
+    assert seeds({"mean": 0.5, "values": [0.25, 0.75]}) == "0.500 (0.25 0.75)"
     order = sorted([("srl", "plateau"), ("rlvr", "10%"), ("srl", "8 updates")], key=place)
     assert order == [("rlvr", "10%"), ("srl", "8 updates"), ("srl", "plateau")]
 
