@@ -103,7 +103,13 @@ def traces() -> list[Cell]:
 def strength(bases: dict[str, Path]) -> list[Cell]:
     """bases: by name, from benchmarks/regimes_bases.py, the strongest first."""
     return [
-        cell("base", name, method, {"model.base": str(folder)}, later=number > 0 or method == "srl")
+        cell(
+            "base",
+            name,
+            method,
+            {"model.base": str(folder)},
+            later=method == ("srl_rlvr" if number else "srl"),
+        )
         for number, (name, folder) in enumerate(bases.items())
         for method in ("base", "rlvr", "srl_rlvr", "srl")
     ]
@@ -112,12 +118,12 @@ def strength(bases: dict[str, Path]) -> list[Cell]:
 def rollouts() -> list[Cell]:
     """G: rollouts a prompt, at 16 groups an update; the budget is one of tokens."""
     values = ("4", "16", "2")
-    return [cell("rollouts", x, "srl", {"rollout.num_generations": x}, later=x != "4") for x in values]
+    return [cell("rollouts", x, "srl", {"rollout.num_generations": x}, later=True) for x in values]
 
 
 def epsilon() -> list[Cell]:
     values = ("0.1", "0", "0.2")
-    return [cell("epsilon", x, "srl", {"sampling.epsilon": x}, later=x != "0.1") for x in values]
+    return [cell("epsilon", x, "srl", {"sampling.epsilon": x}, later=True) for x in values]
 
 
 def budget() -> list[Cell]:

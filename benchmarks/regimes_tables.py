@@ -10,7 +10,7 @@ from ordering_tables import METHODS, interval
 DEFAULT = {  # factor -> its value in configs/ordering
     "hand-off": "16 updates",
     "traces": "100",
-    "base": "shipped",
+    "base": "0 updates",
     "noise": "0%",
     "budget": "150,000",
     "epsilon": "0.02",
