@@ -103,13 +103,7 @@ def traces() -> list[Cell]:
 def strength(bases: dict[str, Path]) -> list[Cell]:
     """bases: by name, from benchmarks/regimes_bases.py, the strongest first."""
     return [
-        cell(
-            "base",
-            name,
-            method,
-            {"model.base": str(folder)},
-            later=method == ("srl_rlvr" if number else "srl"),
-        )
+        cell("base", name, method, {"model.base": str(folder)}, later=number == 0 and method == "srl")
         for number, (name, folder) in enumerate(bases.items())
         for method in ("base", "rlvr", "srl_rlvr", "srl")
     ]
