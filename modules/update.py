@@ -129,6 +129,8 @@ def update_metrics(totals: dict[str, float]) -> dict[str, float]:
         metrics["train/logprob_gap_mean"] = totals["gap"] / totals["gap_tokens"]
         metrics["train/logprob_gap_max"] = totals["gap_max"]
         metrics["train/logprob_kl"] = totals["gap_kl"] / totals["gap_tokens"]
+    if totals.get("ratio_tokens"):  # |log ratio| on rollouts of earlier weights, or of another engine
+        metrics["train/ratio_gap_mean"] = totals["ratio_gap"] / totals["ratio_tokens"]
     if "kl" in totals:
         metrics["train/kl"] = totals["kl"]
     return metrics

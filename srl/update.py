@@ -174,6 +174,7 @@ def _sums(new: Tensor, batch: MicroBatch, rl: Tensor, clipped: Tensor) -> dict[s
 
     gap: how far training's log-probability of a fresh token lies from sampling's; gap_kl: of the k3 estimate
     of KL(sampling || training), r - 1 - log r with r = p_training / p_sampling (arXiv 2402.03300, eq. 4).
+    ratio_gap: |log r| of the tokens that are not fresh, whose ratio counts.
     """
     fresh = rl & ~batch.stale
     drift = (new - batch.old_logprobs)[fresh]
@@ -188,6 +189,8 @@ def _sums(new: Tensor, batch: MicroBatch, rl: Tensor, clipped: Tensor) -> dict[s
         "gap": gap.sum(),
         "gap_max": gap.max() if len(gap) else gap.sum(),
         "gap_kl": (torch.expm1(drift) - drift).sum(),
+        "ratio_tokens": (rl & batch.stale).sum(),
+        "ratio_gap": (new - batch.old_logprobs)[rl & batch.stale].abs().sum(),
     }
     values = torch.stack([value.to(new.dtype) for value in found.values()]).tolist()
     return dict(zip(found, values, strict=True))

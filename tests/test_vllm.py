@@ -10,12 +10,15 @@ import torch
 from conftest import QUIET, fit, tiny_model, tiny_tokenizer
 from test_engine import TEXTS, example, lora, plain_logprobs
 
+from modules.update import update_metrics
 from srl.engine.engine import RolloutEngine
 from srl.engine.vllm import VllmEngine, VllmSettings
 from srl.errors import ConfigError, TrainingStopped
 from srl.grpo import truncated_loss
 from srl.models import load_base, load_tokenizer, resolve
-from srl.rollout import Sampling, StepExample
+from srl.packing import micro_batches
+from srl.rollout import Group, Sampling, StepExample
+from srl.update import LossSettings, build_rows, logprobs_of, loss_of
 
 
 class StandIn:
@@ -180,6 +183,20 @@ def test_a_run_trains_on_its_rollouts_by_the_ratio_to_them(vllm, model_folder, e
 
 def test_without_vllm_the_error_names_the_extra(refused):
     assert "pip install 'srl[vllm]'" in refused("--rollout.engine", "vllm")
+
+
+def test_the_ratio_to_another_engine_counts_and_is_logged(engine):
+    one = example(TEXTS[1], engine.own.tokenizer)
+    (completions,) = sampled(engine, [one], temperature=1.0)
+    for completion in completions:
+        completion.logprobs -= 0.1  # as if its kernels rounded otherwise: every ratio is e^0.1
+    groups = [Group(one, completions, torch.tensor([0.0, 0.2, 0.5, 1.0]), sampled_at=-1)]
+    (micro,) = micro_batches(build_rows(groups, LossSettings(), step=7), 10**6)
+    own = engine.own
+    new = logprobs_of(own.decoder, own.head, micro, own.vocab_size)
+    _, stats = loss_of(new, micro, LossSettings(truncated_ratio=1.05))
+    assert stats["ratio_tokens"] == stats["tokens"] == stats["clipped"] > 0  # e^0.1 = 1.105 is above 1.05
+    assert update_metrics(stats)["train/ratio_gap_mean"] == pytest.approx(0.1, abs=1e-4)
 
 
 def test_truncated_importance_sampling_by_hand():
