@@ -108,17 +108,14 @@ def slope(xs: list[float], ys: list[float]) -> float:
 
 
 def summary(readings: list[dict[str, Any]], updates: int) -> dict[str, Any]:
-    """What is claimed of the readings after the warm-up; late and early: the last and the first quarter.
-
-    Of seconds the least of a quarter counts, as another load of the machine only adds to them.
-    """
+    """What is claimed of the readings after the warm-up; late and early: the last and the first quarter."""
     kept = [one for one in readings if one["update"] > WARM_UP * updates]
     xs = [float(one["update"]) for one in kept]
     quarter = max(len(kept) // 4, 1)
 
     def late_to_early(name: str) -> float:
         late, early = ([one[name] for one in part] for part in (kept[-quarter:], kept[:quarter]))
-        return round(min(late) / min(early), 2)
+        return round(statistics.median(late) / statistics.median(early), 2)
 
     return {
         "updates": updates,
