@@ -17,6 +17,7 @@ from srl.checkpoint_files import read_checkpoint
 from srl.floors import copying_floors
 from srl.models import unwrapped
 from srl.provenance import data_hash, dataset_inputs, git_state
+from srl.ranks import rank
 from srl.rollout import run_seed
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ FLOOR_STEPS = 200  # the floors are means over at most this many held-out steps
 
 def mlflow_loggers(trainer: Trainer) -> list[MLFlowLogger]:
     """Those of rank 0: of several processes one writes."""
-    loggers = trainer.loggers if trainer.is_global_zero else []
+    loggers = trainer.loggers if rank() == 0 else []
     return [logger for logger in loggers if isinstance(logger, MLFlowLogger)]
 
 
