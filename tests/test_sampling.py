@@ -3,9 +3,11 @@
 import logging
 import math
 from io import BytesIO
+from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import tiny_tokenizer
 
 from callbacks.reward import StepRewardCallback
 from callbacks.sampling import DynamicSamplingCallback
@@ -40,7 +42,8 @@ def draw(*groups, phase=SRL, size=2, seconds=0.0):
 
 def feed(callback, batch):
     """What is left to train on, by uid."""
-    callback.on_train_batch_start(None, None, batch, 0)
+    trainer = SimpleNamespace(global_step=0, is_global_zero=True, fast_dev_run=False, callbacks=[])
+    callback.on_train_batch_start(trainer, SimpleNamespace(tokenizer=tiny_tokenizer()), batch, 0)
     return [g.example.uid for g in batch.groups]
 
 
