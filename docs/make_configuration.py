@@ -43,8 +43,9 @@ def text() -> str:
     from datamodules.steps import StepDataModule
     from modules.policy import PolicyModule
     from srl.lightning_cli import CALLBACKS
+    from srl.plan.check import PlanSettings
 
-    sections = {"model": PolicyModule, "data": StepDataModule, **CALLBACKS}
+    sections = {"model": PolicyModule, "data": StepDataModule, **CALLBACKS, "plan": PlanSettings}
     parts = [HEAD, *(section(key, owner) for key, owner in sections.items()), trainer()]
     return "\n".join(parts).rstrip() + "\n"
 

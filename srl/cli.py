@@ -21,6 +21,7 @@ COMMANDS = {
     "validate": "evaluate a checkpoint on held-out steps and problems",
     "test": "solve benchmarks: greedy accuracy, avg@k, pass@k, maj@k with intervals, into the run",
     "predict": "write solutions of problems to a file, whole or step by step",
+    "plan": "memory of a config's run on a GPU (--gpu_gib 24), without loading weights; what fits (--json)",
     "plan-curriculum": "show phases, triggers and examples of a config, without loading a model (--json)",
     "prepare": "any data set of solutions -> expert JSONL, with a report of what became of every row",
     "inspect": "prompts and targets of a config as the model will see them, lengths, the split (--png)",
@@ -31,6 +32,7 @@ COMMANDS = {
     "chat": "ask a checkpoint problems in the terminal, step by step or whole, its thinking dimmed",
 }
 EXTRA = {  # commands that are not Lightning's: their modules, each with a `main`
+    "plan": "srl.commands.plan",
     "plan-curriculum": "srl.commands.plan_curriculum",
     "prepare": "srl.commands.prepare",
     "inspect": "srl.commands.inspect",

@@ -40,6 +40,7 @@ from srl.compare.reading import check_store
 from srl.config_files import explain, first_line, keep_text, with_extended
 from srl.errors import ConfigError
 from srl.faults import ended_by, is_lost_peer
+from srl.plan.check import PlanSettings, check_memory
 from srl.provenance import method_name
 from srl.spool.sender import Sender
 from srl.spool.store import is_remote
@@ -156,6 +157,7 @@ class SRLCLI(LightningCLI):
         parser.add_argument("--extends", default=None, help="config files that this one differs from")
         for key, callback in CALLBACKS.items():
             parser.add_lightning_class_args(callback, key)
+        parser.add_class_arguments(PlanSettings, "plan")
         SRLCLI._keys = tuple(action.dest for action in parser._actions if not action.dest.endswith(".help"))
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -248,7 +250,9 @@ class SRLCLI(LightningCLI):
     def fit(self, model: PolicyModule, datamodule: StepDataModule, **kwargs: Any) -> None:
         """A fresh run measures step 0 first; a resumed one says where it goes on."""
         path = kwargs.get("ckpt_path")
-        self.config_init[self.subcommand].curriculum.prepares_fit = True
+        config = self.config_init[self.subcommand]
+        check_memory(config, config.plan, self.trainer.strategy.root_device.type)
+        config.curriculum.prepares_fit = True
         if path is None:
             self.trainer.validate(model, datamodule=datamodule, verbose=False, weights_only=True)
         self.trainer.fit(model, datamodule=datamodule, ckpt_path=path, weights_only=True)

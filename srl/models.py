@@ -222,8 +222,7 @@ def _converted(files: ModelFiles, what: Literal["tokenizer", "model"]) -> str:
     import transformers
 
     path = Path(files.path_or_id) / str(files.gguf_file)
-    key = f"{file_sha256(path)}-transformers-{transformers.__version__}"
-    target = files.cache_dir / "gguf" / key / what
+    target = converted_folder(files, what)
     if target.is_dir():
         return str(target)
     logger.info("model %r: converting the %s of the GGUF file into %s, once", files.source, what, target)
@@ -234,6 +233,14 @@ def _converted(files: ModelFiles, what: Literal["tokenizer", "model"]) -> str:
         else:
             _dequantise(files, path).save_pretrained(folder)
     return str(target)
+
+
+def converted_folder(files: ModelFiles, what: Literal["tokenizer", "model"]) -> Path:
+    """Where a GGUF file's tokenizer or model lies once it is converted."""
+    import transformers
+
+    digest = file_sha256(Path(files.path_or_id) / str(files.gguf_file))
+    return files.cache_dir / "gguf" / f"{digest}-transformers-{transformers.__version__}" / what
 
 
 def _dequantise(files: ModelFiles, path: Path) -> "PreTrainedModel":

@@ -129,6 +129,8 @@ def test_a_config_with_an_unknown_key_does_not_parse(parse, tmp_path):
     from srl.errors import ConfigError
 
     wrong = tmp_path / "wrong.yaml"
-    wrong.write_text(CONFIGS[0].read_text() + "\nrollouts: {num_generations: 4}\n")
+    wrong.write_text(
+        (ROOT / "configs" / "quickstart.yaml").read_text() + "\nrollouts: {num_generations: 4}\n"
+    )
     with pytest.raises(ConfigError, match="rollouts"):
         parse("--config", str(wrong))
