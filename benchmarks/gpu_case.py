@@ -1,0 +1,215 @@
+"""One case of `gpu.py`: plan, policy, rollouts, update, and transformers' `generate` beside them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from gpu_model import random_policy
+
+from srl.adapters import LoraSettings, inner_decoder, output_head, unwrapped
+from srl.engine.engine import RolloutEngine
+from srl.packing import Row, micro_batches
+from srl.plan.job import Job, Stage
+from srl.plan.live import LiveBytes
+from srl.plan.plan import make_plan
+from srl.plan.rollouts import Call
+from srl.plan.shapes import KNOWN
+from srl.plan.skeleton import Build, weigh
+from srl.rollout import Sampling, StepExample
+from srl.update import LossSettings, logprobs_of, loss_of
+
+LORA = LoraSettings(16, 32)
+GIB = 2**30
+
+
+class Measured:
+    """Runs a case part by part, and says what came of it in built-in types."""
+
+    def __init__(self, case: Any, device: torch.device, clock: Any, copy_gb: float) -> None:
+        self.case, self.device, self.clock, self.copy_gb = case, device, clock, copy_gb
+        self.config = shape(case.base)
+        self.cuda = device.type == "cuda"
+        self.dtype = torch.bfloat16 if self.cuda else torch.float32
+        self.found: dict[str, Any] = asdict(case)
+        self.policy: Any = None
+        self.optimizer: Any = None
+
+    def everything(self, left_out: list[str]) -> dict[str, Any]:
+        plan = self._plan()
+        self.found["planned"] = {moment.name: moment.peak for moment in plan.moments}
+        with self._peak("loading"):
+            policy = random_policy(self.config, LORA, self.device, self.dtype)
+        self.policy = policy
+        self.engine = RolloutEngine(policy, Silent(), (-1,), self.case.prompts * self.case.n)
+        self.generator = torch.Generator(self.device).manual_seed(0)
+        self.optimizer = torch.optim.AdamW([p for p in policy.parameters() if p.requires_grad], lr=1e-5)
+        self._generate(2)  # kernels are chosen, moments made
+        self._update(self._rows(self._generate(2)))
+        rollouts = self._rollouts()
+        self._updates(rollouts)
+        peaks = self.found["measured"]
+        self.found["planned/measured"] = round(plan.peak / max(peaks.values()), 3)
+        self.found["peak_gib"] = round(max(peaks.values()) / GIB, 2)
+        if self.clock.left() > self.found["step_seconds"]:
+            self._compare()
+        else:
+            left_out.append(f"{self.case.base}: generate")
+        return self.found
+
+    def _plan(self) -> Any:
+        case = self.case
+        build = Build(self.config, "cuda" if self.cuda else "cpu", True, LORA, True, self.cuda)
+        call = Call(case.prompts, case.n, case.prompt, case.completion)
+        stage = Stage("step", (call,), case.prompt, case.completion, case.prompts, case.n)
+        self.weights = weigh(build)
+        rows = case.prompts * case.n
+        return make_plan(Job(build, (stage,), rows, case.tokens, False, True, False, torch.optim.AdamW))
+
+    @contextmanager
+    def _peak(self, name: str) -> Iterator[None]:
+        """The most bytes of tensors within."""
+        peaks = self.found.setdefault("measured", {})
+        if self.cuda:
+            torch.cuda.reset_peak_memory_stats(self.device)
+            yield
+            peaks[name] = torch.cuda.max_memory_allocated(self.device)
+        else:
+            with LiveBytes() as live:
+                live.note(self._held())
+                yield
+                peaks[name] = live.peak
+
+    def _held(self) -> list[torch.Tensor]:
+        """What is there from before: weights with the constants of 4-bit ones, and the optimizer's state."""
+        if self.policy is None:
+            return []
+        found = [*self.policy.parameters(), *self.policy.buffers()]
+        for quantised in (p.quant_state for p in self.policy.parameters() if hasattr(p, "quant_state")):
+            inner = quantised.state2
+            found += [quantised.absmax, quantised.code, quantised.offset, inner.absmax, inner.code]
+        states = self.optimizer.state.values() if self.optimizer else ()
+        return [*found, *(one for state in states for one in state.values())]
+
+    def _autocast(self) -> Any:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.cuda)
+
+    def _generate(self, completion: int) -> list[tuple[StepExample, list[Any]]]:
+        case = self.case
+        highest = int(self.config.vocab_size) - 1
+        examples = [
+            StepExample(
+                str(i), "srl", "steps", 1, tuple(random.choices(range(highest), k=case.prompt)), "",
+                max_new_tokens=completion,
+            )
+            for i in range(case.prompts)
+        ]  # fmt: skip
+        with self._autocast():
+            found = self.engine.generate(examples, case.n, Sampling(), self.generator)
+        return list(zip(examples, found, strict=True))
+
+    def _rollouts(self) -> list[tuple[StepExample, list[Any]]]:
+        """Tokens a second, and what a decode step must read over what can be read in its time."""
+        case = self.case
+        first, _ = self.clock.time(lambda: self._generate(1))
+        with self._peak("rollouts"):
+            seconds, found = self.clock.time(lambda: self._generate(case.completion))
+        step = (seconds - first) / (case.completion - 1)
+        text = self.config
+        head = text.vocab_size * text.hidden_size * self.dtype.itemsize
+        read = self.weights.quantised + self.weights.adapter + head
+        self.found |= {
+            "rollout_seconds": seconds,
+            "rollout_tokens_per_second": case.prompts * case.n * case.completion / seconds,
+            "decode_step_seconds": step,
+            "bandwidth_share": read / step / 1e9 / self.copy_gb,
+        }
+        return found
+
+    def _rows(self, found: list[tuple[StepExample, list[Any]]]) -> list[Row]:
+        """Advantages of both signs, as a group's are."""
+        count = sum(len(one.ids) for _, completions in found for one in completions)
+        return [
+            Row(example.prompt_ids, one.ids, 1 / count, (-1.0) ** i, old_logprobs=one.logprobs)
+            for example, completions in found
+            for i, one in enumerate(completions)
+        ]
+
+    def _update(self, rows: list[Row]) -> dict[str, float]:
+        """As PolicyModule does it: micro-batches, clip, step; sums over tokens."""
+        totals: dict[str, float] = {}
+        decoder, head = inner_decoder(self.policy), output_head(self.policy)
+        self.policy.train()
+        batches = micro_batches(rows, self.case.tokens)
+        for batch in batches:
+            micro = batch.to(self.device)
+            with self._autocast():
+                new = logprobs_of(decoder, head, micro, self.engine.vocab_size)
+                loss, stats = loss_of(new, micro, LossSettings())
+                loss.backward()
+            for name, value in (stats | {"padded": float(micro.tokens)}).items():
+                totals[name] = totals.get(name, 0.0) + value
+        trained = self.optimizer.param_groups[0]["params"]
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return totals
+
+    def _updates(self, found: list[tuple[StepExample, list[Any]]]) -> None:
+        rows = self._rows(found)
+        with self._peak("update"):
+            seconds, totals = self.clock.time(lambda: self._update(rows))
+        tokens = max(1.0, totals["gap_tokens"])
+        self.found |= {
+            "update_seconds": seconds,
+            "update_tokens_per_second": totals["padded"] / seconds,
+            "logprob_gap_mean": totals["gap"] / tokens,
+            "logprob_kl": totals["gap_kl"] / tokens,
+            "step_seconds": self.found["rollout_seconds"] + seconds,
+        }
+
+    def _compare(self) -> None:
+        """transformers' generate on as many rows; both decode `compared` tokens, ours first."""
+        case = self.case
+        ours, _ = self.clock.time(lambda: self._generate(case.compared))
+        ids = torch.randint(0, self.config.vocab_size, (case.prompts, case.prompt), device=self.device)
+        base = unwrapped(self.policy)
+        self.policy.eval()
+        inner_decoder(self.policy).set_attn_implementation("sdpa")
+
+        def theirs() -> None:
+            with torch.no_grad(), self._autocast():
+                base.generate(
+                    input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=True, use_cache=True,
+                    num_return_sequences=case.n, max_new_tokens=case.compared,
+                    min_new_tokens=case.compared, pad_token_id=0, eos_token_id=None,
+                )  # fmt: skip
+
+        try:
+            seconds, _ = self.clock.time(theirs)
+        except torch.OutOfMemoryError:
+            self.found["generate"] = "out of memory under the same cap"
+            return
+        self.found |= {"generate_seconds": seconds, "generate_ratio": seconds / ours}
+
+
+class Silent:
+    """Stands in for a tokenizer: nobody reads what random weights write."""
+
+    def decode(self, ids: list[int], **_: Any) -> str:
+        return ""
+
+
+def shape(base: str) -> Any:
+    from transformers import AutoConfig
+
+    tiny = {
+        "model_type": "qwen2", "vocab_size": 500, "hidden_size": 64, "intermediate_size": 160,
+        "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "max_position_embeddings": 512, "tie_word_embeddings": True,
+    }  # fmt: skip
+    return AutoConfig.for_model(**(tiny if base == "tiny" else KNOWN[base]))
