@@ -75,10 +75,10 @@ def hand_off() -> list[Cell]:
     ways = {
         "informative": after(informative) | {"model.validation.full_every": "1"},
         "per problem": {"curriculum.phases": json.dumps(pools)},
-        "annealed": after({"steps": 12}, anneal=10),
-        "8 updates": after({"steps": 8}),
-        "12 updates": after({"steps": 12}),
         "20 updates": after({"steps": 20}),
+        "8 updates": after({"steps": 8}),
+        "annealed": after({"steps": 12}, anneal=10),
+        "12 updates": after({"steps": 12}),
         "plateau": after(plateau),
     }
     first = ("informative", "per problem")
