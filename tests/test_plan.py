@@ -254,12 +254,13 @@ def test_the_plan_of_a_run_is_within_ten_percent_of_its_measured_peak(tmp_path):
 def test_the_command_says_what_to_change_and_what_fits(capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
     base = ["plan", "--config", "configs/quickstart.yaml", "--curriculum.phases", PHASES, "--json"]
+    base += ["--trainer.limit_val_batches", "0"]
     assert main([*base, "--gpu_gib", "24"]) == 0
     fits = json.loads(capsys.readouterr().out)
     assert fits["fits"]
     assert fits["changes"] == []
-    # 96 held-out problems x 4 samples; 16 prompts of 128 with 8 x 32 tokens each, in whole thousands
-    assert fits["largest"] == {"model.rows_in_flight": 384, "model.update.tokens_per_micro_batch": 6 * 1024}
+    # 16 prompts x 8 rollouts; 16 prompts of 128 with 8 x 32 tokens each, in whole thousands
+    assert fits["largest"] == {"model.rows_in_flight": 128, "model.update.tokens_per_micro_batch": 6 * 1024}
     assert fits["room"] == pytest.approx((24 - 1.05) * GIB / 1.05, abs=2)
     assert fits["peak"] == max(moment["peak"] for moment in fits["moments"])
     assert main([*base, "--gpu_gib", "1.08"]) == 0  # room for 29 MiB
