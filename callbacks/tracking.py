@@ -47,6 +47,18 @@ def set_tag(trainer: Trainer, key: str, value: str) -> None:
         logger.experiment.set_tag(logger.run_id, key, value)
 
 
+def link(client: Any, run: str, inputs: list[Any]) -> None:
+    """Name a run's data sets. Two programs that both write down a new one: the second finds it there then."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.log_inputs(run, datasets=inputs)
+    except MlflowException as error:
+        if "UNIQUE constraint" not in str(error):
+            raise
+        client.log_inputs(run, datasets=inputs)
+
+
 def flatten(config: Any, prefix: str = "") -> dict[str, str]:
     """Nested settings -> dotted keys with text values; lists by position.
 
@@ -148,7 +160,7 @@ class RunInfo(Callback):
             client.set_tag(run, f"data_sha256/{Path(name).name}", digest)
         contexts = {data.val_path: "validation", data.path: "training"}
         if data.report.files:
-            client.log_inputs(run, datasets=dataset_inputs(data.report.files, contexts))
+            link(client, run, dataset_inputs(data.report.files, contexts))
         given = logger.tags or {}
         if "mlflow.runName" not in given:
             client.update_run(run, name=f"{self.method or 'run'} seed {run_seed()}")

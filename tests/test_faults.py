@@ -6,15 +6,19 @@ import resource
 import shutil
 import socket
 import sqlite3
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
 import torch
 from conftest import QUIET, expert_rows, fit, tracking_uri, write_rows
 
+from callbacks.tracking import link
 from srl.errors import Interrupted, TrainingStopped
 from srl.faults import ended_by, is_lost_peer, of_system
+from srl.provenance import dataset_inputs
 
 
 @pytest.fixture
@@ -220,6 +224,23 @@ def test_two_programs_may_write_one_database_at_once(tmp_path):
     with sqlite3.connect(tmp_path / "mlflow.db") as database:
         found = database.execute("SELECT run_uuid, COUNT(*) FROM metrics GROUP BY run_uuid").fetchall()
     assert dict(found) == dict.fromkeys(runs, 250)  # 25 batches of 10
+
+
+def test_two_programs_may_begin_on_the_same_new_data_at_once(tmp_path):
+    """MLflow looks for a data set and adds it in two steps, between which another run may add it."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri(tmp_path))
+    experiment = client.create_experiment("two", artifact_location=str(tmp_path))
+    for number in range(10):  # most of them collide
+        inputs = dataset_inputs({f"{number}.jsonl": "ab" * 32}, {})
+        runs = [client.create_run(experiment).info.run_id for _ in range(2)]
+        start = threading.Barrier(2)
+        with ThreadPoolExecutor(2) as both:
+            list(both.map(lambda run, at=start, it=inputs: (at.wait(), link(client, run, it)), runs))
+        for run in runs:
+            (found,) = client.get_run(run).inputs.dataset_inputs
+            assert found.dataset.name == f"{number}.jsonl"
 
 
 # -- other files --------------------------------------------------------------------------------------------
