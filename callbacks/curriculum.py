@@ -8,6 +8,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from callbacks.tracking import set_tag
+from modules.validation import ONLY_FULL
 from srl.curriculum import HandOff, Schedule
 from srl.errors import ConfigError
 from srl.objectives import NAMES, check_pools
@@ -49,8 +50,9 @@ class CurriculumCallback(Callback):
         self._validated: dict[str, float] = {}  # the newest validation
         self._known: set[str] = set()  # metrics of updates seen in this phase
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         if stage == "fit" or self.prepares_fit:
+            self._check_measured(pl_module.validation_settings.full_every)
             self.build_stream(trainer.datamodule)  # type: ignore[attr-defined]
 
     def build_stream(self, datamodule: Any) -> None:
@@ -137,6 +139,16 @@ class CurriculumCallback(Callback):
         for logger in trainer.loggers:
             logger.log_metrics({"curriculum/hand_off": float(self.schedule.index), **figures}, step=step)
         log.info("Hand-off: %s", reason)
+
+    def _check_measured(self, full_every: int) -> None:
+        """What a phase waits for must be measured by every validation."""
+        for phase in self.schedule.phases:
+            metric = (phase.until and phase.until.metric) or ""
+            if full_every > 1 and metric.startswith(ONLY_FULL):
+                raise ConfigError(
+                    f"curriculum: phase {phase.name} waits for {metric}, which model.validation.full_every "
+                    f"{full_every} leaves out of most validations: set full_every to 1"
+                )
 
     def _check_validated(self) -> None:
         """Every validation metric that a phase waits for must be there. ConfigError lists those that are."""

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from srl.engine.engine import RolloutEngine
     from srl.examples import ExampleBuilder
 
+ONLY_FULL = ("val/outcome/steps_accuracy", "val/outcome/informative", "val/outcome/avg_", "val/outcome/pass_")
+"""How the names begin of what ValidationSettings.full_every is about."""
+
 
 @dataclass(frozen=True)
 class ValidationSettings:

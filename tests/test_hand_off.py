@@ -203,6 +203,13 @@ def test_a_validation_metric_that_does_not_exist_is_refused_before_training(mode
     assert "val/steps/reward" in said
 
 
+def test_a_metric_that_most_validations_leave_out_is_refused(model_folder, tmp_path, capsys):
+    phases = """[{name: srl, mix: {srl: 1.0}, until: {metric: val/outcome/informative, above: 0.3}},
+                 {name: rlvr, mix: {rlvr: 1.0}}]"""
+    said = refuses(capsys, model_folder, tmp_path / "run", phases, "--model.validation.full_every", "2")
+    assert "phase srl waits for val/outcome/informative, which model.validation.full_every 2 leaves" in said
+
+
 def test_a_training_metric_that_does_not_exist_is_refused_after_one_update(model_folder, tmp_path, capsys):
     phases = """[{name: srl, mix: {srl: 1.0}, until: {metric: train/nll, below: 0.5}},
                  {name: rlvr, mix: {rlvr: 1.0}}]"""
