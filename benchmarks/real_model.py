@@ -73,7 +73,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--methods", type=lambda text: text.split(","), default=list(METHODS))
     parser.add_argument("--greedy_only", action="store_true")
     parser.add_argument("--report", action="store_true")
-    parser.add_argument("--fit", default="", help="further options of fit, for a trial")
     options = parser.parse_args()
     unknown = sorted(set(options.methods) - set(METHODS))
     if unknown:
@@ -133,9 +132,7 @@ def fits(folder: Path, method: str, options: argparse.Namespace) -> Iterator[Job
 def fit(own: Path, method: str, options: argparse.Namespace, checkpoint: Path, *more: str) -> Job:
     resumed = ["--ckpt_path", str(checkpoint)] if checkpoint.exists() else []
     common = ["--checkpoint.dirpath", str(own), "--trainer.enable_progress_bar", "false"]
-    return command(
-        own, "fit", method, options, *common, *resumed, *options.fit.split(), *more
-    ), own / "fit.log"
+    return command(own, "fit", method, options, *common, *resumed, *more), own / "fit.log"
 
 
 def tested(

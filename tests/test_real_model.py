@@ -64,9 +64,9 @@ def test_the_figures_by_hand(script, monkeypatch):
     assert cells[6] == "0.250 ± 0.250"
 
 
-def options(**more):
+def options():
     return argparse.Namespace(
-        methods=["base", "srl", "srl_rlvr"], greedy_only=False, data=Path("train.jsonl"), fit="", **more
+        methods=["base", "srl", "srl_rlvr"], greedy_only=False, data=Path("train.jsonl")
     )
 
 
