@@ -43,7 +43,8 @@ def step_cells(method: dict[str, Any], base: dict[str, Any], itself: bool) -> li
     if not method.get("curve") or (len(method["curve"]) == 1 and not itself):
         return ["-"] * 8
     end = method["curve"][-1]
-    gain = "" if itself else signed(*paired(method["rewards"], base["rewards"]))
+    rewards = None if itself else method["rewards"]  # written when a fit ends
+    gain = signed(*paired(rewards, base["rewards"])) if rewards else ""
     tokens = end["tokens_generated"] + end["tokens_trained"]
     so_far = "" if method["ended"] else " so far"
     return [
