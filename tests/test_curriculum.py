@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from callbacks.curriculum import CurriculumCallback
+from modules.validation import ValidationSettings
 from srl.curriculum import Schedule
 from srl.errors import ConfigError
 from srl.phases import Phase, Until, check_phases
@@ -167,9 +168,10 @@ def test_the_stream_is_built_for_all_phases_and_only_to_fit():
         Phase("b", {"rlvr": 1.0, "srl": 1.0}),
     ]
     run = Run(phases, batch_groups=5)
-    run.callback.setup(run.trainer, None, "validate")
+    module = SimpleNamespace(validation_settings=ValidationSettings())
+    run.callback.setup(run.trainer, module, "validate")
     assert run.asked == []
-    run.callback.setup(run.trainer, None, "fit")
+    run.callback.setup(run.trainer, module, "fit")
     assert run.asked == [(["srl", "rlvr"], 3)]  # in order, each once, no share of 0
 
 
