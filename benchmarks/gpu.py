@@ -5,9 +5,11 @@ python benchmarks/gpu.py --tiny --device cpu                             what th
 
 For each case, under a cap on the process's memory: planned against measured peak, rollout and update tokens a
 second, seconds of an SRL step (rollouts, then one update on them), the gap between the log-probabilities of
-sampler and trainer, transformers' `generate` on as many rows, and the share of the memory's bandwidth that a
-decode step attains. A JSON line after each case and one with all at the end; what there was no time for is
-in `left_out`. Needs torch, transformers, peft and bitsandbytes. No GPU has run it yet.
+sampler and trainer, the share of the memory's bandwidth that a decode step attains; beside them transformers'
+`generate` on as many rows and, where it is installed, a step of TRL's GRPOTrainer. These two are measured
+without the cap where they run out of memory under it, and `generate_capped` and `trl_capped` say which. A
+JSON line after each case and one with all at the end; what there was no time for is in `left_out`. Needs
+torch, transformers, peft and bitsandbytes. No GPU has run it yet.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ from typing import Any
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).resolve().parent)]
+import gpu_trl  # noqa: E402
+
 GIB = 2**30
 
 
@@ -53,6 +57,7 @@ GOALS = {
     "peak_gib": "7B, 64 rows, 2048 + 512: under 16",
     "planned/measured": "0.9 to 1.1",
     "bandwidth_share": "0.5, or generate_ratio 3",
+    "trl_ratio": 3,
 }
 
 
@@ -63,11 +68,13 @@ class Clock:
         self.device, self.end = device, time.perf_counter() + seconds
 
     def time(self, work: Callable[[], Any]) -> tuple[float, Any]:
-        self._wait()
-        start = time.perf_counter()
+        start = self.now()
         found = work()
+        return self.now() - start, found
+
+    def now(self) -> float:
         self._wait()
-        return time.perf_counter() - start, found
+        return time.perf_counter()
 
     def left(self) -> float:
         return self.end - time.perf_counter()
@@ -83,7 +90,7 @@ def main() -> None:
     clock = Clock(device, options.seconds)
     found: dict[str, Any] = {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "torch": torch.__version__, "goals": GOALS, "cases": [], "left_out": [],
+        "torch": torch.__version__, "trl": gpu_trl.version(), "goals": GOALS, "cases": [], "left_out": [],
     }  # fmt: skip
     found["copy_gb_per_second"] = bandwidth(device, clock)
     slowest = 0.0

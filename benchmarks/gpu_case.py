@@ -1,13 +1,15 @@
-"""One case of `gpu.py`: plan, policy, rollouts, update, and transformers' `generate` beside them."""
+"""One case of `gpu.py`: plan, policy, rollouts, update, and others beside them."""
 
 from __future__ import annotations
 
+import gc
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
+import gpu_trl
 import torch
 from gpu_model import random_policy
 
@@ -55,10 +57,7 @@ class Measured:
         peaks = self.found["measured"]
         self.found["planned/measured"] = round(plan.peak / max(peaks.values()), 3)
         self.found["peak_gib"] = round(max(peaks.values()) / GIB, 2)
-        if self.clock.left() > self.found["step_seconds"]:
-            self._compare()
-        else:
-            left_out.append(f"{self.case.base}: generate")
+        self._compare(left_out)
         return self.found
 
     def _plan(self) -> Any:
@@ -172,29 +171,60 @@ class Measured:
             "step_seconds": self.found["rollout_seconds"] + seconds,
         }
 
-    def _compare(self) -> None:
-        """transformers' generate on as many rows; both decode `compared` tokens, ours first."""
-        case = self.case
-        ours, _ = self.clock.time(lambda: self._generate(case.compared))
-        ids = torch.randint(0, self.config.vocab_size, (case.prompts, case.prompt), device=self.device)
-        base = unwrapped(self.policy)
-        self.policy.eval()
+    def _compare(self, left_out: list[str]) -> None:
+        """Others on the same policy, TRL last: its trainer changes the policy."""
         inner_decoder(self.policy).set_attn_implementation("sdpa")
-
-        def theirs() -> None:
-            with torch.no_grad(), self._autocast():
-                base.generate(
-                    input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=True, use_cache=True,
-                    num_return_sequences=case.n, max_new_tokens=case.compared,
-                    min_new_tokens=case.compared, pad_token_id=0, eos_token_id=None,
-                )  # fmt: skip
-
-        try:
-            seconds, _ = self.clock.time(theirs)
-        except torch.OutOfMemoryError:
-            self.found["generate"] = "out of memory under the same cap"
+        case, estimate = self.case, self.found["step_seconds"]
+        if self.clock.left() < estimate:
+            left_out.append(f"{case.base}: generate, TRL")
             return
-        self.found |= {"generate_seconds": seconds, "generate_ratio": seconds / ours}
+        ours, _ = self.clock.time(lambda: self._generate(case.compared))
+        seconds = self._theirs("generate", lambda: self.clock.time(self._generate_theirs)[0])
+        if seconds is not None:
+            self.found["generate_ratio"] = seconds / ours
+            estimate += seconds * case.completion / case.compared
+        if gpu_trl.version() is None:
+            return
+        if self.clock.left() < 2 * estimate:
+            left_out.append(f"{case.base}: TRL")
+            return
+        step = gpu_trl.step_of(case, self.policy, int(self.config.vocab_size), self.clock.now)
+        seconds = self._theirs("trl", step)
+        if seconds is not None:
+            self.found["trl_ratio"] = seconds / self.found["step_seconds"]
+
+    def _theirs(self, name: str, measure: Callable[[], float]) -> float | None:
+        """Its seconds: under the cap, or without where it runs out of memory; None where it still does."""
+        seconds, capped = _seconds(measure), True
+        if seconds is None and self.cuda:
+            torch.cuda.set_per_process_memory_fraction(1.0, self.device)
+            seconds, capped = _seconds(measure), False
+        self.found |= {f"{name}_seconds": seconds, f"{name}_capped": capped}
+        return seconds
+
+    def _generate_theirs(self) -> None:
+        """transformers' generate on as many rows; no response ends before its limit."""
+        case = self.case
+        ids = torch.randint(0, self.config.vocab_size, (case.prompts, case.prompt), device=self.device)
+        self.policy.eval()
+        with torch.no_grad(), self._autocast():
+            unwrapped(self.policy).generate(
+                input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=True, use_cache=True,
+                num_return_sequences=case.n, max_new_tokens=case.compared,
+                min_new_tokens=case.compared, pad_token_id=0, eos_token_id=None,
+            )  # fmt: skip
+
+
+def _seconds(measure: Callable[[], float]) -> float | None:
+    """None when there is not enough memory."""
+    try:
+        return measure()
+    except torch.OutOfMemoryError:
+        pass  # the traceback, which holds tensors, is gone after this line
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return None
 
 
 class Silent:

@@ -12,15 +12,16 @@ ROOT = Path(__file__).resolve().parent.parent
 ABSENT = ("lightning", "datasets", "mlflow", "cydifflib", "jsonargparse", "math_verify", "trl")
 
 
-def test_it_runs_on_the_cpu_without_what_training_needs():
+@pytest.mark.parametrize("absent", [ABSENT, ()], ids=["without what training needs", "beside TRL"])
+def test_it_runs_on_the_cpu(absent, tmp_path):
     program = (
-        f"import runpy, sys\nfor name in {ABSENT}: sys.modules[name] = None\n"
-        "sys.argv = ['gpu.py', '--tiny', '--device', 'cpu']\nsys.path.insert(0, 'benchmarks')\n"
+        f"import runpy, sys\nfor name in {absent}: sys.modules[name] = None\n"
+        "sys.argv = ['gpu.py', '--tiny', '--device', 'cpu']\n"
         "runpy.run_path('benchmarks/gpu.py', run_name='__main__')"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     *_, case, every = map(json.loads, done.stdout.strip().splitlines())
@@ -37,3 +38,10 @@ def test_it_runs_on_the_cpu_without_what_training_needs():
         "bandwidth_share",
     ):
         assert case[name] > 0
+    if absent:
+        assert every["trl"] is None
+        assert "trl_seconds" not in case
+    else:  # gpu_trl.py has counted the tokens of its step
+        assert every["trl"].startswith("1.")
+        assert case["trl_capped"]
+        assert case["trl_ratio"] == pytest.approx(case["trl_seconds"] / case["step_seconds"])
