@@ -19,8 +19,8 @@ from typing import Any
 
 from fits import ROOT, Fit, Store, dumped
 from ordering import TRAIN, publish, say
-from regimes_bases import bases, make_bases
-from regimes_grid import FACTORS
+from regimes_bases import make_bases
+from regimes_grid import grid
 from regimes_plot import plot
 from regimes_tables import report, tables
 
@@ -28,27 +28,18 @@ from regimes_tables import report, tables
 def main() -> None:
     chosen = arguments()
     store = Store(chosen.output, "regimes")
-    cells = [
-        one
-        for name in chosen.factors
-        for one in (FACTORS[name](bases(store)) if name == "base" else FACTORS[name]())
-    ]
+    cells = [one for name in chosen.factors for one in grid(store.folder)[name]]
     fits = [one.fit(store.folder, seed, chosen.tokens) for one in cells for seed in one.seeds]
     if not chosen.made:
         first = [
             one.fit(store.folder, seed, chosen.tokens) for one in cells if not one.later for seed in one.seeds
         ]
-        make(store, [*first, *(one for one in fits if one not in first)], chosen.jobs)
+        make_bases(store, chosen.factors)
+        for made, seconds in store.make([*first, *(one for one in fits if one not in first)], chosen.jobs):
+            say(f"{made.name}, {seconds:.0f} s")
     runs = [run_of(store, one) for one in fits if store.finished(one.name)]
     result = {"tokens": chosen.tokens, "cores": os.cpu_count(), "parent": store.parent, "runs": runs}
     write(store.folder, result, json.loads(chosen.ordering.read_text())["runs"], chosen.publish)
-
-
-def make(store: Store, fits: list[Fit], jobs: int) -> None:
-    if any(one.tags["factor"] == "base" for one in fits):
-        make_bases(store)
-    for made, seconds in store.make(fits, jobs):
-        say(f"{made.name}, {seconds:.0f} s")
 
 
 def write(folder: Path, result: dict[str, Any], usual: list[dict[str, Any]], published: bool) -> None:
@@ -65,8 +56,9 @@ def write(folder: Path, result: dict[str, Any], usual: list[dict[str, Any]], pub
 
 
 def arguments() -> argparse.Namespace:
+    factors = list(grid(Path()))
     parser = argparse.ArgumentParser(description="The hidden-operator task, one factor at a time.")
-    parser.add_argument("--factors", nargs="+", choices=list(FACTORS), default=list(FACTORS))
+    parser.add_argument("--factors", nargs="+", choices=factors, default=factors)
     parser.add_argument("--jobs", type=int, default=2, help="runs at once, of one thread each; default 2")
     parser.add_argument("--tokens", type=int, default=150_000, help="that of ordering.py: 150,000")
     parser.add_argument("--output", type=Path, default=Path("runs/regimes"))

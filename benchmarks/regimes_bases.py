@@ -1,11 +1,15 @@
-"""Stronger bases for benchmarks/regimes.py: the shipped one after a few updates on thinking traces, merged.
+"""Other bases for benchmarks/regimes.py.
 
-The traces are those of a seed that no run uses. So the base differs in one thing: how often it takes the true
-operators.
+The stronger ones are the shipped one after a few updates on thinking traces, merged. The traces are those of
+a seed that no run uses. So the base differs in one thing: how often it takes the true operators. The one for
+longer problems is made by regimes_long.py.
 """
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Collection
 from pathlib import Path
 
 from fits import CHEAPER, ROOT, Fit, Store, call, options, warm_server
@@ -15,17 +19,26 @@ SEED = 1000
 UPDATES = (12, 9)  # of 16 traces each, the strongest first
 
 
-def bases(store: Store) -> dict[str, Path]:
-    """Name -> folder of each."""
-    return {f"{updates} updates": store.folder / f"base-{updates}" for updates in UPDATES}
+def bases(folder: Path) -> dict[str, Path]:
+    """Name -> where it is. folder: the benchmark's."""
+    return {f"{updates} updates": folder / f"base-{updates}" for updates in UPDATES}
 
 
-def make_bases(store: Store) -> None:
-    """Make those that are not there yet."""
-    file = training_file(store.folder / "data", SEED, thinking=True)
-    for updates, folder in zip(UPDATES, bases(store).values(), strict=True):
-        if not (folder / "config.json").exists():
-            make(store, file, updates, folder)
+def long_base(folder: Path) -> Path:
+    """For problems of up to 8 steps."""
+    return folder / "base-long"
+
+
+def make_bases(store: Store, factors: Collection[str]) -> None:
+    """Make those that these factors need and that are not there yet."""
+    if "base" in factors:
+        file = training_file(store.folder / "data", SEED, thinking=True)
+        for updates, folder in zip(UPDATES, bases(store.folder).values(), strict=True):
+            if not (folder / "config.json").exists():
+                make(store, file, updates, folder)
+    if "steps" in factors and not (long_base(store.folder) / "config.json").exists():
+        script = Path(__file__).with_name("regimes_long.py")
+        subprocess.run([sys.executable, str(script), str(long_base(store.folder))], check=True)
 
 
 def make(store: Store, file: Path, updates: int, folder: Path) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import random
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "data" / "quickstart"))
 from make_data import (
+    HELDOUT_SEED,
+    HELDOUT_SIZE,
     OPERATORS,
     REGISTERS,
     TRAIN_SIZE,
@@ -20,6 +23,7 @@ from make_data import (
     record,
     train_problems,
 )
+from regimes_long import long_problems
 
 __all__ = ["rows_of", "slipped", "train_problems", "training_file"]
 
@@ -27,24 +31,48 @@ PAIRS = [(first, second) for first in OPERATORS for second in OPERATORS]
 
 
 def training_file(
-    folder: Path, seed: int, size: int = TRAIN_SIZE, noise: float = 0.0, thinking: bool = False
+    folder: Path,
+    seed: int,
+    size: int = TRAIN_SIZE,
+    noise: float = 0.0,
+    thinking: bool = False,
+    steps: int | None = None,
 ) -> Path:
     """`size` traces of the seed, of whose steps a share `noise` is wrong; written once.
 
-    The first 100 without noise are those of make_data.py, and fewer are the first of them.
+    The first 100 without noise are those of make_data.py, and fewer are the first of them. steps: a problem,
+    three where it is None; a number takes them from regimes_long.py.
     """
-    name = f"seed{seed}-{size}-{round(100 * noise)}{'-thinking' if thinking else ''}.jsonl"
-    target = folder / name
+    name = f"seed{seed}-{size}-{round(100 * noise)}{'-thinking' if thinking else ''}"
+    target = folder / (name + (f"-{steps}steps" if steps else "") + ".jsonl")
+    return written(target, lambda: rows_of(seed, size, noise, thinking, steps))
+
+
+def heldout_file(folder: Path, steps: int) -> Path:
+    """The held-out problems of so many steps; written once."""
+    return written(
+        folder / f"heldout-{steps}steps.jsonl",
+        lambda: [record(f"heldout-{i:04d}", one) for i, one in enumerate(heldout_of(steps))],
+    )
+
+
+def heldout_of(steps: int | None) -> list[Problem]:
+    return long_problems(HELDOUT_SEED, HELDOUT_SIZE, steps) if steps else heldout_problems()
+
+
+def written(target: Path, rows: Callable[[], list[dict[str, object]]]) -> Path:
     if not target.exists():
-        rows = [json.dumps(row) + "\n" for row in rows_of(seed, size, noise, thinking)]
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text("".join(rows))
+        target.write_text("".join(json.dumps(row) + "\n" for row in rows()))
     return target
 
 
-def rows_of(seed: int, size: int, noise: float, thinking: bool) -> list[dict[str, object]]:
+def rows_of(
+    seed: int, size: int, noise: float, thinking: bool, steps: int | None = None
+) -> list[dict[str, object]]:
     """Lines of the file. The answer stays the right one: it is the label that outcome rewards go by."""
-    problems = draw_distinct(seed, size, taken=(problem.text for problem in heldout_problems()))
+    taken = (problem.text for problem in heldout_of(steps))
+    problems = long_problems(seed, size, steps, taken) if steps else draw_distinct(seed, size, taken)
     rng = random.Random(f"{seed}/noise")
     return [
         record(f"train-{i:04d}", slipped(problem, noise, rng), thinking) | {"answer": problem.answer}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fits import CHEAPER, Fit, options
-from regimes_data import training_file
+from regimes_bases import bases, long_base
+from regimes_data import heldout_file, training_file
 
 SRL = {"name": "srl", "mix": {"srl": 1.0}, "batch_groups": 16, "warmup": 5}
 RLVR = {"name": "rlvr", "mix": {"rlvr": 1.0}, "batch_groups": 8}
@@ -35,6 +35,8 @@ class Cell:
     def fit(self, folder: Path, seed: int, tokens: int) -> Fit:
         thinking = {"thinking": True} if self.method == "sft_reasoning" else {}
         file = training_file(folder / "data", seed, **dict(self.data), **thinking)
+        steps = dict(self.data).get("steps")
+        heldout = {"data.val_path": str(heldout_file(folder / "data", steps))} if steps else {}
         settings = {
             "config": f"configs/ordering/{self.method}.yaml",
             "seed_everything": str(seed),
@@ -43,6 +45,7 @@ class Cell:
             "trainer.max_steps": "0" if self.method == "base" else "100000",
             "trainer.val_check_interval": "10" if self.method in ("sft_outline", "sft_reasoning") else "4",
             **CHEAPER,
+            **heldout,
             **dict(self.settings),
         }
         name = f"{self.factor}-{self.value}-{self.method}-{settings['budget.tokens']}-{seed}".replace(
@@ -100,11 +103,10 @@ def traces() -> list[Cell]:
     ]
 
 
-def strength(bases: dict[str, Path]) -> list[Cell]:
-    """bases: by name, from benchmarks/regimes_bases.py, the strongest first."""
+def strength(folder: Path) -> list[Cell]:
     return [
-        cell("base", name, method, {"model.base": str(folder)}, later=number == 0 and method == "srl")
-        for number, (name, folder) in enumerate(bases.items())
+        cell("base", name, method, {"model.base": str(base)}, later=number == 0 and method == "srl")
+        for number, (name, base) in enumerate(bases(folder).items())
         for method in ("base", "rlvr", "srl_rlvr", "srl")
     ]
 
@@ -128,12 +130,32 @@ def budget() -> list[Cell]:
     ]
 
 
-FACTORS: dict[str, Callable[..., list[Cell]]] = {
-    "noise": noise,
-    "base": strength,
-    "hand-off": hand_off,
-    "traces": traces,
-    "rollouts": rollouts,
-    "epsilon": epsilon,
-    "budget": budget,
-}
+def steps(folder: Path) -> list[Cell]:
+    """All with the base for longer problems, that of three steps as well."""
+
+    def settings(count: int) -> Settings:
+        limits = {"solution_tokens": 32 * count, "max_prompt_tokens": 192}
+        return {
+            "model.base": str(long_base(folder)),
+            **{f"data.limits.{k}": str(v) for k, v in limits.items()},
+        }
+
+    return [
+        cell("steps", f"{count} steps", method, settings(count), count == 5, steps=count)
+        for count in (8, 3, 5)
+        for method in ("base", "srl", "holistic", "rlvr", "srl_rlvr", "sft_reasoning")
+    ]
+
+
+def grid(folder: Path) -> dict[str, list[Cell]]:
+    """The cells of each factor. folder: where the bases and data files of the benchmark are."""
+    return {
+        "noise": noise(),
+        "base": strength(folder),
+        "hand-off": hand_off(),
+        "traces": traces(),
+        "rollouts": rollouts(),
+        "epsilon": epsilon(),
+        "budget": budget(),
+        "steps": steps(folder),
+    }

@@ -15,6 +15,7 @@ DEFAULT = {  # factor -> its value in configs/ordering
     "budget": "150,000",
     "epsilon": "0.02",
     "rollouts": "8",
+    "steps": "3 steps, shipped base",
 }
 TITLES = {
     "hand-off": "When SRL hands off to RLVR",
@@ -24,6 +25,7 @@ TITLES = {
     "budget": "Twice the budget",
     "epsilon": "The threshold of dynamic sampling (`sampling.epsilon`)",
     "rollouts": "Rollouts a prompt, G",
+    "steps": "How many steps a problem has",
 }
 MEASURES = {"accuracy": "greedy", "avg": "avg@4", "pass": "pass@4", "by_steps": "step by step"}
 Run = dict[str, Any]

@@ -12,7 +12,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from fits import Fit, Store, options
 from regimes_data import rows_of, slipped, train_problems, training_file
-from regimes_grid import FACTORS
+from regimes_grid import grid
 from regimes_tables import DEFAULT, place, report, seeds, tables
 
 
@@ -73,12 +73,8 @@ def test_a_share_of_the_steps_slips_and_the_answer_stays():
 
 
 def test_every_run_of_the_grid_has_a_name_and_a_file_of_its_own(tmp_path):
-    grid = [
-        cell
-        for name, make in FACTORS.items()
-        for cell in (make({"6": tmp_path}) if name == "base" else make())
-    ]
-    fits = [cell.fit(tmp_path, 0, 1000) for cell in grid if dict(cell.data).get("size", 0) < 300]
+    cells = [cell for factor in grid(tmp_path).values() for cell in factor]
+    fits = [cell.fit(tmp_path, 0, 1000) for cell in cells if dict(cell.data).get("size", 0) < 300]
     assert len({fit.name for fit in fits}) == len(fits)
     for fit in fits:
         arguments = dict(zip(fit.arguments[::2], fit.arguments[1::2], strict=True))

@@ -50,9 +50,9 @@ STEP_TOKENS, SOLUTION_TOKENS = 32, 96  # room to speak in --check; a step takes 
 
 
 # --- tokenizer and model ---
-def build_tokenizer() -> PreTrainedTokenizerFast:
+def build_tokenizer(characters: str = CHARACTERS) -> PreTrainedTokenizerFast:
     """One token a character, the thinking tags, pad and eos: 36 in all. Other text is an error."""
-    vocabulary = {token: i for i, token in enumerate([PAD, EOS, THINK, THINK_END, *CHARACTERS])}
+    vocabulary = {token: i for i, token in enumerate([PAD, EOS, THINK, THINK_END, *characters])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary))
     # [\s\S] and not a dot: a dot does not match a newline here, which would glue it to its neighbour.
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")

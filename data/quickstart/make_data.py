@@ -26,7 +26,7 @@ HERE = Path(__file__).resolve().parent
 OPERATORS = "+-*^"
 SYMBOLS = "@#$&"
 HIDDEN_RULE = ("-", "+")  # what the first and the second symbol of every hard step mean
-REGISTERS = "abcdefgh"
+REGISTERS = "abcdefghijk"  # the shipped base knows them up to h
 GIVEN = 3  # registers whose digits the problem states
 TRAIN_SIZE = 100
 HELDOUT_SIZE = 96
@@ -116,15 +116,20 @@ def draw_problem(rng: random.Random, count: int, sign: SignDraw) -> Problem:
     given = tuple(rng.randrange(10) for _ in range(GIVEN))
     scope = dict(zip(REGISTERS, given, strict=False))
     steps = []
-    for index in range(count):
-        names = three_of(rng, list(scope))
-        values = (scope[names[0]], scope[names[1]], scope[names[2]])
-        drawn = (sign(rng, 0), sign(rng, 1))
-        signs, operators = (drawn[0][0], drawn[1][0]), (drawn[0][1], drawn[1][1])
-        step = Step(REGISTERS[GIVEN + index], names, values, signs, operators)
+    for _ in range(count):
+        step = draw_step(rng, scope, sign)
         scope[step.target] = step.result
         steps.append(step)
     return Problem(given, tuple(steps))
+
+
+def draw_step(rng: random.Random, scope: dict[str, int], sign: SignDraw) -> Step:
+    """A step on the registers of `scope`, name -> digit, into the first that is free."""
+    names = three_of(rng, list(scope))
+    values = (scope[names[0]], scope[names[1]], scope[names[2]])
+    drawn = (sign(rng, 0), sign(rng, 1))
+    signs, operators = (drawn[0][0], drawn[1][0]), (drawn[0][1], drawn[1][1])
+    return Step(REGISTERS[len(scope)], names, values, signs, operators)
 
 
 def three_of(rng: random.Random, scope: list[str]) -> tuple[str, str, str]:
