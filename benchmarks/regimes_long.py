@@ -153,6 +153,7 @@ def make(folder: Path, updates: int = UPDATES) -> None:
     torch.set_num_threads(1)
     model, tokenizer = train(updates)
     model.generation_config = GenerationConfig(eos_token_id=1, pad_token_id=0)
+    model.config.max_position_embeddings = tokenizer.model_max_length = 512  # rotary: no weights depend on it
     tokenizer.save_pretrained(folder)
     model.save_pretrained(folder)
 
