@@ -61,20 +61,24 @@ def seconds(work: Callable[[], Any]) -> tuple[float, float, Any]:
 def tokens_per_second(source: str) -> float:
     """Response tokens a second through one rollout and one update."""
     import torch
-    from rollout import examples, update
+    from throughput_parts import update
 
     from srl.engine.engine import RolloutEngine
     from srl.merged import merge_lora_forward
     from srl.models import LoraSettings, attach_lora, load_base, load_tokenizer, resolve
-    from srl.rollout import Group, Sampling
+    from srl.rollout import Group, Sampling, StepExample
 
     files = resolve(source)
     base = load_base(files, quantization="none", device=torch.device("cpu"), dtype=None)
     model = attach_lora(base, LoraSettings(), seed=0)
     merge_lora_forward(model)
     engine = RolloutEngine(model, load_tokenizer(files), end_ids=())
-    made = examples(engine.tokenizer, PROMPTS, PROMPT_TOKENS, NEW_TOKENS)
     generator = torch.Generator().manual_seed(0)
+    prompts = torch.randint(engine.vocab_size, (PROMPTS, PROMPT_TOKENS), generator=generator).tolist()
+    made = [
+        StepExample(str(i), "srl", "steps", 1, tuple(ids), "", think=False, max_new_tokens=NEW_TOKENS)
+        for i, ids in enumerate(prompts)
+    ]
 
     def step() -> None:
         completions = engine.generate(made, GROUP, Sampling(), generator)

@@ -1,5 +1,6 @@
 """The script for a GPU runs on the CPU with tiny shapes, and without what it must not need."""
 
+import ast
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 ABSENT = ("lightning", "datasets", "mlflow", "cydifflib", "jsonargparse", "math_verify", "trl")
+OPTIONAL = ("atheris",)  # of benchmarks/fuzz.py, which says how to install it
 
 
 @pytest.mark.parametrize("absent", [ABSENT, ()], ids=["without what training needs", "beside TRL"])
@@ -45,3 +47,28 @@ def test_it_runs_on_the_cpu(absent, tmp_path):
         assert every["trl"].startswith("1.")
         assert case["trl_capped"]
         assert case["trl_ratio"] == pytest.approx(case["trl_seconds"] / case["step_seconds"])
+
+
+def test_every_benchmark_imports_what_there_is():
+    """Imports within functions as well, which only a full run would reach."""
+    folders = ["benchmarks", "data/quickstart", "tests"]
+    programs = [path for folder in folders[:2] for path in sorted((ROOT / folder).glob("*.py"))]
+    wanted = sorted({name for path in programs for name in imported(path)})
+    program = (
+        f"import sys\nsys.path[:0] = {[str(ROOT / folder) for folder in folders]}\n"
+        "from importlib.util import find_spec\n"
+        f"print([name for name in {wanted} if find_spec(name) is None])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert ast.literal_eval(done.stdout.strip()) == [*OPTIONAL]
+
+
+def imported(path):
+    """Top-level names of a file's absolute imports."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (one.name.split(".")[0] for one in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield node.module.split(".")[0]

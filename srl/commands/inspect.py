@@ -50,11 +50,7 @@ def _options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--examples", type=int, default=2, help="shown of each objective")
     parser.add_argument("--png", help="write a plot of the length distributions to this file")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    if "-h" in arguments or "--help" in arguments:
-        parser.print_help()
-        print("and every option of python -m srl fit")
-        raise SystemExit(0)
-    options, rest = parser.parse_known_args(arguments)
+    options, rest = parser.split(arguments)
     if options.examples < 0:
         raise ConfigError(f"--examples {options.examples}: write 0 or more")
     return options, rest

@@ -18,6 +18,14 @@ class OptionParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message}; see {self.prog} --help")
 
+    def split(self, arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+        """The command's own options and the rest, which are those of `fit`. It has add_help=False."""
+        if "-h" in arguments or "--help" in arguments:
+            self.print_help()
+            print("and every option of python -m srl fit")
+            raise SystemExit(0)
+        return self.parse_known_args(arguments)
+
 
 def default_uri() -> str:
     """Where runs are looked for: MLFLOW_TRACKING_URI, else the local file that `fit` writes."""

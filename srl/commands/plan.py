@@ -54,11 +54,7 @@ def _options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = OptionParser(prog="python -m srl plan", description=__doc__, allow_abbrev=False, add_help=False)
     parser.add_argument("--gpu_gib", type=float, help="memory of the card, as 24; else what is free here")
     parser.add_argument("--json", action="store_true", help="print JSON, sizes in bytes")
-    if "-h" in arguments or "--help" in arguments:
-        parser.print_help()
-        print("and every option of python -m srl fit")
-        raise SystemExit(0)
-    options, rest = parser.parse_known_args(arguments)
+    options, rest = parser.split(arguments)
     if options.gpu_gib is not None and options.gpu_gib <= 1:
         raise ConfigError(f"--gpu_gib {options.gpu_gib}: write the card's memory in GiB, as 24")
     return options, rest
