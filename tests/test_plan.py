@@ -154,7 +154,7 @@ def test_an_update_keeps_and_takes_what_the_plan_says(folder, kind):
 
 
 def test_rollouts_take_what_the_plan_says(folder):
-    """Of 16 rows two end just before the limit, so that the other 14 get room for nearly twice as many."""
+    """Of 16 rows two end just before the limit: the other 14 get no room for more than the limit."""
     from srl.engine.engine import RolloutEngine
     from srl.rollout import Sampling, StepExample
 
@@ -181,10 +181,10 @@ def test_rollouts_take_what_the_plan_says(folder):
 
 
 def test_own_columns_by_hand():
-    # 8 rows of 100 tokens: 64 columns double to 128; 7 rows that stay get 2 x 99 = 198 each, 1386 > 8 x 128
-    assert own_columns(8, 100, waiting=False) == 1386
-    assert own_columns(8, 100, waiting=True) == 8 * 198
-    assert own_columns(8, 64, waiting=False) == 7 * 126  # more than the 8 x 64 that never grow
+    # 8 rows of 100 tokens: 64 columns would double to 128, but no row writes more than 100
+    assert own_columns(8, 100, waiting=False) == 8 * 100
+    assert own_columns(8, 100, waiting=True) == 8 * 198  # others enter when 99 columns are in use
+    assert own_columns(8, 64, waiting=False) == 8 * 64
     assert own_columns(8, 1, waiting=True) == 8 * 64
 
 

@@ -6,6 +6,7 @@ those that stay.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -117,12 +118,14 @@ class OwnCache(Cache):
     """The keys and values that each row in flight has generated itself, preallocated.
 
     All rows write the same column at a time; a row that entered later starts at a later column, `starts` [R],
-    and what lies before is hidden from it.
+    and what lies before is hidden from it. Room doubles, but not beyond `most` columns, which will do until
+    the rows have ended: more are still written if they come.
     """
 
     def __init__(self, rows: int, device: torch.device) -> None:
         super().__init__(layers=[])
         self.length = 0  # columns in use
+        self.most = sys.maxsize
         self.starts = torch.zeros(rows, dtype=torch.int64, device=device)
         self.hidden: Tensor | None = None  # added to scores [R, 1, 1, length]; None when all rows see all
         self._hidden: Tensor | None = None  # the same up to the capacity
@@ -133,7 +136,7 @@ class OwnCache(Cache):
         """One more column; before each step."""
         self.length += 1
         if self._keys and self.length > self._keys[0].shape[2]:
-            self._resize(lambda states: states, 2 * (self.length - 1))
+            self._resize(lambda states: states, max(self.length, self._room(2 * (self.length - 1))))
         if self._hidden is not None:
             self.hidden = self._hidden[..., : self.length]
 
@@ -155,8 +158,18 @@ class OwnCache(Cache):
         """`append` as transformers calls it: states [R, Hkv, 1, D]."""
         return self.append(key_states[:, :, 0], value_states[:, :, 0], layer_idx)
 
-    def exchange(self, stay: Tensor, entering: int) -> None:
-        """Rows `stay` stay, `entering` empty ones come behind them; columns that none sees any more go."""
+    def expect(self, columns: int) -> None:
+        """The rows write so many more at most, until the next exchange."""
+        self.most = self.length + columns
+
+    def _room(self, columns: int) -> int:
+        return max(FIRST_CAPACITY, min(columns, self.most))
+
+    def exchange(self, stay: Tensor, entering: int, columns: int) -> None:
+        """Rows `stay` stay, `entering` empty ones come behind them; columns that none sees any more go.
+
+        columns: as of `expect`.
+        """
         starts = self.starts[stay]
         first = int(starts.min()) if len(starts) else self.length
         length = self.length - first
@@ -166,7 +179,8 @@ class OwnCache(Cache):
             kept = states[stay, :, first : self.length]
             return torch.cat([kept, kept.new_zeros(entering, *kept.shape[1:])])
 
-        self._resize(change, max(FIRST_CAPACITY, 2 * length))
+        self.most = length + columns
+        self._resize(change, self._room(2 * length))
         self.starts, self.length = torch.cat([starts - first, added]), length
         self._hide()
 
@@ -217,13 +231,16 @@ class Caches:
         self.own.open()
         self.positions = self.positions + 1
 
-    def exchange(self, stay: Tensor, entering: Prompts | None) -> None:
-        """Keep the rows `stay` (ascending indices); the rows of other prompts come behind them."""
+    def exchange(self, stay: Tensor, entering: Prompts | None, columns: int) -> None:
+        """Keep the rows `stay` (ascending indices); the rows of other prompts come behind them.
+
+        columns: tokens that each of them may still write, at most.
+        """
         self.positions = self.positions[stay]
         if entering is not None:
             self.positions = torch.cat([self.positions, entering.lengths[entering.owner] - 1])
         self.prompts.exchange(stay, entering)
-        self.own.exchange(stay, 0 if entering is None else len(entering.owner))
+        self.own.exchange(stay, 0 if entering is None else len(entering.owner), columns)
 
 
 def _minus_infinity(where: Tensor) -> Tensor:

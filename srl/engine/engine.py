@@ -132,9 +132,10 @@ class RolloutEngine:
                 if caches is not None:
                     if self.steps is not None:
                         self.steps.give_back()
-                    caches.exchange(index, entering)
+                    caches.exchange(index, entering, flight.left)
                 elif entering is not None:
                     caches = Caches(entering)
+                    caches.own.expect(flight.left)
             assert caches is not None  # the first prompts have entered
             tokens = self._sample(flight, self._step(tokens, caches), sampling, generator)
 

@@ -76,6 +76,11 @@ class Flight:
     def done(self) -> bool:
         return not self.waiting and all(rollout.ended for rollout in self.rows)
 
+    @property
+    def left(self) -> int:
+        """Tokens that a row of the batch may still write, at most; by what is known of them."""
+        return max((r.example.max_new_tokens - len(r.ids) for r in self.rows if not r.ended), default=0)
+
     def draw(self, generator: torch.Generator) -> None:
         """Draw the random numbers of all tokens now, so that they do not depend on when rows leave."""
         self.draws = torch.rand(self.logprobs.shape, generator=generator, device=self.device)

@@ -18,8 +18,6 @@ from srl.rollout import Sampling
 
 PREFILL_TOKENS = 8192
 """What `RolloutEngine` prefills at once."""
-LEAVE_SHARE = 7 / 8
-"""Rows that stay when the first finished ones leave (srl.engine.flight), and get room to double."""
 SCORE_BYTES = 12
 """Of one attention score of a decode step: on the prompt or own, joined, after the softmax; float32 each."""
 
@@ -49,8 +47,9 @@ def rollout_parts(build: Build, call: Call, rows_in_flight: int) -> dict[str, in
     own = round(own_columns(rows, call.completion, waiting) * a_token)
     vocabulary = int(build.config.get_text_config().vocab_size)
     logits = 2 * 4 * together * vocabulary  # after each prompt, and once more stacked
+    before = prompts if together > chunk else 0  # room for all is made when the first chunk is done
     moments = [
-        {"keys and values of prompts": prompts, "prefill": prefill.peak + logits},
+        {"keys and values of prompts": before, "prefill": prefill.peak + logits},
         {
             "keys and values of prompts": prompts,
             "keys and values of rollouts": own,
@@ -71,14 +70,10 @@ def rollout_parts(build: Build, call: Call, rows_in_flight: int) -> dict[str, in
 def own_columns(rows: int, completion: int, waiting: bool) -> int:
     """Tokens that the rows' own keys and values have room for, at most (`srl.engine.caches.OwnCache`).
 
-    Room doubles from 64 columns. When rows leave or enter, those in the batch get twice the columns in use:
-    just before the end that is nearly two limits, for what stays of the rows, or for all when others enter.
+    Room doubles from 64 columns up to the limit. Where others enter as rows leave, all get twice the columns
+    in use: just before the end of a row that is nearly two limits.
     """
-    grown = FIRST_CAPACITY
-    while grown < completion:
-        grown *= 2
-    exchanged = max(FIRST_CAPACITY, 2 * (completion - 1))
-    return max(rows * grown, round((rows if waiting else LEAVE_SHARE * rows) * exchanged))
+    return rows * max(FIRST_CAPACITY, 2 * (completion - 1) if waiting else completion)
 
 
 def _decode(build: Build, rows: int, call: Call, vocabulary: int) -> int:
