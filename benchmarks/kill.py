@@ -26,28 +26,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback
-
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
-KINDS = {  # what is called there, and whether the process dies before the call or after it
-    "rollout": ("srl.engine.engine.RolloutEngine._step", "before"),
-    "reward": ("srl.objectives.Similarity.reward", "before"),
-    "outcome reward": ("srl.objectives.Outcome.reward", "after"),
-    "forward and backward": ("modules.policy.PolicyModule._backward", "after"),
-    "optimizer step": ("torch.optim.AdamW.step", "after"),
-    "validation": ("modules.policy.PolicyModule.validation_step", "before"),
-    "checkpoint, while it is written": ("torch.save", "before"),
-    "checkpoint, before it is synced": ("callbacks.checkpoints.put", "before"),
-    "checkpoint, before it is renamed": ("os.replace", "before"),
-    "checkpoint, after it is renamed": ("callbacks.checkpoints.put", "after"),
-    "MLflow, before a write": ("lightning.pytorch.loggers.MLFlowLogger.log_metrics", "before"),
-    "MLflow, inside a write": ("sqlalchemy.orm.session.Session.commit", "before"),
-    "MLflow, after a write": ("lightning.pytorch.loggers.MLFlowLogger.log_metrics", "after"),
-    "MLflow, a table": ("mlflow.MlflowClient.log_table", "after"),
-}
+from kill_at import KINDS  # noqa: E402
+from kill_compare import difference, gaps, series_of, state_of  # noqa: E402
+
 BY_CLOCK = 4
-TIMES = ("seconds", "tokens_per_second")  # in the names of metrics that no two runs share
 CONFIG = """
 seed_everything: 0
 extends: {root}/configs/quickstart.yaml
@@ -70,59 +54,11 @@ trainer:
   logger:
     init_args: {{tracking_uri: "sqlite:///{folder}/mlflow.db", artifact_location: {folder}/artifacts}}
   callbacks:
-    - {{class_path: kill.KillAt, init_args: {{kind: "{kind}", nth: {nth}, counts: {folder}/counts.json}}}}
+    - {{class_path: kill_at.KillAt, init_args: {{kind: "{kind}", nth: {nth}, counts: {folder}/counts.json}}}}
   enable_progress_bar: false
   max_steps: 8
   val_check_interval: 3
 """
-
-
-class KillAt(Callback):
-    """Ends its own process by SIGKILL at the `nth` call of a kind; 0 never. Counts the calls of all kinds."""
-
-    def __init__(self, kind: str, nth: int, counts: str) -> None:
-        self.kind, self.nth, self.file = kind, nth, Path(counts)
-        self.counts = dict.fromkeys(KINDS, 0)
-
-    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        for kind, (path, when) in KINDS.items():
-            owner, name = owner_of(path)
-            setattr(owner, name, self._wrapped(kind, getattr(owner, name), when))
-
-    def _wrapped(self, kind: str, function: Any, when: str) -> Any:
-        def counting(*arguments: Any, **more: Any) -> Any:
-            if when == "before":
-                self._count(kind)
-            found = function(*arguments, **more)
-            if when == "after":
-                self._count(kind)
-            return found
-
-        return counting
-
-    def _count(self, kind: str) -> None:
-        self.counts[kind] += 1
-        if kind == self.kind and self.counts[kind] == self.nth:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
-        self.file.write_text(json.dumps(self.counts))
-
-
-def owner_of(path: str) -> tuple[Any, str]:
-    """A dotted path -> what holds the function (a module or a class), and its name there."""
-    import importlib
-
-    *parts, name = path.split(".")
-    for cut in range(len(parts), 0, -1):
-        try:
-            found: Any = importlib.import_module(".".join(parts[:cut]))
-        except ModuleNotFoundError:
-            continue
-        for part in parts[cut:]:
-            found = getattr(found, part)
-        return found, name
-    raise ImportError(path)
 
 
 # -- runs -------------------------------------------------------------------------------------------------
@@ -203,80 +139,6 @@ def warm_up() -> None:
     import srl.lightning_cli  # noqa: F401
 
     torch.set_num_threads(1)
-
-
-# -- comparison -------------------------------------------------------------------------------------------
-
-
-def state_of(folder: Path) -> dict[str, Any]:
-    """What decides everything to come, of the last checkpoint."""
-    import torch
-
-    state = torch.load(folder / "run" / "last.ckpt", weights_only=True)
-    callbacks = {name.split("{")[0]: value for name, value in state["callbacks"].items()}
-    sums = callbacks["DynamicSamplingCallback"]["sums"]
-    callbacks["DynamicSamplingCallback"]["sums"] = {k: v for k, v in sums.items() if "seconds" not in k}
-    left_out = ("RunInfo", "Budget", "Summary", "Tracking")  # the run's id, times
-    kept = {name: value for name, value in callbacks.items() if name not in left_out}
-    loader = state["loops"]["fit_loop"]["state_dict"]["combined_loader"]
-    return {
-        "weights": state["state_dict"], "optimizer": state["optimizer_states"], "loader": loader,
-        "global_step": state["global_step"], "callbacks": kept, "counters": state["srl"],
-    }  # fmt: skip
-
-
-def difference(a: Any, b: Any, where: str = "") -> str | None:
-    """The first place where two states are not the same, tensors bit by bit; None where they are."""
-    import torch
-
-    if isinstance(a, dict) and isinstance(b, dict):
-        if a.keys() != b.keys():
-            return f"{where}: keys {sorted(set(a) ^ set(b), key=str)}"
-        pairs: Any = [(a[key], b[key], f"{where}/{key}") for key in a]
-    elif isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
-        if len(a) != len(b):
-            return f"{where}: {len(a)} and {len(b)} items"
-        pairs = [(x, y, f"{where}/{place}") for place, (x, y) in enumerate(zip(a, b, strict=True))]
-    elif isinstance(a, torch.Tensor):
-        return None if torch.equal(a, b) else where
-    else:
-        return None if a == b or (a != a and b != b) else f"{where}: {a} and {b}"
-    return next((found for found in (difference(*pair) for pair in pairs) if found), None)
-
-
-def series_of(folder: Path) -> tuple[dict[str, dict[int, float]], list[str]]:
-    """The metrics of the folder's chain of runs as compare joins it, times aside; and doubled steps."""
-    from mlflow import MlflowClient
-
-    from srl.compare.reading import read_runs
-    from srl.compare.runs import joined
-
-    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
-    runs = read_runs(client)
-    doubled = []
-    for run in runs:
-        for name in run.history:
-            steps = [point.step for point in client.get_metric_history(run.run_id, name)]
-            twice = sorted({step for step in steps if steps.count(step) > 1})
-            doubled += [f"{name} at {twice}"] if twice else []
-    left, _ = joined(runs)
-    last = max((run for run in left if run.history), key=lambda run: run.started)
-    return {
-        name: series for name, series in last.history.items() if not any(part in name for part in TIMES)
-    }, doubled
-
-
-def gaps(found: dict[str, dict[int, float]], expected: dict[str, dict[int, float]]) -> list[str]:
-    said = []
-    for name in sorted(set(found) | set(expected)):
-        ours, theirs = found.get(name, {}), expected.get(name, {})
-        if name.startswith("floors/"):  # said again by every run, at its first update
-            ours, theirs = dict(list(ours.items())[:1]), dict(list(theirs.items())[:1])
-        if ours.keys() != theirs.keys():
-            said.append(f"{name}: updates {sorted(ours.keys() ^ theirs.keys())} are in one of the two")
-        elif ours != theirs:
-            said.append(f"{name}: other values")
-    return said
 
 
 # -- the moments ------------------------------------------------------------------------------------------
