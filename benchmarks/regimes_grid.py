@@ -13,6 +13,7 @@ from regimes_data import heldout_file, training_file
 
 SRL = {"name": "srl", "mix": {"srl": 1.0}, "batch_groups": 16, "warmup": 5}
 RLVR = {"name": "rlvr", "mix": {"rlvr": 1.0}, "batch_groups": 8}
+INFORMATIVE = {"metric": "val/outcome/informative", "above": 0.3}
 SEEDS = (0, 1)
 Settings = dict[str, Any]
 
@@ -65,18 +66,18 @@ def cell(
 # -- the factors, most important first ----------------------------------------------------------------------
 
 
+def hand_off_after(until: dict[str, Any], **second: Any) -> Settings:
+    phases = [{**SRL, "until": until}, {**RLVR, **second}]
+    return {"curriculum.phases": json.dumps(phases)}
+
+
 def hand_off() -> list[Cell]:
     """When SRL gives way to RLVR. The default hands off after the updates that configs/ordering names."""
-
-    def after(until: dict[str, Any], **second: Any) -> Settings:
-        phases = [{**SRL, "until": until}, {**RLVR, **second}]
-        return {"curriculum.phases": json.dumps(phases)}
-
+    after = hand_off_after
     plateau = {"metric": "val/steps/reward", "plateau": 2, "min_delta": 0.01, "at_least": 10}
-    informative = {"metric": "val/outcome/informative", "above": 0.3}
     pools = [{"name": "each", "per_problem": {"probe": 0.25}, "batch_groups": 16, "warmup": 5}]
     ways = {
-        "informative": after(informative) | {"model.validation.full_every": "1"},
+        "informative": after(INFORMATIVE) | {"model.validation.full_every": "1"},
         "per problem": {"curriculum.phases": json.dumps(pools)},
         "20 updates": after({"steps": 20}),
         "8 updates": after({"steps": 8}),
@@ -146,8 +147,14 @@ def steps(folder: Path) -> list[Cell]:
         for method in ("base", "srl", "holistic", "rlvr", "srl_rlvr", "sft_reasoning")
     ]
     closer = {("8 steps", "srl"), ("8 steps", "srl_rlvr")}  # where the hand-off may pay: more seeds
+    informative = hand_off_after(INFORMATIVE) | {"model.validation.full_every": "1"}
+    double = {"budget.tokens": "300000"}
     return [
-        replace(one, seeds=tuple(range(5))) if (one.value, one.method) in closer else one for one in cells
+        *(replace(one, seeds=tuple(range(5))) if (one.value, one.method) in closer else one for one in cells),
+        cell("steps", "8 steps, 300,000 tokens", "srl", settings(8) | double, True, steps=8),
+        cell(
+            "steps", "8 steps, 300,000 tokens", "srl_rlvr", settings(8) | double | informative, True, steps=8
+        ),
     ]
 
 

@@ -79,7 +79,7 @@ def test_every_run_of_the_grid_has_a_name_and_a_file_of_its_own(tmp_path):
     for fit in fits:
         arguments = dict(zip(fit.arguments[::2], fit.arguments[1::2], strict=True))
         assert (ROOT / arguments["--config"]).exists()
-        assert arguments["--budget.tokens"] == ("300000" if "budget" in fit.name else "1000")
+        assert arguments["--budget.tokens"] == ("300000" if "300,000" in fit.name else "1000")
         thinking = "thinking" in Path(arguments["--data.path"]).read_text()
         assert thinking == (fit.tags["method"] == "sft_reasoning")
     assert training_file(tmp_path / "data", 0, size=50).name == "seed0-50-0.jsonl"
