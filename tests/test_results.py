@@ -11,6 +11,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import ordering_signals  # noqa: E402
 import ordering_tables  # noqa: E402
+import similarity_kinds  # noqa: E402
 
 
 def committed(name="ordering"):
@@ -29,6 +30,25 @@ def test_the_tables_follow_from_the_runs():
         assert again[key] == saved[key], key
     assert shown("ordering") == ordering_tables.report(saved)
     assert shown("signals") == ordering_signals.report(saved["runs"])
+
+
+def test_the_table_of_similarities_follows_from_the_groups():
+    groups = committed("similarity")["groups"]
+    assert shown("similarity") == similarity_kinds.report(groups)
+    assert {one["data"] for one in groups} == {"gsm8k", "numina"}
+    assert all(one["autojunk"] == one["character"] for one in groups if one["characters"] < 200)
+
+
+def test_two_ways_to_compare_by_hand():
+    # ranks 1 2 3 by character and 2 1 3 by token, so a correlation of 1 - 6 (1 + 1 + 0) / (3 * 8) = 0.5;
+    # means 0.5 and 0.4: the signs are - 0 + and 0 - +, of which none is turned; differences 0.3, 0.4, 0.2
+    group = {"character": [0.1, 0.5, 0.9], "token": [0.4, 0.1, 0.7]}
+    found = similarity_kinds.compared([group], "token")
+    assert found == {"mean": 0.4, "difference": 0.3, "rank": 0.5, "flipped": 0.0}
+    # the second group turns two of three: - - + and + - -, and has the opposite order at its ends
+    turned = {"character": [0.0, 0.1, 0.8], "token": [0.8, 0.1, 0.0]}
+    assert similarity_kinds.compared([group, turned], "token")["flipped"] == pytest.approx(2 / 6, abs=1e-3)
+    assert similarity_kinds.compared([turned], "token")["rank"] == -1
 
 
 def test_nine_methods_and_five_seeds_each_with_its_run_in_mlflow():
