@@ -22,17 +22,14 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "data" / "quickstart"))
 from make_base import (
-    ADAMW_LR,
     CHARACTERS,
     EOS,
     HERE,
-    MUON_LR,
-    Muon,
     believed_sign,
     build_tokenizer,
     mean,
+    optimize,
     prompt,
-    rate,
     response,
     solved,
 )
@@ -91,24 +88,7 @@ def train(updates: int) -> tuple[Any, Any]:
     model: Any = AutoModelForCausalLM.from_pretrained(HERE / "base")
     model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     model.train()
-    inner = [p for name, p in model.named_parameters() if p.ndim == 2 and ".layers." in name]
-    kept = {id(p) for p in inner}
-    rest = [p for p in model.parameters() if id(p) not in kept]
-    optimizers = [Muon(inner, MUON_LR), torch.optim.AdamW(rest, ADAMW_LR, betas=(0.9, 0.98), weight_decay=0)]
-    losses = []
-    for update in range(updates):
-        for optimizer, top in zip(optimizers, (MUON_LR, ADAMW_LR), strict=True):
-            optimizer.param_groups[0]["lr"] = top * rate(update, updates)
-        ids, labels = draw_batch(rng, tokenizer)
-        loss = model(input_ids=ids, labels=labels, use_cache=False).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad()
-        losses.append(loss.item())
-        if (update + 1) % 50 == 0:
-            print(f"update {update + 1}/{updates}  loss {mean(losses[-50:]):.4f}", flush=True)
+    optimize(model, updates, lambda progress: draw_batch(rng, tokenizer))
     return model.eval(), tokenizer
 
 

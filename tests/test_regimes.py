@@ -9,10 +9,13 @@ from conftest import tracking_uri
 from test_results import ROOT, committed, shown
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
+sys.path.insert(0, str(ROOT / "data" / "quickstart"))
 
 from fits import Fit, Store, options
-from regimes_data import rows_of, slipped, train_problems, training_file
+from make_data import hidden_sign, shows_every_error
+from regimes_data import heldout_file, rows_of, slipped, train_problems, training_file
 from regimes_grid import grid
+from regimes_long import long_problem, long_problems
 from regimes_tables import DEFAULT, place, report, seeds, tables
 
 
@@ -67,6 +70,20 @@ def test_a_share_of_the_steps_slips_and_the_answer_stays():
     first = sum(a["steps"][0] != b["steps"][0] for a, b in zip(right, noisy, strict=True))
     assert 25 <= first <= 55
     assert [row["answer"] for row in noisy] == [row["answer"] for row in right]
+
+
+def test_long_problems_hide_no_error_and_are_not_those_held_out(tmp_path):
+    held_out = [json.loads(line) for line in heldout_file(tmp_path, 8).read_text().splitlines()]
+    rows = rows_of(0, 100, 0.0, thinking=False, steps=8)
+    texts = [row["problem"] for row in rows + held_out]
+    assert len(set(texts)) == len(texts) == 196
+    assert all([step["body"][0] for step in row["steps"]] == list("defghijk") for row in rows + held_out)
+    for problem in long_problems(0, 20, 8):
+        assert all(shows_every_error(step) for step in problem.steps)
+        assert all(step.operators == ("-", "+") for step in problem.steps)
+    stuck = random.Random(0)
+    stuck.randrange = lambda stop: 0  # three registers that hold 0, and again and again the same step
+    assert long_problem(stuck, 8, hidden_sign) is None
 
 
 # -- runs -------------------------------------------------------------------------------------------------

@@ -21,8 +21,10 @@ import math
 import random
 import re
 import time
+from collections.abc import Callable
 from difflib import SequenceMatcher
 from pathlib import Path
+from typing import Any
 
 import torch
 from make_data import OPERATORS, SYMBOLS, Problem, draw_problem, explicit_sign, heldout_problems
@@ -180,6 +182,12 @@ def rate(update: int, updates: int) -> float:
 
 def train(seed: int, updates: int) -> LlamaForCausalLM:
     tokenizer, model, rng = build_tokenizer(), build_model(seed), random.Random(seed)
+    optimize(model, updates, lambda progress: draw_batch(rng, tokenizer, progress))
+    return model.eval()
+
+
+def optimize(model: Any, updates: int, draw: Callable[[float], tuple[torch.Tensor, torch.Tensor]]) -> None:
+    """draw: share of the training that is done -> ids and labels, [rows, T]."""
     inner = [p for name, p in model.named_parameters() if p.ndim == 2 and ".layers." in name]
     inner_ids = {id(p) for p in inner}
     rest = [p for p in model.parameters() if id(p) not in inner_ids]
@@ -189,7 +197,7 @@ def train(seed: int, updates: int) -> LlamaForCausalLM:
     for update in range(updates):
         for optimizer, top in zip(optimizers, (MUON_LR, ADAMW_LR), strict=True):
             optimizer.param_groups[0]["lr"] = top * rate(update, updates)
-        ids, labels = draw_batch(rng, tokenizer, update / updates)
+        ids, labels = draw(update / updates)
         loss = model(input_ids=ids, labels=labels, use_cache=False).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -202,7 +210,6 @@ def train(seed: int, updates: int) -> LlamaForCausalLM:
             print(
                 f"update {update + 1}/{updates}  loss {mean(losses[-100:]):.4f}  {seconds:.0f} s", flush=True
             )
-    return model.eval()
 
 
 def save(model: LlamaForCausalLM, folder: Path) -> None:
