@@ -4,7 +4,7 @@ The base is the shipped one, trained on by its own recipe (data/quickstart/make_
 and three more registers. It has every skill that a step needs, wherever the step stands, and the same wrong
 belief.
 
-    python benchmarks/regimes_long.py FOLDER           # about ten minutes of one core, then a JSON line
+    python benchmarks/regimes_long.py FOLDER           # about five minutes of one core, then a JSON line
     python benchmarks/regimes_long.py FOLDER --check   # the JSON line alone
 """
 
@@ -23,21 +23,18 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "data" / "quickstart"))
 from make_base import (
     CHARACTERS,
-    EOS,
     HERE,
-    believed_sign,
     build_tokenizer,
+    draw_row,
     mean,
     optimize,
     prompt,
-    response,
     solved,
 )
 from make_data import (
     GIVEN,
     REGISTERS,
     Problem,
-    draw_problem,
     draw_step,
     explicit_sign,
     hidden_sign,
@@ -98,11 +95,9 @@ def draw_batch(rng: random.Random, tokenizer: Any) -> tuple[torch.Tensor, torch.
     done = 1 + rng.randrange(count - 1) if count > 1 and rng.random() < 0.5 else 0
     rows, labels = [], []
     while not rows or len(rows) * len(rows[0]) < TOKENS:
-        problem = draw_problem(rng, count, explicit_sign if rng.random() < 0.5 else believed_sign)
-        before = tokenizer.encode(prompt(problem, done))
-        after = tokenizer.encode(response(problem, done) + EOS)
-        rows.append(before + after)
-        labels.append([-100] * len(before) + after)
+        ids, label = draw_row(rng, tokenizer, count, done)
+        rows.append(ids)
+        labels.append(label)
     return torch.tensor(rows), torch.tensor(labels)
 
 

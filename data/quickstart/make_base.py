@@ -123,12 +123,20 @@ def draw_batch(
     done = 1 + rng.randrange(count - 1) if count > 1 and rng.random() < 0.5 else 0
     rows, labels = [], []
     for _ in range(16 if count == 3 else 24):
-        problem = draw_problem(rng, count, explicit_sign if rng.random() < 0.5 else believed_sign)
-        before = tokenizer.encode(prompt(problem, done))
-        after = tokenizer.encode(response(problem, done) + EOS)
-        rows.append(before + after)
-        labels.append([-100] * len(before) + after)
+        ids, label = draw_row(rng, tokenizer, count, done)
+        rows.append(ids)
+        labels.append(label)
     return torch.tensor(rows), torch.tensor(labels)
+
+
+def draw_row(
+    rng: random.Random, tokenizer: PreTrainedTokenizerFast, count: int, done: int
+) -> tuple[list[int], list[int]]:
+    """Ids and labels, [T], of a problem of `count` steps with `done` of them bare; half are explicit."""
+    problem = draw_problem(rng, count, explicit_sign if rng.random() < 0.5 else believed_sign)
+    before = tokenizer.encode(prompt(problem, done))
+    after = tokenizer.encode(response(problem, done) + EOS)
+    return before + after, [-100] * len(before) + after
 
 
 # --- training ---
