@@ -44,6 +44,7 @@ def step_of(case: Any, policy: Any, vocabulary: int, clock: Callable[[], float])
     trainer.generation_kwargs["eos_token_id"] = None
 
     def step() -> float:
+        trainer._step, trainer._buffered_inputs = 0, None  # of a step that ran out of memory halfway
         trainer.train()
         if timed.tokens != (wanted := case.prompts * case.n * (case.prompt + case.completion)):
             raise RuntimeError(f"TRL's step had {timed.tokens} tokens and not {wanted}")
