@@ -21,9 +21,10 @@ class Budget(Callback):
     tokens: the run ends with the update at which tokens generated and trained on together reach it.
     cpu_seconds: the same for CPU time. null: no such end.
 
-    tokens_generated: sampled in rollouts, kept or not. tokens_trained: action tokens of the groups that were
-    trained on. seconds, cpu_seconds: from the draw to the end of the update; validation and checkpoints are
-    left out. It must be the first callback, so that the rollouts lie between its two hooks.
+    tokens_generated: sampled in rollouts, kept or not, and for the thinking in their prompts. tokens_trained:
+    action tokens of the groups that were trained on. seconds, cpu_seconds: from the draw to the end of the
+    update; validation and checkpoints are left out. It must be the first callback, so that the rollouts lie
+    between its two hooks.
     """
 
     def __init__(self, tokens: int | None = None, cpu_seconds: float | None = None) -> None:
@@ -48,6 +49,7 @@ class Budget(Callback):
         totals["seconds"] += time.perf_counter() - self._began[0]
         totals["cpu_seconds"] += total(time.process_time() - self._began[1])  # of all devices
         totals["tokens_generated"] += sum(len(c.ids) for group in batch.scored for c in group.completions)
+        totals["tokens_generated"] += batch.history_tokens
         if trainer.global_step == self._step:
             return
         silent = batch.metrics.get("train/silent_update")  # counts as an update, but trains on nothing

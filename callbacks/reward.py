@@ -12,7 +12,7 @@ from callbacks import bad_rows
 from srl import reward_pool, verifier
 from srl.bad_updates import rows_of_groups
 from srl.errors import ConfigError, TrainingStopped
-from srl.objectives import objectives
+from srl.objectives import Unit, objectives, token_units
 from srl.ranks import all_groups, total
 from srl.rollout import Group, StepBatch
 
@@ -23,17 +23,23 @@ class StepRewardCallback(Callback):
     """Fills `group.rewards` [G] and its parts. Long texts are compared by worker processes, one a core.
 
     autojunk: difflib's heuristic, which changes ranks above 200 characters; off, as in the paper's formula.
+    unit: what 2M/T counts, characters as in the paper or tokens of the model's tokenizer. Validation compares
+    by character whatever trains, so that runs can be compared.
     A group with a reward or a log-probability of sampling that is not finite is dropped, counted, and kept in
     bad_rows.jsonl. max_bad: stop after this many draws in a row with such a group.
     """
 
-    def __init__(self, autojunk: bool = False, max_bad: int = 5) -> None:
+    def __init__(self, autojunk: bool = False, unit: Unit = "character", max_bad: int = 5) -> None:
         if max_bad < 1:
             raise ConfigError(f"reward.max_bad is {max_bad}: it must be at least 1")
+        self.autojunk, self.unit, self.max_bad = autojunk, unit, max_bad
         self.objectives = objectives(autojunk)
-        self.max_bad = max_bad
         self.bad_draws = 0  # in a row
         self.dropped = 0  # groups, in all
+
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        if self.unit == "token":
+            self.objectives = objectives(self.autojunk, token_units(pl_module.tokenizer))
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: StepBatch, batch_idx: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -11,9 +12,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from modules.longest import try_longest
 from srl.engine.vllm import VllmEngine, VllmSettings, require
 from srl.errors import ConfigError
+from srl.history import OwnThinking
 from srl.objectives import objectives
-from srl.ranks import by_rank, gathered, rank, share
-from srl.rollout import Group, Sampling, StepBatch, run_seed
+from srl.ranks import all_examples, by_rank, gathered, rank, share
+from srl.rollout import Completion, Group, Sampling, StepBatch, StepExample, run_seed
 
 if TYPE_CHECKING:
     from srl.engine.engine import RolloutEngine
@@ -30,6 +32,9 @@ class RolloutCallback(Callback):
     takes the run's. engine: own samples by the very weights that train. vllm (never run on a GPU) hands the
     adapter to vLLM: faster on large models, but its log-probabilities are not quite the trainer's, so the
     update counts the ratio to them in every row (see model.loss.truncated_ratio); validation stays with own.
+    history_thinking: share of the earlier steps in a step's prompt that the policy takes again, a response
+    each; where it takes one as the expert did, its thinking is shown before it, as in a whole solution. 0, as
+    in the paper: they stand bare.
     """
 
     def __init__(
@@ -42,6 +47,7 @@ class RolloutCallback(Callback):
         seed: int | None = None,
         engine: Literal["own", "vllm"] = "own",
         vllm: VllmSettings = VllmSettings(),  # noqa: B008 - frozen
+        history_thinking: float = 0.0,
     ) -> None:
         if num_generations < 2:
             raise ConfigError(
@@ -49,10 +55,13 @@ class RolloutCallback(Callback):
             )
         if temperature <= 0:
             raise ConfigError(f"rollout.temperature is {temperature}: training needs a positive temperature")
-        self.num_generations = num_generations
+        if not 0 <= history_thinking <= 1:
+            raise ConfigError(f"rollout.history_thinking is {history_thinking}: it is a share, from 0 to 1")
+        self.num_generations, self.history_thinking = num_generations, history_thinking
         self.sampling = Sampling(temperature, top_p, top_k, min_p)
         self.seed, self.engine, self.vllm = seed, engine, vllm
         self._vllm: VllmEngine | None = None
+        self._thinking: OwnThinking | None = None
         self._samples = {name: one.imitates is None for name, one in objectives().items()}
         self._generator: torch.Generator | None = None
         self._restored: torch.Tensor | None = None
@@ -63,6 +72,15 @@ class RolloutCallback(Callback):
             require()
             if trainer.world_size > 1:
                 raise ConfigError("rollout.engine is vllm: on one device only; set trainer.devices: 1")
+        if self.history_thinking and stage == "fit":
+            self._thinking = self._own_thinking(trainer.datamodule)  # type: ignore[attr-defined]
+
+    def _own_thinking(self, data: Any) -> OwnThinking:
+        if not data.think:
+            raise ConfigError(
+                f"rollout.history_thinking is {self.history_thinking}, but data.think is false: leave it at 0"
+            )
+        return OwnThinking(data.builder, data.train, self.history_thinking)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         seed = run_seed() if self.seed is None else self.seed
@@ -87,11 +105,12 @@ class RolloutCallback(Callback):
         assert self._generator is not None
         start = time.perf_counter()
         examples = share(batch.examples)  # of several devices each samples its part
-        sampled = [example for example in examples if self._samples[example.objective]]
         with trainer.precision_plugin.forward_context():
-            found = self._sampler(pl_module).generate(
-                sampled, self.num_generations, self.sampling, self._generator
-            )
+            if self._thinking is not None and any(map(self._has_history, batch.examples)):
+                examples = self._with_thinking(self._thinking, examples, pl_module, batch)
+                batch.examples = all_examples(examples, batch.examples)
+            sampled = [example for example in examples if self._samples[example.objective]]
+            found = self._generate(pl_module, sampled, self.num_generations)
         groups = {id(e): completions for e, completions in zip(sampled, found, strict=True)}
         empty = torch.empty(0)
         batch.temperature = self.sampling.temperature
@@ -101,6 +120,27 @@ class RolloutCallback(Callback):
             Group(example, groups.get(id(example), []), empty, sampled_at=sampled_at) for example in examples
         ]
         batch.rollout_seconds = max(gathered(time.perf_counter() - start))
+
+    def _with_thinking(
+        self, thinking: OwnThinking, examples: list[StepExample], pl_module: Any, batch: StepBatch
+    ) -> list[StepExample]:
+        """The same examples, some of which show the policy's thinking before the earlier steps."""
+        assert self._generator is not None
+        wanted = [one for one in examples if self._has_history(one)]
+        drawn = thinking.draw(
+            wanted, lambda prompts: [one for (one,) in self._generate(pl_module, prompts, 1)], self._generator
+        )
+        batch.metrics |= drawn.metrics()
+        batch.history_tokens = batch.metrics["rollouts/history_tokens"]
+        found = {id(before): after for before, after in zip(wanted, drawn.examples, strict=True)}
+        return [found.get(id(example), example) for example in examples]
+
+    def _has_history(self, example: StepExample) -> bool:
+        return self._samples[example.objective] and example.step > 1
+
+    def _generate(self, pl_module: Any, examples: Sequence[StepExample], n: int) -> list[list[Completion]]:
+        assert self._generator is not None
+        return self._sampler(pl_module).generate(examples, n, self.sampling, self._generator)
 
     def _sampler(self, pl_module: Any) -> RolloutEngine | VllmEngine:
         if self.engine == "own":

@@ -13,7 +13,7 @@ from srl.errors import ConfigError
 from srl.floors import is_copy
 from srl.metrics import FormatRate, MeanAtK, PassAtK, StepSimilarity, TruncatedRate
 from srl.rollout import Sampling, position_name
-from srl.similarity import split_response, step_reward
+from srl.similarity import FORMAT_PENALTY, similarity
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -82,10 +82,10 @@ class ValidationMetrics:
             batch.examples, batch.trajectories, completions, strict=True
         ):
             text = example.response(completion.text)
-            parts = split_response(text, think=example.think)
+            parts = example.read(completion)
             exact = parts is not None and parts[1] == example.target
             copied = parts is not None and is_copy(parts[1], trajectory, example.step)
-            reward = step_reward(text, example.target, think=example.think)
+            reward = FORMAT_PENALTY if parts is None else similarity(parts[1], example.target)
             self.rows.append(
                 {
                     "uid": example.uid,
@@ -101,6 +101,8 @@ class ValidationMetrics:
             self._mean(f"val/steps/exact_{position_name(example.step)}", float(exact))
             self._mean("val/steps/verbatim_copy", float(copied))
             self._mean("val/steps/tokens", len(completion.ids))
+            if example.stop and example.step < example.n_steps:
+                self._mean("val/steps/end_token", float(completion.end_token))
         finished = [completion.finished for (completion,) in completions]
         for metric, values in zip(self._steps.values(), (rewards, in_format, finished), strict=True):
             metric.update(torch.tensor(values))

@@ -13,7 +13,7 @@ from srl.answers import are_correct, are_equal, extract_answer
 from srl.engine.engine import RolloutEngine
 from srl.examples import ExampleBuilder
 from srl.rollout import Completion, Sampling, StepExample
-from srl.similarity import split_response, split_solution
+from srl.similarity import split_solution
 from srl.trajectory import Trajectory
 
 GREEDY = Sampling(temperature=0.0)
@@ -134,7 +134,7 @@ class _Walk:
         text = example.response(completion.text)
         self.words += len(text.split())
         self.tokens += len(completion.ids)
-        parts = split_response(text, think=example.think)
+        parts = example.read(completion)
         self.in_format = parts is not None
         if parts is None:
             return False

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
 
 from rich.progress import track
 
@@ -25,19 +25,28 @@ class ResponseLimits:
     """How long a response may be, and what ends it besides the model's end token.
 
     step_tokens, solution_tokens: sampled tokens at most, for one step and for a whole solution.
-    step_stop: strings that end a step once its action has begun. max_prompt_tokens: a longer prompt is
-    skipped and counted, never cut.
+    step_stop: strings that end a step once its action has begun. step_end: what may end a step besides them:
+    any, the model's end token too; stop, nothing. Where a solution is its steps in a row (template raw) that
+    token ends the solution. The reward is blind to it with `any`, so a policy that takes every step rightly
+    may unlearn to go on; with `stop` it is outside the format, but at the expert's last step.
+    max_prompt_tokens: a longer prompt is skipped and counted, never cut.
     """
 
     step_tokens: int = 512
     solution_tokens: int = 2048
     step_stop: tuple[str, ...] = ()
+    step_end: Literal["any", "stop"] = "any"
     max_prompt_tokens: int = 2048
 
     def __post_init__(self) -> None:
         for name in ("step_tokens", "solution_tokens", "max_prompt_tokens"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"data.limits.{name} is {getattr(self, name)}: it must be at least 1")
+        if self.step_end == "stop" and not self.step_stop:
+            raise ConfigError(
+                "data.limits.step_end is stop, but data.limits.step_stop has no string to end a step; "
+                r'write one there: step_stop: ["\n"]'
+            )
 
 
 @dataclass
@@ -77,14 +86,22 @@ class ExampleBuilder:
             for example in self.step(trajectory, index, objective, imitate)
         ]
 
-    def step(self, trajectory: Trajectory, index: int, objective: str, imitate: bool) -> list[StepExample]:
+    def step(
+        self,
+        trajectory: Trajectory,
+        index: int,
+        objective: str,
+        imitate: bool,
+        thoughts: Sequence[str] = (),
+    ) -> list[StepExample]:
         """The example of one step: prompt [problem, step_1 .. step_{k-1}], target step_k (paper, 4.2).
 
         A preamble, what the expert wrote before step 1, belongs to the context and is never a target. Empty,
-        and counted as skipped, where the prompt is too long.
+        and counted as skipped, where the prompt is too long. thoughts: thinking to show before the earlier
+        steps, "" for none.
         """
         step = trajectory.steps[index - 1]
-        past = self.renderer.past(trajectory, index - 1)
+        past = self.renderer.past(trajectory, index - 1, thoughts)
         hint = step.title if self.title_hint else ""
         text = self.renderer.step(trajectory.problem, past, hint, self.step_shots)
         target_ids = self._step_ids(self._imitated(step, _opens(text))) if imitate else ()
@@ -149,11 +166,15 @@ class ExampleBuilder:
     def next_step(
         self, trajectory: Trajectory, past: Sequence[str], objective: str = "steps"
     ) -> list[StepExample]:
-        """The prompt for the step after `past`, the model's own steps; no title is known. Empty: too long."""
+        """The prompt for the step after `past`, the model's own steps; no title is known. Empty: too long.
+
+        How many steps the solution has is the model's own affair: it may end where the expert goes on.
+        """
         turns = self.renderer.format.context_turns
         shown = past if turns is None else past[max(0, len(past) - turns) :]
         text = self.renderer.step(trajectory.problem, shown, "", self.step_shots)
-        return self._example(trajectory, objective, len(past) + 1, text, "")
+        found = self._example(trajectory, objective, len(past) + 1, text, "")
+        return [replace(one, goes_on=False) for one in found]
 
     @property
     def step_shots(self) -> list[Shot]:
@@ -174,10 +195,7 @@ class ExampleBuilder:
 
     def _imitated(self, step: Step, opened: bool) -> str:
         """What the model is to write: with the expert's thinking where there is any, else the bare step."""
-        if not (self.think and step.thinking):
-            return step.text
-        gap = "" if self.renderer.template == "raw" else "\n"
-        return f"{'' if opened else '<think>'}{step.thinking}</think>{gap}{step.text}"
+        return self.renderer.thought(step.thinking if self.think else "", step.text, opened)
 
     def _reasoned(self, trajectory: Trajectory, opened: bool) -> str:
         """The whole solution with the expert's thinking, as the model is to write it; "" where there is none.
@@ -190,11 +208,10 @@ class ExampleBuilder:
         if not (reasoning and self.think):
             return ""
         if self.renderer.template == "raw" and not trajectory.reasoning:
-            steps = [f"<think>{step.thinking}</think>{step.text}" for step in trajectory.steps]
+            steps = [self.renderer.thought(step.thinking, step.text) for step in trajectory.steps]
             text = "\n".join(part for part in (trajectory.preamble, *steps, trajectory.conclusion) if part)
             return text.removeprefix("<think>") if opened else text
-        gap = "" if self.renderer.template == "raw" else "\n"
-        return f"{'' if opened else '<think>'}{reasoning}</think>{gap}{trajectory.solution}"
+        return self.renderer.thought(reasoning, trajectory.solution, opened)
 
     def _step_ids(self, text: str) -> tuple[int, ...]:
         """The expert's text as the model has to write it, ended by the first stop string or the end token."""
@@ -241,6 +258,7 @@ class ExampleBuilder:
                 opened=_opens(text),
                 n_steps=len(trajectory.steps),
                 given=given,
+                goes_on=self.limits.step_end == "stop" and 0 < step < len(trajectory.steps),
             )
         ]
 

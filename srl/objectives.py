@@ -7,18 +7,23 @@ class and name it in `objectives`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from srl.answers import are_correct
 from srl.errors import ConfigError
 from srl.phases import Phase
 from srl.reward_pool import similarities
 from srl.rollout import Completion, Source, StepExample
-from srl.similarity import FORMAT_PENALTY, split_response, split_solution
+from srl.similarity import FORMAT_PENALTY, split_solution
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Unit = Literal["character", "token"]
 Imitated = Literal["step", "outline", "reasoning"]
 Case = tuple[StepExample, Sequence[Completion]]
 Parts = dict[str, list[float]]
+SURROGATES = 0xD800  # to 0xDFFF: no characters of their own
 
 
 class Objective(Protocol):
@@ -61,16 +66,23 @@ class Similarity:
     """Similarity of what was said after the thinking to the expert's text; -1 outside the format.
 
     `srl`: the next step (paper, section 4.2). `holistic`: the whole solution in one response against the
-    whole expert solution (section 5.1). split: cuts a response into thinking and action.
+    whole expert solution (section 5.1). read: a completion's thinking and action. units: a text with one
+    character for each thing that is compared; None compares the characters themselves.
     """
 
     imitates: Imitated | None = None
     needs_answer = False
 
     def __init__(
-        self, name: str, source: Source, split: Callable[[str, bool], tuple[str, str] | None], autojunk: bool
+        self,
+        name: str,
+        source: Source,
+        read: Callable[[StepExample, Completion], tuple[str, str] | None],
+        autojunk: bool,
+        units: Callable[[str], str] | None = None,
     ) -> None:
-        self.name, self.source, self.split, self.autojunk = name, source, split, autojunk
+        self.name, self.source, self.read, self.autojunk = name, source, read, autojunk
+        self.units = units or (lambda text: text)
 
     def reward(self, cases: Sequence[Case]) -> list[Parts]:
         """reward [G] in [0, 1] or -1; format, exact (the action is the expert's text): 0 or 1."""
@@ -78,7 +90,12 @@ class Similarity:
             (example, [self.action(example, completion) for completion in completions])
             for example, completions in cases
         ]
-        pairs = [(one, example.target) for example, found in actions for one in found if one is not None]
+        pairs = [
+            (self.units(one), self.units(example.target))
+            for example, found in actions
+            for one in found
+            if one is not None
+        ]
         ratios = iter(similarities(pairs, self.autojunk))
         return [
             {
@@ -91,8 +108,12 @@ class Similarity:
 
     def action(self, example: StepExample, completion: Completion) -> str | None:
         """What is scored; None outside the format."""
-        parts = self.split(example.response(completion.text), example.think)
+        parts = self.read(example, completion)
         return None if parts is None else parts[1]
+
+
+def _whole(example: StepExample, completion: Completion) -> tuple[str, str] | None:
+    return split_solution(example.response(completion.text), example.think)
 
 
 class Outcome:
@@ -124,15 +145,25 @@ class Outcome:
         return "\n".join([*given, example.response(completion.text)])
 
 
-def objectives(autojunk: bool = False) -> dict[str, Objective]:
-    """Every objective by name."""
+def token_units(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], str]:
+    """Text -> a text with one character a token: equal tokens are equal characters, and no others are."""
+
+    def units(text: str) -> str:
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        return "".join(chr(one if one < SURROGATES else one + 0x800) for one in ids)
+
+    return units
+
+
+def objectives(autojunk: bool = False, units: Callable[[str], str] | None = None) -> dict[str, Objective]:
+    """Every objective by name. autojunk, units: of those that compare texts; see `Similarity`."""
     found: list[Objective] = [
         Imitation("sft", "problems", "reasoning"),
         Imitation("sft_outline", "problems", "outline"),
         Imitation("sft_step", "steps", "step"),
-        Similarity("srl", "steps", split_response, autojunk),
+        Similarity("srl", "steps", StepExample.read, autojunk, units),
         Outcome("rlvr", "problems"),
-        Similarity("holistic", "problems", split_solution, autojunk),
+        Similarity("holistic", "problems", _whole, autojunk, units),
         Outcome("reverse", "suffixes"),
     ]
     return {objective.name: objective for objective in found}

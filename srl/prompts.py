@@ -137,17 +137,31 @@ class PromptRenderer:
             parts.append(f"The next step is: {hint}")
         return "\n\n".join(parts)
 
-    def past(self, trajectory: Trajectory, count: int) -> list[str]:
+    def past(self, trajectory: Trajectory, count: int, thoughts: Sequence[str] = ()) -> list[str]:
         """What stands before the step after the first `count`: the preamble, if any, and those steps.
 
-        With context_turns: the last so many calls, each with what it printed.
+        With context_turns: the last so many calls, each with what it printed. thoughts: the thinking to show
+        before each of the first steps, "" for none.
         """
         turns = self.format.context_turns
+        steps = [
+            self.thought(thoughts[place] if place < len(thoughts) else "", step.text)
+            for place, step in enumerate(trajectory.steps[:count])
+        ]
         if turns is not None:
-            shown = trajectory.steps[max(0, count - turns) : count]
-            return [f"{step.text}\nprinted:\n{step.observation or '(nothing)'}" for step in shown]
-        steps = [step.text for step in trajectory.steps[:count]]
+            first = max(0, count - turns)
+            printed = [step.observation or "(nothing)" for step in trajectory.steps[first:count]]
+            return [
+                f"{text}\nprinted:\n{output}" for text, output in zip(steps[first:], printed, strict=True)
+            ]
         return [trajectory.preamble, *steps] if trajectory.preamble else steps
+
+    def thought(self, thinking: str, action: str, opened: bool = False) -> str:
+        """A response as the model is to write it. opened: the prompt ends in the opening tag already."""
+        if not thinking:
+            return action
+        gap = "" if self.template == "raw" else "\n"
+        return f"{'' if opened else '<think>'}{thinking}</think>{gap}{action}"
 
     def _render(self, system: str, shots: Sequence[Shot], request: str, label: str) -> str:
         if self.template == "raw":

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -54,11 +55,22 @@ def all_groups(mine: Sequence[Group], examples: Sequence[StepExample]) -> list[G
     ]
 
 
+def all_examples(mine: Sequence[StepExample], examples: Sequence[StepExample]) -> list[StepExample]:
+    """The examples of a whole draw with the prompts that each rank gave to its `share` of it."""
+    if size() == 1:
+        return list(mine)
+    prompts = gathered([torch.tensor(one.prompt_ids, dtype=torch.int64) for one in mine])
+    return [
+        replace(example, prompt_ids=tuple(prompts[place % size()][place // size()].tolist()))
+        for place, example in enumerate(examples)
+    ]
+
+
 def _packed(group: Group) -> dict[str, Any]:
     """ids as one tensor a rollout: a list of numbers is read 50 times slower."""
     return {
         "completions": [
-            (torch.tensor(c.ids, dtype=torch.int64), c.text, c.logprobs.cpu(), c.finished)
+            (torch.tensor(c.ids, dtype=torch.int64), c.text, c.logprobs.cpu(), c.finished, c.end_token)
             for c in group.completions
         ],
         "rewards": group.rewards.cpu(),
@@ -69,8 +81,8 @@ def _packed(group: Group) -> dict[str, Any]:
 
 def _unpacked(state: dict[str, Any], example: StepExample) -> Group:
     completions = [
-        Completion(tuple(ids.tolist()), text, logprobs, finished)
-        for ids, text, logprobs, finished in state["completions"]
+        Completion(tuple(ids.tolist()), text, logprobs, finished, end_token)
+        for ids, text, logprobs, finished, end_token in state["completions"]
     ]
     return Group(example, completions, state["rewards"], state["parts"], state["sampled_at"])
 

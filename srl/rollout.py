@@ -10,6 +10,8 @@ import os
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from srl.similarity import split_response
+
 if TYPE_CHECKING:
     import torch
 
@@ -27,6 +29,8 @@ class StepExample:
     training, validation and the reward cannot disagree. `opened` is True when the prompt itself ends in an
     opened `<think>` tag, as some chat templates do: the tag then belongs to the response. `given` are the
     expert's first steps where the prompt shows them and the rest of the solution is asked for ("suffixes").
+    `goes_on`: there are more steps, and a response that ends by the model's end token is outside the format
+    (data.limits.step_end).
     """
 
     uid: str
@@ -44,10 +48,17 @@ class StepExample:
     opened: bool = False
     n_steps: int = 0  # steps of the expert's solution; bounds the turns when solving step by step
     given: tuple[str, ...] = ()
+    goes_on: bool = False
 
     def response(self, text: str) -> str:
         """The model's text as one response, with the tag that the prompt had already opened."""
         return f"<think>{text}" if self.opened else text
+
+    def read(self, completion: Completion) -> tuple[str, str] | None:
+        """(thinking, action) of a next step; None outside the format."""
+        if self.goes_on and completion.end_token:
+            return None
+        return split_response(self.response(completion.text), self.think)
 
 
 @dataclass(frozen=True)
@@ -80,13 +91,15 @@ class Sampling:
 class Completion:
     """One rollout. `text` leaves out the stop string and the end token; `ids` has every sampled token.
 
-    `finished` is True when it stopped by itself, False when it was truncated at the token limit.
+    `finished` is True when it stopped by itself, False when it was truncated at the token limit. `end_token`:
+    it stopped by the model's end token, not by a stop string.
     """
 
     ids: tuple[int, ...]
     text: str
     logprobs: torch.Tensor  # float32 [len(ids)], of sampling
     finished: bool
+    end_token: bool = False
 
 
 @dataclass
@@ -104,7 +117,13 @@ class Group:
         return {
             "example": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.example).items()},
             "completions": [
-                {"ids": list(c.ids), "text": c.text, "logprobs": c.logprobs.cpu(), "finished": c.finished}
+                {
+                    "ids": list(c.ids),
+                    "text": c.text,
+                    "logprobs": c.logprobs.cpu(),
+                    "finished": c.finished,
+                    "end_token": c.end_token,
+                }
                 for c in self.completions
             ],
             "rewards": self.rewards.cpu(),
@@ -138,6 +157,7 @@ class StepBatch:
         self.batch_groups = 1  # P
         self.temperature = 1.0  # of the rollouts
         self.rollout_seconds = 0.0
+        self.history_tokens = 0.0  # sampled for the thinking in prompts, of all devices
         self.metrics: dict[str, float] = {}
 
     def __len__(self) -> int:

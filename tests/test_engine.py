@@ -220,7 +220,7 @@ def test_truncated_and_finished_are_told_apart():
     one = [example(TEXTS[1], tokenizer, max_new_tokens=30)]
     completions = engine.generate(one, 64, Sampling(), torch.Generator().manual_seed(0))[0]
     for completion in completions:
-        assert completion.finished == (completion.ids[-1] == 1)
+        assert completion.finished == completion.end_token == (completion.ids[-1] == 1)
         assert completion.finished or len(completion.ids) == 30
     assert {c.finished for c in completions} == {True, False}
 
@@ -237,6 +237,7 @@ def test_stop_string_ends_the_row_and_is_left_out_of_the_text():
     for completion in stopped:
         text = tokenizer.decode(list(completion.ids))
         assert text[-1] in "e+"
+        assert not completion.end_token
         assert completion.text == text[:-1]
 
 

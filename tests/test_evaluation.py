@@ -1,9 +1,12 @@
 """Solving held-out problems: by an engine that is told what to say, and by a real tiny model."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from conftest import expert_rows, tiny_model
 
+from modules.validation import ValidationSettings
 from srl.engine.engine import RolloutEngine
 from srl.evaluation import COMPARED, GREEDY, answer_classes, solve_by_steps, solve_whole
 from srl.examples import ExampleBuilder, ResponseLimits
@@ -304,3 +307,30 @@ def test_a_real_models_solution_is_right_when_the_gold_says_so(engine, tokenizer
     assert golds
     found = solve_whole(engine, [made.problem(gold, "v")[0] for gold in golds], 2, GREEDY, ANY)
     assert all(attempt.correct for attempts in found for attempt in attempts)
+
+
+# -- a validation of steps ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", ["any", "stop"])
+def test_a_validation_counts_the_steps_that_end_the_solution(tokenizer, end):
+    """Of the three steps two have others behind them; both are the expert's, one ends by the end token."""
+    made = builder(tokenizer, step_stop=("\n",), step_end=end)
+    made.include_last = True
+    examples = made.steps(trajectory("a"), "validation")
+    engine = SimpleNamespace(
+        generate=lambda *_: [
+            [Completion((3,), one.target, torch.zeros(1), True, end_token=one.step != 2)] for one in examples
+        ]
+    )
+    measured = ValidationSettings().begin(
+        SimpleNamespace(should_stop=True, state=SimpleNamespace(fn="fit"), global_step=0)
+    )
+    batch = SimpleNamespace(examples=examples, trajectories=[trajectory("a")] * 3)
+    measured.steps(engine, batch, ANY)
+    found = measured.compute()
+    assert found["val/steps/end_token"] == 0.5
+    # the first is outside the format with `stop`: rewards -1, 1 and 1
+    assert found["val/steps/reward"] == pytest.approx(1.0 if end == "any" else 1 / 3)
+    assert found["val/steps/format"] == pytest.approx(1.0 if end == "any" else 2 / 3)
+    assert found["val/steps/exact_step_1"] == (end == "any")

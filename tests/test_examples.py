@@ -88,6 +88,20 @@ def test_limits_and_stop_strings_differ_for_a_step_and_a_solution(tokenizer):
     assert (whole.max_new_tokens, whole.stop, whole.step, whole.source) == (9, (), 0, "problems")
 
 
+def test_where_the_solution_goes_on_only_a_stop_string_may_end_a_step(tokenizer):
+    # three steps: the third is the last, so the end token is right there, and in a whole solution anyway
+    strict = builder(tokenizer, limits=ResponseLimits(step_stop=("\n",), step_end="stop"), include_last=True)
+    assert [e.goes_on for e in strict.steps(TITLED, "srl")] == [True, True, False]
+    assert [e.goes_on for e in strict.problem(TITLED, "rlvr")] == [False]
+    assert [e.goes_on for e in strict.suffixes(TITLED, "reverse")] == [False] * 3
+    # a model that solves step by step may need fewer steps than the expert
+    assert [e.goes_on for e in strict.next_step(TITLED, ["1+1=2"])] == [False]
+    usual = builder(tokenizer, limits=ResponseLimits(step_stop=("\n",)))
+    assert [e.goes_on for e in usual.steps(TITLED, "srl")] == [False, False]
+    with pytest.raises(ConfigError, match=r"data.limits.step_end is stop, but data.limits.step_stop has no"):
+        ResponseLimits(step_end="stop")
+
+
 def test_a_whole_problem_is_compared_with_the_whole_solution(tokenizer):
     (whole,) = builder(tokenizer).problem(TITLED, "rlvr")
     assert text_of(tokenizer, whole) == "P?\n"  # nothing of the solution, no preamble

@@ -1,9 +1,13 @@
 """Rewards by objective, on responses whose similarity can be counted."""
 
+from difflib import SequenceMatcher
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from srl.objectives import NAMES, objectives
+from srl.objectives import NAMES, objectives, token_units
 from srl.rollout import Completion, StepExample
 
 
@@ -76,6 +80,17 @@ def test_step_similarity_scores_the_action_after_the_thinking():
     }
 
 
+def test_an_end_where_the_solution_goes_on_is_outside_the_format():
+    ended = [
+        Completion((1,), f"<think>x</think>{text}", torch.zeros(1), True, end_token=True)
+        for text in ("abcd", "bcde")
+    ]
+    ended[0].end_token = False
+    found = reward(objectives()["srl"], example(goes_on=True), ended)
+    assert (found["reward"], found["format"], found["exact"]) == ([0.75, -1.0], [1.0, 0.0], [0.0, 0.0])
+    assert reward(objectives()["srl"], example(), ended)["reward"] == [0.75, 1.0]
+
+
 def test_without_thinking_any_text_is_the_action():
     found = reward(objectives()["srl"], example(think=False), said("abcd", " bcde", " \n"))
     assert found == {"reward": [0.75, 1.0, -1.0], "format": [1.0, 1.0, 0.0], "exact": [0.0, 1.0, 0.0]}
@@ -92,6 +107,31 @@ def test_autojunk_reaches_the_reward():
     long = example("x" + "ab" * 150, think=False)
     assert reward(objectives()["srl"], long, said("ab"))["reward"] == [pytest.approx(4 / 303)]
     assert reward(objectives(autojunk=True)["srl"], long, said("ab"))["reward"] == [0.0]
+
+
+def test_tokens_instead_of_characters(tokenizer):
+    # the tokenizer of the tests has a token a character and one for the tag: "a=<think>bc" has 5 tokens, 11
+    # characters. Of "a=<think>" all matches: M = 3 of T = 5 + 3 tokens, M = 9 of T = 11 + 9 characters
+    bare = example("a=<think>", think=False)
+    by_token = objectives(units=token_units(tokenizer))
+    assert reward(by_token["srl"], bare, said("a=<think>bc"))["reward"] == [2 * 3 / 8]
+    assert reward(objectives()["srl"], bare, said("a=<think>bc"))["reward"] == [2 * 9 / 20]
+    whole = reward(by_token["holistic"], bare, said("a=<think>bc", "a=<think>"))
+    assert (whole["reward"], whole["exact"]) == ([2 * 3 / 8, 1.0], [0.0, 1.0])
+
+
+@given(st.lists(st.integers(0, 300_000), max_size=40), st.lists(st.integers(0, 300_000), max_size=40))
+def test_the_similarity_by_token_is_that_of_the_token_ids(first, second):
+    class Ids:
+        def __call__(self, text, add_special_tokens):
+            return {"input_ids": [int(word) for word in text.split()]}
+
+    texts = [" ".join(map(str, ids)) for ids in (first, second)]
+    found = reward(
+        objectives(units=token_units(Ids()))["srl"], example(texts[1], think=False), said(texts[0])
+    )
+    plain = SequenceMatcher(None, first, second, autojunk=False).ratio()
+    assert found["reward"] == ([plain] if first else [-1.0])  # an empty action is outside the format
 
 
 def test_outcome_is_one_for_the_right_answer_and_zero_for_all_else():

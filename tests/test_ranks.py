@@ -52,6 +52,7 @@ def examples(count):
 def group_of(example):
     number = example.prompt_ids[0]
     completions = [Completion((number, 7), f"{number}", torch.tensor([-0.1, -number / 3]), number % 2 == 0)]
+    completions[0].end_token = number % 3 == 0
     parts = {"format": torch.ones(1)}
     return Group(example, completions, torch.tensor([number / 7]), parts, sampled_at=3)
 

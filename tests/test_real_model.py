@@ -33,7 +33,8 @@ def test_the_tables_of_the_docs_follow_from_the_json(script, committed):
 
 def test_every_method_has_its_config_and_all_have_one_budget(script):
     files = {path.stem: yaml.safe_load(path.read_text()) for path in CONFIGS.glob("*.yaml")}
-    assert set(files) == set(script.METHODS)
+    assert set(files) == set(script.METHODS) - set(script.VARIANTS)
+    assert {config for config, _ in script.VARIANTS.values()} <= set(files)
     assert [name for name, settings in files.items() if "budget" in settings] == ["base"]
     assert {settings["extends"] for name, settings in files.items() if name != "base"} == {"base.yaml"}
 
@@ -47,21 +48,22 @@ def test_the_figures_by_hand(script, monkeypatch):
     mean, error = shown.paired([1, 1, 0, 0, None], [0, 1, 0, 1, 1])
     assert (mean, error) == (0, pytest.approx(0.408248, abs=1e-6))
     method = {
-        "greedy": {"right": "10-", "answered": 1, "tokens": 80.25},
+        "greedy": {"right": "10-", "answered": 1, "tokens": 80.25, "lines": 3.25},
         "sampled": {"right_of_samples": "40-", "majority": [0.5, 0.0, None]},
     }
     base = {"greedy": {"right": "001"}}
     cells = shown.answer_cells(method, base, 8)
     # one of two; differences 1 and 0; avg@8 of 4/8 and 0: 0.25, deviation 0.35355, over sqrt(2)
     assert cells[0].startswith("1/2 = 0.500 (")
-    assert cells[1:5] == [
+    assert cells[1:6] == [
         "+0.500 ± 0.500",
         "0.50",
         "80",
+        "3.2",
         "0.250 ± 0.250",
     ]
-    assert cells[5].startswith("1/2 = 0.500 (")
-    assert cells[6] == "0.250 ± 0.250"
+    assert cells[6].startswith("1/2 = 0.500 (")
+    assert cells[7] == "0.250 ± 0.250"
 
 
 def options():
@@ -125,7 +127,7 @@ def test_answers_that_were_not_made_are_null(script, tmp_path):
     rows.write_text('{"question": "q", "answer": "#### 1"}\n' * 51)
     parts = script.split(rows, tmp_path / "test")
     assert script.answers(tmp_path / "greedy", parts) is None
-    attempt = {"correct": True, "tokens": 9, "finished": False, "answer": "1"}
+    attempt = {"correct": True, "tokens": 9, "finished": False, "answer": "1", "response": "1\n\n#### 1\n"}
     samples = [attempt | {"class": 0}, attempt | {"class": 1, "correct": False}]
     (tmp_path / "sampled").mkdir()
     (tmp_path / "sampled" / parts[1].name).write_text(json.dumps(attempt | {"samples": samples}) + "\n")
@@ -133,4 +135,4 @@ def test_answers_that_were_not_made_are_null(script, tmp_path):
     assert found["right"] == "-" * 50 + "1"
     assert found["right_of_samples"] == "-" * 50 + "1"
     assert found["majority"][50] == 0.5  # one vote each
-    assert (found["tokens"], found["finished"], found["answered"]) == (9.0, 0, 1)
+    assert (found["tokens"], found["finished"], found["answered"], found["lines"]) == (9.0, 0, 1, 2.0)

@@ -297,6 +297,20 @@ def test_autojunk_is_passed_on():
     assert reward(StepRewardCallback(autojunk=True)) == 0
 
 
+def test_the_unit_of_the_reward_is_the_models_token(said):
+    # the tag is one token: M = 3 of T = 5 + 3 tokens, M = 9 of T = 11 + 9 characters, as in test_objectives
+    def reward(callback):
+        callback.setup(None, SimpleNamespace(tokenizer=tiny_tokenizer()), "fit")
+        one = group(0.0)
+        one.example = StepExample("u", "srl", "steps", 1, (1,), "a=<think>", think=False)
+        one.completions = [Completion((1,), "a=<think>bc", torch.zeros(1), True)]
+        feed(callback, draw(one))
+        return float(one.rewards)
+
+    assert reward(StepRewardCallback(unit="token")) == 0.75
+    assert reward(StepRewardCallback()) == pytest.approx(0.9)
+
+
 def test_a_reward_that_is_not_finite_costs_its_group_and_no_other(said):
     callback = StepRewardCallback(max_bad=2)
     callback.objectives = objectives() | {

@@ -163,8 +163,9 @@ def completion_of(
 ) -> Completion:
     """What a rollout has said, without end token and stop string; logprobs [len(ids)]."""
     ids = rollout.ids
-    text = text_of(ids[:-1] if ids[-1] in end_ids else ids)
+    end_token = ids[-1] in end_ids
+    text = text_of(ids[:-1] if end_token else ids)
     prefix = "<think>" if rollout.example.opened else ""
     end = rollout.rule.find(prefix + text)
     text = text if end is None else text[: end - len(prefix)]
-    return Completion(tuple(ids), text, logprobs, rollout.finished)
+    return Completion(tuple(ids), text, logprobs, rollout.finished, end_token)
