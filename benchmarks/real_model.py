@@ -1,12 +1,15 @@
 """SmolLM2-135M-Instruct on GSM8K: base, SFT, RLVR, SRL, and SRL then RLVR, with equal tokens.
 
+Beside them: SRL with another seed, which says how far one run may be trusted; SRL whose reward compares by
+token; and SRL in whose updates every fourth row is an expert's whole solution.
+
     python benchmarks/real_model.py --data GSM8K_TRAIN.jsonl --test GSM8K_TEST.jsonl [--output FOLDER]
 
-Each method is a `fit` of configs/smollm2_gsm8k/METHOD.yaml that ends when its tokens, generated and trained
-on, reach the budget of base.yaml. Then `test` solves the test problems greedily and, when that is done for
-all methods, 8 times with noise, in parts of 50 problems, each part for all methods in turn. Interrupt it when
-you like (Ctrl-C): what is finished is found by its files and not made again, a `fit` goes on from its
-last.ckpt, a part of a test is made anew. What is not there yet is null in the JSON.
+Each method is a `fit` of configs/smollm2_gsm8k/METHOD.yaml (VARIANTS: with other options) that ends when its
+tokens, generated and trained on, reach the budget of base.yaml. Then `test` solves the test problems greedily
+and, when that is done for all methods, 8 times with noise, in parts of 50 problems, each part for all methods
+in turn. Interrupt it when you like (Ctrl-C): what is finished is found by its files and not made again, a
+`fit` goes on from its last.ckpt, a part of a test is made anew. What is not there yet is null in the JSON.
 
 SRL then RLVR goes on from the SRL run's state after 7 updates, which are bitwise its own first 7. `base`
 needs no run: it is what SRL measured before its first update. --methods makes only these, so that two
@@ -35,6 +38,11 @@ ROOT = Path(__file__).resolve().parent.parent
 BEFORE = 7  # updates after which srl_rlvr leaves the SRL run; its config hands off at 8
 PART = 50  # test problems that are made together
 SAMPLES = 8
+VARIANTS = {  # of configs/smollm2_gsm8k/METHOD.yaml with other options
+    "srl_seed_1": ("srl", ["--seed_everything", "1"]),  # the split and the test are those of seed 0
+    "srl_token": ("srl", ["--reward.unit", "token"]),
+    "srl_sft": ("srl", ["--curriculum.phases", "[{name: both, mix: {srl: 0.75, sft_outline: 0.25}}]"]),
+}
 VALIDATED = {
     "reward": "val/steps/reward",
     "verbatim_copy": "val/steps/verbatim_copy",
@@ -66,7 +74,7 @@ def main() -> None:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Five methods on a real model and real data.")
+    parser = argparse.ArgumentParser(description="Methods compared on a real model and real data.")
     parser.add_argument("--data", type=Path, required=True, help="GSM8K's training rows, JSONL")
     parser.add_argument("--test", type=Path, required=True, help="its test rows, JSONL")
     parser.add_argument("--output", type=Path, default=Path("runs/real_model"))
@@ -150,8 +158,9 @@ def tested(
 
 def command(own: Path, name: str, method: str, options: argparse.Namespace, *more: str) -> list[str]:
     logger = "--trainer.logger.init_args."
+    config, others = VARIANTS.get(method, (method, []))
     return [
-        sys.executable, "-m", "srl", name, "--config", f"configs/smollm2_gsm8k/{method}.yaml",
+        sys.executable, "-m", "srl", name, "--config", f"configs/smollm2_gsm8k/{config}.yaml", *others,
         "--data.path", str(options.data.resolve()), f"{logger}tracking_uri", f"sqlite:///{own}/mlflow.db",
         f"{logger}experiment_name", "smollm2_gsm8k", f"{logger}artifact_location", str(own / "artifacts"),
         f"{logger}run_name", method, *more,
@@ -161,7 +170,7 @@ def command(own: Path, name: str, method: str, options: argparse.Namespace, *mor
 def run(command: list[str], log: Path) -> None:
     """CalledProcessError when it fails, and when Ctrl-C or SIGTERM has ended it."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    say(f"{command[3]} {command[5]}: {log}")
+    say(f"{command[3]}: {log}")
     with log.open("a") as file:
         subprocess.run(command, cwd=ROOT, check=True, stdout=file, stderr=subprocess.STDOUT)
 
@@ -214,12 +223,18 @@ def answers(folder: Path, parts: list[Path]) -> dict[str, Any] | None:
         "tokens": round(sum(row["tokens"] for row in made) / len(made), 1),
         "finished": sum(row["finished"] for row in made),
         "answered": sum(row["answer"] is not None for row in made),
+        "lines": round(sum(map(line_count, made)) / len(made), 2),
     }
     if made[0]["samples"]:
         counts = [row and sum(one["correct"] for one in row["samples"]) for row in rows]
         found["right_of_samples"] = digits(counts)
         found["majority"] = [row and majority(row["samples"]) for row in rows]
     return found
+
+
+def line_count(row: dict[str, Any]) -> int:
+    """Of the greedy solution, the answer's own among them."""
+    return sum(bool(line.strip()) for line in row["response"].splitlines())
 
 
 def majority(samples: list[dict[str, Any]]) -> float:

@@ -13,6 +13,9 @@ METHODS = {
     "sft_outline": "SFT on outlines",
     "srl_rlvr": "SRL, then RLVR",
     "rlvr": "RLVR",
+    "srl_seed_1": "SRL, seed 1",
+    "srl_token": "SRL, by token",
+    "srl_sft": "SRL with SFT",
 }
 Z = 1.96  # of a 95 % interval
 
@@ -26,8 +29,8 @@ def report(result: dict[str, Any]) -> str:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [row(title, *step_cells(methods[name], base, name == "base")) for name, title in METHODS.items()]
-    lines += ["", "| method | greedy | over base | answered | tokens | avg@8 | pass@8 | maj@8 |"]
-    lines.append("|---|---|---|---|---|---|---|---|")
+    lines += ["", "| method | greedy | over base | answered | tokens | lines | avg@8 | pass@8 | maj@8 |"]
+    lines.append("|---|---|---|---|---|---|---|---|---|")
     lines += [
         row(title, *answer_cells(methods[name], base, result["samples"])) for name, title in METHODS.items()
     ]
@@ -56,12 +59,15 @@ def step_cells(method: dict[str, Any], base: dict[str, Any], itself: bool) -> li
 
 def answer_cells(method: dict[str, Any], base: dict[str, Any], samples: int) -> list[str]:
     greedy, sampled = method["greedy"], method["sampled"]
-    cells = ["-"] * 4
+    cells = ["-"] * 5
     if greedy:
         made = known(numbers(greedy["right"]))
         both = method is not base and base["greedy"]
         gain = signed(*paired(numbers(greedy["right"]), numbers(base["greedy"]["right"]))) if both else ""
-        cells = [share(made), gain, f"{greedy['answered'] / len(made):.2f}", f"{greedy['tokens']:.0f}"]
+        cells = [
+            share(made), gain, f"{greedy['answered'] / len(made):.2f}", f"{greedy['tokens']:.0f}",
+            f"{greedy['lines']:.1f}",
+        ]  # fmt: skip
     if not sampled:
         return [*cells, "-", "-", "-"]
     right = known(numbers(sampled["right_of_samples"]))

@@ -16,7 +16,7 @@ from fits import CHEAPER, ROOT, Fit, Store, call, options, warm_server
 from regimes_data import training_file
 
 SEED = 1000
-UPDATES = (12, 9)  # of 16 traces each, the strongest first
+UPDATES = (14, 12, 9)  # of 16 traces each, the strongest first
 
 
 def bases(folder: Path) -> dict[str, Path]:
@@ -31,7 +31,7 @@ def long_base(folder: Path) -> Path:
 
 def make_bases(store: Store, factors: Collection[str]) -> None:
     """Make those that these factors need and that are not there yet."""
-    if "base" in factors:
+    if {"base", "ends"} & set(factors):
         file = training_file(store.folder / "data", SEED, thinking=True)
         for updates, folder in zip(UPDATES, bases(store.folder).values(), strict=True):
             if not (folder / "config.json").exists():

@@ -106,9 +106,39 @@ def traces() -> list[Cell]:
 
 def strength(folder: Path) -> list[Cell]:
     return [
-        cell("base", name, method, {"model.base": str(base)}, later=number == 0 and method == "srl")
+        cell("base", name, method, {"model.base": str(base)}, later=number < 2 and method == "srl")
         for number, (name, base) in enumerate(bases(folder).items())
         for method in ("base", "rlvr", "srl_rlvr", "srl")
+    ]
+
+
+def ends(folder: Path) -> list[Cell]:
+    """What may end a step, on bases that know the end of a solution from imitation."""
+    found = []
+    for name, base in bases(folder).items():
+        for end in ("any", "stop"):
+            settings = {"model.base": str(base), "data.limits.step_end": end}
+            srl, handed = (cell("ends", f"{name}, {end}", m, settings, True) for m in ("srl", "srl_rlvr"))
+            found += [replace(srl, seeds=tuple(range(5))) if name == "9 updates" else srl, handed]
+    return [
+        *found,
+        *(cell("ends", "stop", m, {"data.limits.step_end": "stop"}, True) for m in ("srl", "srl_rlvr")),
+    ]
+
+
+def history(folder: Path) -> list[Cell]:
+    """The policy's own thinking in the prompts, where bare histories may be the trouble, and elsewhere."""
+    half = {"rollout.history_thinking": "0.5"}
+    few = [
+        cell("history", "25 traces, 0", "srl", {}, True, size=25),
+        cell("history", "25 traces, 0.5", "srl", half, True, size=25),
+    ]
+    eight = next(one for one in steps(folder) if (one.value, one.method) == ("8 steps", "srl"))
+    long = replace(eight, factor="history", value="8 steps, 0.5", later=True, seeds=SEEDS)
+    return [
+        cell("history", "0.5", "srl", half, True),
+        *(replace(one, seeds=tuple(range(5))) for one in few),
+        replace(long, settings=(*long.settings, *half.items())),
     ]
 
 
@@ -163,6 +193,8 @@ def grid(folder: Path) -> dict[str, list[Cell]]:
     return {
         "noise": noise(),
         "base": strength(folder),
+        "ends": ends(folder),
+        "history": history(folder),
         "hand-off": hand_off(),
         "traces": traces(),
         "rollouts": rollouts(),

@@ -16,6 +16,8 @@ DEFAULT = {  # factor -> its value in configs/ordering
     "epsilon": "0.02",
     "rollouts": "8",
     "steps": "3 steps, shipped base",
+    "ends": "any",
+    "history": "0",
 }
 TITLES = {
     "hand-off": "When SRL hands off to RLVR",
@@ -26,6 +28,8 @@ TITLES = {
     "epsilon": "The threshold of dynamic sampling (`sampling.epsilon`)",
     "rollouts": "Rollouts a prompt, G",
     "steps": "How many steps a problem has",
+    "ends": "What may end a step (`data.limits.step_end`)",
+    "history": "The policy's own thinking in the prompt (`rollout.history_thinking`)",
 }
 MEASURES = {"accuracy": "greedy", "avg": "avg@4", "pass": "pass@4", "by_steps": "step by step"}
 Run = dict[str, Any]
