@@ -37,6 +37,7 @@ OUTCOME = {
     "by_steps": "val/outcome/steps_accuracy",
     "step_reward": "val/steps/reward",
     "format": "val/steps/format",
+    "end_token": "val/steps/end_token",
 }
 
 

@@ -122,7 +122,10 @@ def ends(folder: Path) -> list[Cell]:
             found += [replace(srl, seeds=tuple(range(5))) if name == "9 updates" else srl, handed]
     return [
         *found,
-        *(cell("ends", "stop", m, {"data.limits.step_end": "stop"}, True) for m in ("srl", "srl_rlvr")),
+        *(
+            cell("ends", "shipped base, stop", m, {"data.limits.step_end": "stop"}, True)
+            for m in ("srl", "srl_rlvr")
+        ),
     ]
 
 
@@ -136,7 +139,7 @@ def history(folder: Path) -> list[Cell]:
     eight = next(one for one in steps(folder) if (one.value, one.method) == ("8 steps", "srl"))
     long = replace(eight, factor="history", value="8 steps, 0.5", later=True, seeds=SEEDS)
     return [
-        cell("history", "0.5", "srl", half, True),
+        cell("history", "100 traces, 0.5", "srl", half, True),
         *(replace(one, seeds=tuple(range(5))) for one in few),
         replace(long, settings=(*long.settings, *half.items())),
     ]

@@ -24,7 +24,7 @@ def plot(factor: str, rows: list[dict[str, Any]], path: Path) -> None:
             xs = [index for index, value in enumerate(values) if value in here]
             found = [here[values[x]] for x in xs]
             colour = COLOURS[method]
-            style = "_" if factor == "hand-off" else "-"  # ways have no order
+            style = "_" if factor in ("hand-off", "ends", "history") else "-"  # ways have no order
             axis.plot(xs, [one["mean"] for one in found], style, ms=18, color=colour, label=METHODS[method])
             dots = [(x, y) for x, one in zip(xs, found, strict=True) for y in one["values"]]
             axis.plot(*zip(*dots, strict=True), "o", color=colour, ms=4, alpha=0.6)

@@ -16,8 +16,8 @@ DEFAULT = {  # factor -> its value in configs/ordering
     "epsilon": "0.02",
     "rollouts": "8",
     "steps": "3 steps, shipped base",
-    "ends": "any",
-    "history": "0",
+    "ends": "shipped base, any",
+    "history": "100 traces, 0",
 }
 TITLES = {
     "hand-off": "When SRL hands off to RLVR",

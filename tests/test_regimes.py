@@ -40,6 +40,24 @@ def test_the_default_stands_among_the_values_with_the_same_seeds():
     assert order == [("rlvr", "10%"), ("srl", "8 updates"), ("srl", "plateau")]
 
 
+def test_what_the_docs_say_of_the_end_of_a_step():
+    """By the end token end 0.86 of the steps of the base of 9 updates; then all to none of them, or none."""
+    runs = [run for run in committed("regimes")["runs"] if run["factor"] == "ends" and run["method"] == "srl"]
+    shares = {
+        end: {
+            run["seed"]: [point["end_token"] for point in run["curve"]]
+            for run in runs
+            if run["value"] == f"9 updates, {end}"
+        }
+        for end in ("any", "stop")
+    }
+    assert {round(found[0], 2) for one in shares.values() for found in one.values()} == {0.86}
+    assert [round(found[-1], 1) for _, found in sorted(shares["any"].items())] == [1.0, 0.0, 0.1, 1.0, 0.4]
+    assert [max(found[1:]) for found in shares["stop"].values()] == [0.0] * 5
+    others = [run for run in runs if not run["value"].startswith("9 ")]
+    assert {point["end_token"] for run in others for point in run["curve"]} == {0.0}
+
+
 # -- data -------------------------------------------------------------------------------------------------
 
 
