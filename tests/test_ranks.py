@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -81,6 +82,20 @@ def test_fewer_prompts_than_ranks_leave_some_without(tmp_path):
         return [group.example.uid for group in found]
 
     assert over(2, work, tmp_path) == [["p0"], ["p0"]]
+
+
+def test_prompts_that_one_rank_wrote_are_those_of_all(tmp_path):
+    """3 prompts on 2 ranks: each puts its number behind its own; all else of an example is as it was."""
+    draw = examples(3)
+
+    def work(number):
+        mine = [replace(one, prompt_ids=(*one.prompt_ids, 90 + number)) for one in ranks.share(draw)]
+        return [(one.uid, one.target, list(one.prompt_ids)) for one in ranks.all_examples(mine, draw)]
+
+    assert (
+        over(2, work, tmp_path)
+        == [[("p0", "t", [0, 1, 90]), ("p1", "t", [1, 2, 91]), ("p2", "t", [2, 3, 90])]] * 2
+    )
 
 
 def test_decisions_agree(tmp_path):
