@@ -10,8 +10,6 @@ import os
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from srl.similarity import split_response
-
 if TYPE_CHECKING:
     import torch
 
@@ -56,6 +54,8 @@ class StepExample:
 
     def read(self, completion: Completion) -> tuple[str, str] | None:
         """(thinking, action) of a next step; None outside the format."""
+        from srl.similarity import split_response  # benchmarks/gpu.py runs where cydifflib is not installed
+
         if self.goes_on and completion.end_token:
             return None
         return split_response(self.response(completion.text), self.think)
