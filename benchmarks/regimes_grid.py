@@ -113,7 +113,10 @@ def strength(folder: Path) -> list[Cell]:
 
 
 def ends(folder: Path) -> list[Cell]:
-    """What may end a step, on bases that know the end of a solution from imitation."""
+    """What may end a step, on bases that know the end of a solution from imitation.
+
+    `any` is the default: two seeds of it are `strength`'s runs once more, so that this table stands alone.
+    """
     found = []
     for name, base in bases(folder).items():
         for end in ("any", "stop"):

@@ -17,7 +17,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import cydifflib
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -59,7 +58,7 @@ def measured(name: str, settings: dict[str, str], count: int) -> list[Found]:
     from srl.engine.engine import RolloutEngine
     from srl.merged import merge_lora_forward
     from srl.models import LoraSettings, attach_lora, end_token_ids, load_base
-    from srl.objectives import objectives
+    from srl.objectives import objectives, token_units
     from srl.rollout import Sampling
     from srl.similarity import similarity
 
@@ -74,24 +73,19 @@ def measured(name: str, settings: dict[str, str], count: int) -> list[Found]:
     merge_lora_forward(model)
     generator = torch.Generator().manual_seed(0)
     engine = RolloutEngine(model, tokenizer, end_token_ids(tokenizer, model))
-    groups = []
+    groups, units = [], token_units(tokenizer)
     for example, completions in zip(
         examples, engine.generate(examples, GROUP, Sampling(), generator), strict=True
     ):
         expert, actions = example.target, [one.text.strip() for one in completions]
-        ids = [tokenizer.encode(text, add_special_tokens=False) for text in (expert, *actions)]
         groups.append({
             "data": name,
             "characters": len(expert),
             "character": [round(similarity(one, expert), 5) for one in actions],
             "autojunk": [round(similarity(one, expert, autojunk=True), 5) for one in actions],
-            "token": [round(ratio(one, ids[0]), 5) for one in ids[1:]],
+            "token": [round(similarity(units(one), units(expert)), 5) for one in actions],
         })  # fmt: skip
     return groups
-
-
-def ratio(first: list[int], second: list[int]) -> float:
-    return float(cydifflib.SequenceMatcher(None, first, second, autojunk=False).ratio())
 
 
 # -- what the groups say ------------------------------------------------------------------------------------

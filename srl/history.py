@@ -47,8 +47,8 @@ class Drawn:
 class OwnThinking:
     """Writes the histories of step prompts. share: of the earlier steps that are taken again, a toss each.
 
-    A step that the policy takes otherwise than the expert stays bare. Where thinking that leads elsewhere
-    stood before the expert's step, nothing was learned on problems of 8 steps (docs/RESULTS.md).
+    A step that the policy takes otherwise than the expert stays bare: its thinking would stand before a step
+    to which it does not lead.
     """
 
     def __init__(self, builder: ExampleBuilder, trajectories: Sequence[Trajectory], share: float) -> None:

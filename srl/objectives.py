@@ -91,8 +91,9 @@ class Similarity:
             for example, completions in cases
         ]
         pairs = [
-            (self.units(one), self.units(example.target))
+            (self.units(one), target)
             for example, found in actions
+            for target in [self.units(example.target)]
             for one in found
             if one is not None
         ]

@@ -49,21 +49,25 @@ def all_groups(mine: Sequence[Group], examples: Sequence[StepExample]) -> list[G
     """
     if size() == 1:
         return list(mine)
-    packed = gathered([_packed(group) for group in mine])
-    return [
-        _unpacked(packed[place % size()][place // size()], example) for place, example in enumerate(examples)
-    ]
+    packed = _whole([_packed(group) for group in mine], len(examples))
+    return [_unpacked(state, example) for state, example in zip(packed, examples, strict=True)]
 
 
 def all_examples(mine: Sequence[StepExample], examples: Sequence[StepExample]) -> list[StepExample]:
     """The examples of a whole draw with the prompts that each rank gave to its `share` of it."""
     if size() == 1:
         return list(mine)
-    prompts = gathered([torch.tensor(one.prompt_ids, dtype=torch.int64) for one in mine])
+    prompts = _whole([torch.tensor(one.prompt_ids, dtype=torch.int64) for one in mine], len(examples))
     return [
-        replace(example, prompt_ids=tuple(prompts[place % size()][place // size()].tolist()))
-        for place, example in enumerate(examples)
+        replace(example, prompt_ids=tuple(prompt.tolist()))
+        for prompt, example in zip(prompts, examples, strict=True)
     ]
+
+
+def _whole(mine: list[T], count: int) -> list[T]:
+    """All `count` items in order, from what each rank made of its `share` of them."""
+    parts = gathered(mine)
+    return [parts[place % size()][place // size()] for place in range(count)]
 
 
 def _packed(group: Group) -> dict[str, Any]:
