@@ -1,8 +1,8 @@
 """Whole runs of `fit` for the benchmarks: many from one warm process, found again in MLflow.
 
 A server process imports everything once (10 CPU seconds) and forks a child for each run, which calls
-`srl.cli.main` with the run's arguments, as `python -m srl` does. The server has no threads, no model and no
-open database, so a forked child is as good as a new process. Every run has one thread.
+`srl.cli.main.main` with the run's arguments, as `python -m srl` does. The server has no threads, no model and
+no open database, so a forked child is as good as a new process. Every run has one thread.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 from mlflow import MlflowClient
 
 ROOT = Path(__file__).resolve().parent.parent
-WARM = ["srl.lightning_cli", "modules.policy", "transformers", "peft", "mlflow", "torchmetrics", "matplotlib"]
+WARM = ["srl.cli.lightning", "modules.policy", "transformers", "peft", "mlflow", "torchmetrics", "matplotlib"]
 SAMPLES = 4  # attempts at a held-out problem
 CHEAPER = {  # of what a validation measures
     "model.validation.samples": str(SAMPLES),
@@ -167,6 +167,6 @@ def call(arguments: list[str], log: str) -> None:
     for stream in (1, 2):
         os.dup2(file, stream)
     os.chdir(ROOT)
-    from srl.cli import main
+    from srl.cli.main import main
 
     sys.exit(main(arguments))

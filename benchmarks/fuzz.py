@@ -200,7 +200,7 @@ def target(name: str, folder: Path) -> Callable[[bytes], None]:
         return gold, found
 
     def data(content: bytes) -> None:
-        from srl.steps import STYLES
+        from srl.data.styles.split import STYLES
 
         ending, style, *_ = (*content[:2], 0, 0)
         fuzz_targets.data(

@@ -20,9 +20,9 @@ ENDINGS = (".jsonl", ".json", ".csv", ".jsonl.gz", ".csv.gz", ".parquet", ".txt"
 
 def steps(text: str) -> None:
     """Every style gives the text back byte for byte, and its steps go through expert JSONL unharmed."""
-    from srl.similarity import split_response, split_solution
-    from srl.steps import STYLES, split_steps
-    from srl.trajectory import Trajectory
+    from srl.data.styles.split import STYLES, split_steps
+    from srl.data.trajectory import Trajectory
+    from srl.response import split_response, split_solution
 
     for style in STYLES:
         split = split_steps(text, style)
@@ -40,7 +40,7 @@ def steps(text: str) -> None:
 
 def agent(text: str) -> None:
     """Messages are read or refused; every call of an assistant's text is in some step."""
-    from srl.agent import read_messages, shorten
+    from srl.data.styles.agent import read_messages, shorten
 
     notes: Counter[str] = Counter()
     for value in (text, [{"role": "user", "content": "t"}, {"role": "assistant", "content": text}]):
@@ -58,8 +58,9 @@ def data(content: bytes, ending: str, style: str, folder: Path, large: bool = Fa
 
     large: by way of the store on disk. What was read is written, and read back the same.
     """
-    import datamodules.files as files
-    from srl.trajectory import RowFormat, read_trajectories, write_trajectories
+    import srl.data.load as files
+    from srl.data.load import read_trajectories, write_trajectories
+    from srl.data.row_format import RowFormat
 
     path = folder / f"rows{ending}"
     path.write_bytes(_packed(content, ending))
@@ -85,16 +86,16 @@ def _packed(content: bytes, ending: str) -> bytes:
 
 
 def _rows_of(path: Path) -> int:
-    from srl.inputs import file_rows
+    from srl.data.formats import file_rows
 
     return sum(1 for _ in file_rows(str(path)))
 
 
 def verifier(gold: str, found: str) -> None:
     """The rules that need no worker: they raise nothing, agree with themselves and with each other."""
-    from srl import answers
-    from srl.answer_forms import number_of, plain, quickly
-    from srl.verifier_worker import differ
+    from srl.rewards import answers
+    from srl.rewards.answer_forms import number_of, plain, quickly
+    from srl.rewards.verifier_worker import differ
 
     for response in (gold, found):
         answer, prose = answers._stated(response)
@@ -117,7 +118,7 @@ def verifier(gold: str, found: str) -> None:
 
 def asked(cases: list[tuple[str, str]]) -> None:
     """(gold, response) by way of math-verify in worker processes: verdicts only; a blank gold is wrong."""
-    from srl.answers import are_correct
+    from srl.rewards.answers import are_correct
 
     verdicts = are_correct([(response, gold, "math") for gold, response in cases])
     assert all(isinstance(verdict, bool) for verdict in verdicts)
@@ -126,7 +127,7 @@ def asked(cases: list[tuple[str, str]]) -> None:
 
 def fit_parser() -> tuple[Any, tuple[str, ...]]:
     """The parser of `fit`, as the command line makes it, and all keys that it knows."""
-    from srl.lightning_cli import SRLCLI
+    from srl.cli.lightning import SRLCLI
 
     class Built(Exception):
         pass
@@ -146,9 +147,11 @@ def config(text: bytes, folder: Path, parser: Any, keys: tuple[str, ...]) -> Non
     """A config is parsed, and its objects made, or it is refused in one line. So are the other YAML files."""
     import jsonargparse
 
-    from srl.config_files import explain, first_line, with_extended
-    from srl.presets import from_yaml
-    from srl.sweep import read_sweep
+    from srl.cli.config_errors import explain
+    from srl.cli.config_files import with_extended
+    from srl.cli.prepare import from_yaml
+    from srl.cli.sweep_file import read_sweep
+    from srl.errors import first_line
 
     path = folder / "run.yaml"
     path.write_bytes(text)
@@ -167,7 +170,7 @@ def config(text: bytes, folder: Path, parser: Any, keys: tuple[str, ...]) -> Non
 
 
 def _extended(path: Path) -> list[str]:
-    from srl.config_files import with_extended
+    from srl.cli.config_files import with_extended
 
     return with_extended(["--config", str(path)])
 

@@ -35,7 +35,8 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Case:
-    """base: in srl.plan.shapes.KNOWN, or tiny. cap: GiB of the process. compared: tokens of `generate`."""
+    """base: in srl.memory_plan.shapes.KNOWN, or tiny. cap: GiB of the process. compared: tokens of
+    `generate`."""
 
     base: str
     cap: float

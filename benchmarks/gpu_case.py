@@ -13,17 +13,17 @@ import gpu_trl
 import torch
 from gpu_model import random_policy
 
-from srl.adapters import LoraSettings, inner_decoder, output_head, unwrapped
 from srl.engine.engine import RolloutEngine
-from srl.packing import Row, micro_batches
-from srl.plan.job import Job, Stage
-from srl.plan.live import LiveBytes
-from srl.plan.plan import make_plan
-from srl.plan.rollouts import Call
-from srl.plan.shapes import KNOWN
-from srl.plan.skeleton import Build, weigh
-from srl.rollout import Sampling, StepExample
-from srl.update import LossSettings, logprobs_of, loss_of
+from srl.memory_plan.job import Job, Stage
+from srl.memory_plan.live import LiveBytes
+from srl.memory_plan.plan import make_plan
+from srl.memory_plan.rollouts import Call
+from srl.memory_plan.shapes import KNOWN
+from srl.memory_plan.skeleton import Build, weigh
+from srl.model.adapters import LoraSettings, inner_decoder, output_head, unwrapped
+from srl.packing.micro_batches import Row, micro_batches
+from srl.types import Sampling, StepExample
+from srl.update.loss import LossSettings, logprobs_of, loss_of
 
 LORA = LoraSettings(16, 32)
 GIB = 2**30

@@ -12,7 +12,7 @@ def random_policy(config: Any, lora: Any, device: torch.device, dtype: torch.dty
     """NF4 linear layers, the rest in `dtype`, an adapter whose B is small but not zero, checkpointing on."""
     from transformers import AutoModelForCausalLM
 
-    from srl.adapters import attach_lora, enable_gradient_checkpointing, output_head
+    from srl.model.adapters import attach_lora, enable_gradient_checkpointing, output_head
 
     with torch.device("meta"):
         model: Any = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
@@ -40,7 +40,7 @@ def four_bit(layer: nn.Linear, device: torch.device, dtype: torch.dtype) -> nn.M
         layer.in_features, layer.out_features, layer.bias is not None, compute_dtype=dtype,
         quant_type="nf4", device="meta",
     )  # fmt: skip
-    made.support_avx512bf16_for_cpu = False  # as srl.models has it
+    made.support_avx512bf16_for_cpu = False  # as srl.model.loading has it
     weight = torch.randn(layer.weight.shape, device=device, dtype=dtype).mul_(layer.in_features**-0.5)
     made.weight = bnb.nn.Params4bit(weight, requires_grad=False, quant_type="nf4").to(device)
     return made

@@ -101,7 +101,7 @@ def child(arguments: list[str], output: Path) -> None:
     os.dup2(number, 1)
     os.dup2(number, 2)
     sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))  # noqa: SIM115
-    from srl.cli import main
+    from srl.cli.main import main
 
     status = 99
     try:
@@ -135,8 +135,7 @@ def warm_up() -> None:
     import transformers.models.bloom.modeling_bloom
     import transformers.models.llama.modeling_llama  # noqa: F401
 
-    import srl.engine.engine
-    import srl.lightning_cli  # noqa: F401
+    import srl.cli.lightning  # noqa: F401
 
     torch.set_num_threads(1)
 

@@ -3,10 +3,11 @@
 python benchmarks/plan.py --config configs/smollm2_gsm8k.yaml --trainer.max_steps 2 --data.path FILE
 
 Options are those of `srl fit`; validation, logging and the progress bar are off unless they say otherwise.
-JSON on the last line. measured: exact, the most bytes of all tensors alive at once (srl.plan.live), which
-is what an allocator is asked for. resident: the highest resident memory less what it was after the imports;
-in it are what the allocator keeps, what kernels take within one operation, and Python's own objects. planned:
-at the config's limits. planned_as_run: at the longest prompt, response and micro-batch that the run had.
+JSON on the last line. measured: exact, the most bytes of all tensors alive at once (srl.memory_plan.live),
+which is what an allocator is asked for. resident: the highest resident memory less what it was after the
+imports; in it are what the allocator keeps, what kernels take within one operation, and Python's own objects.
+planned: at the config's limits. planned_as_run: at the longest prompt, response and micro-batch that the run
+had.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ def main() -> None:
 
 def measured(options: list[str], folder: str) -> dict[str, Any]:
     """Plan, then run, under the same arguments."""
-    from srl.cli import main as srl
-    from srl.commands.plan import job_from
-    from srl.plan.live import LiveBytes
-    from srl.plan.plan import make_plan
+    from srl.cli.main import main as srl
+    from srl.cli.plan import job_from
+    from srl.memory_plan.live import LiveBytes
+    from srl.memory_plan.plan import make_plan
 
     arguments = [
         "--trainer.limit_val_batches", "0", "--trainer.logger", "false", "--checkpoint.dirpath", folder,
@@ -65,10 +66,10 @@ def measured(options: list[str], folder: str) -> dict[str, Any]:
 @contextmanager
 def watched() -> Iterator[dict[str, int]]:
     """The longest prompt, response and micro-batch, in tokens, of all updates within."""
-    import srl.packing
+    import srl.packing.micro_batches
 
     seen = {"prompt": 0, "completion": 0, "tokens": 0}
-    real = srl.packing.micro_batches
+    real = srl.packing.micro_batches.micro_batches
 
     def watching(rows: Any, token_budget: int, share_prompt: bool = True) -> Any:
         found = real(rows, token_budget, share_prompt)
@@ -80,11 +81,11 @@ def watched() -> Iterator[dict[str, int]]:
         seen.update({name: max(seen[name], size) for name, size in new.items()})
         return found
 
-    srl.packing.micro_batches = watching
+    srl.packing.micro_batches.micro_batches = watching
     try:
         yield seen
     finally:
-        srl.packing.micro_batches = real
+        srl.packing.micro_batches.micro_batches = real
 
 
 def at_lengths(job: Any, seen: dict[str, int]) -> Any:

@@ -238,10 +238,10 @@ def line_count(row: dict[str, Any]) -> int:
 
 
 def majority(samples: list[dict[str, Any]]) -> float:
-    """Chance that the most frequent answer is right (srl.metrics.majority_of)."""
+    """Chance that the most frequent answer is right (srl.evaluation.metrics.majority_of)."""
     import torch
 
-    from srl.metrics import majority_of
+    from srl.evaluation.metrics import majority_of
 
     classes = torch.tensor([[one["class"] for one in samples]])
     return round(float(majority_of(classes, torch.tensor([[one["correct"] for one in samples]]))), 4)

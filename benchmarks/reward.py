@@ -1,12 +1,12 @@
 """Seconds to reward a draw of long responses: `python benchmarks/reward.py [--pairs 4096]`.
 
 Each pair is an expert's text of random words and the same text with a third of its words replaced, cut to
-the same length. All pairs are scored in this process (direct) and by `srl.reward_pool` (pool, its workers
-started before the clock runs); plain `difflib` scores a sample, extrapolated to all. The share of a step is
-that of the pool in the pool and the rest of a step, which is `--step_seconds`, or estimated: rollout and
-update of `--model` are timed on 4 prompts of 150 tokens with 8 responses of 64 tokens each, and a text counts
-for one token in four characters. Prints one JSON object on the last line; seconds are of the clock unless
-named otherwise.
+the same length. All pairs are scored in this process (direct) and by `srl.rewards.similarity_pool` (pool, its
+workers started before the clock runs); plain `difflib` scores a sample, extrapolated to all. The share of a
+step is that of the pool in the pool and the rest of a step, which is `--step_seconds`, or estimated: rollout
+and update of `--model` are timed on 4 prompts of 150 tokens with 8 responses of 64 tokens each, and a text
+counts for one token in four characters. Prints one JSON object on the last line; seconds are of the clock
+unless named otherwise.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from srl import reward_pool
-from srl.similarity import similarity
+from srl.rewards import similarity_pool as reward_pool
+from srl.rewards.similarity import similarity
 
 ROOT = Path(__file__).resolve().parent.parent
 CHARACTERS_PER_TOKEN = 4
@@ -64,9 +64,11 @@ def tokens_per_second(source: str) -> float:
     from throughput_parts import update
 
     from srl.engine.engine import RolloutEngine
-    from srl.merged import merge_lora_forward
-    from srl.models import LoraSettings, attach_lora, load_base, load_tokenizer, resolve
-    from srl.rollout import Group, Sampling, StepExample
+    from srl.model.adapters import LoraSettings, attach_lora
+    from srl.model.loading import load_base, load_tokenizer
+    from srl.model.merged_lora import merge_lora_forward
+    from srl.model.sources import resolve
+    from srl.types import Group, Sampling, StepExample
 
     files = resolve(source)
     base = load_base(files, quantization="none", device=torch.device("cpu"), dtype=None)

@@ -30,12 +30,14 @@ from typing import Any
 import torch
 
 from srl.engine.engine import RolloutEngine
-from srl.merged import merge_lora_forward
-from srl.models import LoraSettings, attach_lora, load_base, load_tokenizer, resolve
-from srl.packing import micro_batches
-from srl.rollout import Completion, Group, Sampling, StepExample
-from srl.tree import TokenTree, grow
-from srl.update import LossSettings, build_rows, logprobs_of, loss_of
+from srl.model.adapters import LoraSettings, attach_lora
+from srl.model.loading import load_base, load_tokenizer
+from srl.model.merged_lora import merge_lora_forward
+from srl.model.sources import resolve
+from srl.packing.micro_batches import micro_batches
+from srl.packing.tree import TokenTree, grow
+from srl.types import Completion, Group, Sampling, StepExample
+from srl.update.loss import LossSettings, build_rows, logprobs_of, loss_of
 
 ROOT = Path(__file__).resolve().parent.parent
 VARIABLES = {

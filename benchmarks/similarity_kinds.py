@@ -54,13 +54,14 @@ def main() -> None:
 
 def measured(name: str, settings: dict[str, str], count: int) -> list[Found]:
     """Of each group: how long the expert's step is, and the rollouts' similarities of every kind."""
-    from srl.commands.loading import LoadCLI
+    from srl.cli.loading import LoadCLI
     from srl.engine.engine import RolloutEngine
-    from srl.merged import merge_lora_forward
-    from srl.models import LoraSettings, attach_lora, end_token_ids, load_base
+    from srl.model.adapters import LoraSettings, attach_lora
+    from srl.model.loading import end_token_ids, load_base
+    from srl.model.merged_lora import merge_lora_forward
     from srl.objectives import objectives, token_units
-    from srl.rollout import Sampling
-    from srl.similarity import similarity
+    from srl.rewards.similarity import similarity
+    from srl.types import Sampling
 
     options = [text for key, value in settings.items() for text in (f"--{key}", value)]
     loaded = LoadCLI.launch(["fit", "--config", str(CONFIG), *options]).config_init["fit"]

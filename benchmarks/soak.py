@@ -136,7 +136,7 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=2000)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
-    from srl.cli import main as srl
+    from srl.cli.main import main as srl
 
     place = Path(tempfile.mkdtemp(prefix="srl-soak-"))
     config = place / "config.yaml"

@@ -77,7 +77,7 @@ def config(o: SimpleNamespace) -> list[str]:
 
 def step_examples(o: SimpleNamespace) -> tuple[list[Any], Any]:
     """The examples that `srl fit` trains on, one a problem, and its PolicyModule, without weights."""
-    from srl.commands.loading import LoadCLI
+    from srl.cli.loading import LoadCLI
     from srl.objectives import objectives
 
     loaded = LoadCLI.launch(config(o)).config_init["fit"]

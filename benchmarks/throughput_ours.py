@@ -41,6 +41,6 @@ class Gate(Callback):
 
 
 if __name__ == "__main__":
-    from srl.cli import main
+    from srl.cli.main import main
 
     raise SystemExit(main([*common.config(common.settings()), "--trainer.callbacks", "throughput_ours.Gate"]))

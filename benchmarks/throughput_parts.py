@@ -9,17 +9,18 @@ from typing import Any
 import throughput_common as common
 import torch
 
-import srl.logprobs
+import srl.model.logprobs
 from srl.engine.caches import Caches
 from srl.engine.engine import RolloutEngine
 from srl.engine.sampling import sample
-from srl.logprobs import head_logits
-from srl.merged import merge_lora_forward
-from srl.models import LoraSettings, attach_lora, load_base
-from srl.packing import micro_batches
-from srl.rollout import Group, Sampling, StepExample
-from srl.shared_attention import Attention
-from srl.update import LossSettings, build_rows, logprobs_of, loss_of
+from srl.model.adapters import LoraSettings, attach_lora
+from srl.model.loading import load_base
+from srl.model.logprobs import head_logits
+from srl.model.merged_lora import merge_lora_forward
+from srl.packing.attention import Attention
+from srl.packing.micro_batches import micro_batches
+from srl.types import Group, Sampling, StepExample
+from srl.update.loss import LossSettings, build_rows, logprobs_of, loss_of
 
 SAMPLING = Sampling()
 
@@ -135,7 +136,7 @@ def main() -> None:
         "rollout": rollout,
         "generate": lambda: generate(plain, made, o.group, o.new_tokens),
         "rollout_without_own_blocks": lambda: general.generate(made, o.group, SAMPLING, generator),
-        "rollout_without_head_in_blocks": changed(srl.logprobs, "_by_columns", never, rollout),
+        "rollout_without_head_in_blocks": changed(srl.model.logprobs, "_by_columns", never, rollout),
         "rollout_without_merged_adapter": lambda: peer.generate(made, o.group, SAMPLING, generator),
         "update": ours,
         "naive_update": lambda: update(peer, groups, eight_rows, share=False, head=lambda h: peer.head(h)),

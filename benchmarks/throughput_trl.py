@@ -11,8 +11,8 @@ from peft import LoraConfig
 from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
-from srl.models import load_base
-from srl.similarity import similarity
+from srl.model.loading import load_base
+from srl.rewards.similarity import similarity
 
 MICRO_BATCH = 8
 

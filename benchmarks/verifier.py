@@ -1,7 +1,8 @@
 """Final answers a second against plain math-verify: `python benchmarks/verifier.py [--answers 2000]`.
 
-Two mixes of fresh pairs (gold, answer), no two alike, each through `srl.answers.are_correct` with its worker
-processes and, a sample of the same pairs, through `math_verify.parse` and `verify` in this process alone:
+Two mixes of fresh pairs (gold, answer), no two alike, each through `srl.rewards.answers.are_correct` with its
+worker processes and, a sample of the same pairs, through `math_verify.parse` and `verify` in this process
+alone:
 
     mix           70 % numbers, 30 % formulas
     expressions   formulas only: roots, pi, polynomials, tuples, intervals, sets, equations, words, matrices
@@ -24,8 +25,8 @@ import time
 from fractions import Fraction
 from pathlib import Path
 
-from srl import verifier
-from srl.answers import are_correct
+from srl.rewards import verifier
+from srl.rewards.answers import are_correct
 
 Pair = tuple[str, str]
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from srl.curriculum.stream import StepBatch
 from srl.errors import ConfigError
 from srl.ranks import total
-from srl.rollout import StepBatch
 
 log = logging.getLogger(__name__)
 

@@ -1,12 +1,17 @@
-"""Checkpoints: `last.ckpt` and `best.ckpt`, and a clean end on Ctrl-C and SIGTERM."""
+"""Checkpoints: `last.ckpt` and `best.ckpt`, and a clean end on Ctrl-C and SIGTERM.
+
+Rows with numbers that are not finite go to a file beside them, to be looked at.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -15,9 +20,9 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from callbacks.tracking import set_tag
-from srl.durable import put
+from callbacks.run_info import set_tag
 from srl.errors import ConfigError, Interrupted, TrainingStopped
+from srl.files import put
 from srl.ranks import most
 
 log = logging.getLogger(__name__)
@@ -249,3 +254,24 @@ def write(trainer: Trainer, path: Path) -> None:
 
 def _same(path: object, other: Path) -> bool:
     return path is not None and Path(str(path)).absolute() == other.absolute()
+
+
+FILE = "bad_rows.jsonl"
+
+
+def keep(trainer: Trainer, rows: Sequence[dict[str, Any]]) -> None:
+    """Append the rows, a line each; a run that goes on after a kill may append some again.
+
+    A disk that takes none is said and does not end the run.
+    """
+    if not rows or not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        return
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    for folder in (one.dirpath for one in callbacks if isinstance(one, Checkpoints)):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with open(folder / FILE, "a", encoding="utf-8") as file:
+                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            log.warning("%d rows with such numbers are in %s", len(rows), folder / FILE)
+        except OSError as error:
+            log.warning("%d rows are lost: %s cannot be written (%s)", len(rows), folder / FILE, error)

@@ -7,15 +7,15 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from callbacks.tracking import set_tag
-from modules.validation import ONLY_FULL
-from srl.curriculum import HandOff, Schedule
+from callbacks.run_info import set_tag
+from srl.curriculum.phases import Phase, check_phases, check_pools
+from srl.curriculum.schedule import HandOff, Schedule
+from srl.curriculum.selectors import Adaptive, Reverse
+from srl.curriculum.stream import StepBatch
 from srl.errors import ConfigError
-from srl.objectives import NAMES, check_pools
-from srl.phases import Phase, check_phases
+from srl.evaluation.validation import ONLY_FULL
+from srl.objectives import NAMES
 from srl.ranks import first
-from srl.rollout import StepBatch
-from srl.selection import Adaptive, Reverse
 
 log = logging.getLogger(__name__)
 
@@ -23,10 +23,10 @@ log = logging.getLogger(__name__)
 class CurriculumCallback(Callback):
     """Sets each draw's phase and hands off when the phase's end has come, saying why.
 
-    phases: in order; see srl.phases.Phase. batch_groups: groups an update (P) where a phase gives none.
-    draw_prompts: prompts a draw (B); null draws as many as the batch has groups. adaptive: prefer prompts of
-    middling difficulty in objectives with rewards, per-problem phases aside; null draws all in turn. reverse:
-    how the start of the objective `reverse` slides; null takes the defaults.
+    phases: in order; see srl.curriculum.phases.Phase. batch_groups: groups an update (P) where a phase gives
+    none. draw_prompts: prompts a draw (B); null draws as many as the batch has groups. adaptive: prefer
+    prompts of middling difficulty in objectives with rewards, per-problem phases aside; null draws all in
+    turn. reverse: how the start of the objective `reverse` slides; null takes the defaults.
     """
 
     def __init__(

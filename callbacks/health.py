@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from callbacks import bad_rows
-from callbacks.tracking import set_tag
+from callbacks import checkpoints as bad_rows
+from callbacks.run_info import set_tag
+from srl.curriculum.stream import StepBatch
 from srl.errors import ConfigError
-from srl.health import Alarm, Limits, Monitor
-from srl.rollout import StepBatch
+from srl.evaluation.alarms import Alarm, Limits, Monitor
 
 log = logging.getLogger(__name__)
 GAPS = {"32-true": 1e-3}  # auto, by precision

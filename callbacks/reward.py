@@ -8,13 +8,15 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from callbacks import bad_rows
-from srl import reward_pool, verifier
-from srl.bad_updates import rows_of_groups
+from callbacks import checkpoints as bad_rows
+from srl.curriculum.stream import StepBatch
 from srl.errors import ConfigError, TrainingStopped
 from srl.objectives import Unit, objectives, token_units
 from srl.ranks import all_groups, total
-from srl.rollout import Group, StepBatch
+from srl.rewards import similarity_pool as reward_pool
+from srl.rewards import verifier
+from srl.types import Group
+from srl.update.bad_numbers import rows_of_groups
 
 log = logging.getLogger(__name__)
 

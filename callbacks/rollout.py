@@ -10,15 +10,17 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from modules.longest import try_longest
+from srl.curriculum.stream import StepBatch
 from srl.engine.vllm import VllmEngine, VllmSettings, require
 from srl.errors import ConfigError
-from srl.history import OwnThinking
+from srl.examples.own_thinking import OwnThinking
 from srl.objectives import objectives
 from srl.ranks import all_examples, by_rank, gathered, rank, share
-from srl.rollout import Completion, Group, Sampling, StepBatch, StepExample, run_seed
+from srl.types import Completion, Group, Sampling, StepExample, run_seed
 
 if TYPE_CHECKING:
     from srl.engine.engine import RolloutEngine
+
 
 ELSEWHERE = -1  # sampled_at of another engine's rollouts: never today's weights, so the ratio counts
 SEED_STEP = 1_000_003  # between the generators of two devices

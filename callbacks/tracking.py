@@ -1,246 +1,97 @@
-"""The run in MLflow: name, tags, parameters, the full config, versions, data sets, copying floors."""
+"""Tracking: what goes to MLflow only on request: the machine's load, checkpoints, the adapter as a model."""
 
 from __future__ import annotations
 
 import logging
-import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib import metadata
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import MLFlowLogger
 
-from srl.checkpoint_files import read_checkpoint
-from srl.floors import copying_floors
-from srl.models import unwrapped
-from srl.provenance import data_hash, dataset_inputs, git_state
-from srl.ranks import rank
-from srl.rollout import run_seed
+from callbacks.checkpoints import Checkpoints
+from callbacks.run_info import mlflow_loggers
 
 log = logging.getLogger(__name__)
-PACKAGES = (
-    "srl",
-    "torch",
-    "lightning",
-    "transformers",
-    "peft",
-    "bitsandbytes",
-    "datasets",
-    "torchmetrics",
-    "mlflow",
-)
-SKIPPED_SHOWN = 5
-FLOOR_STEPS = 200  # the floors are means over at most this many held-out steps
+MODEL = "policy"
 
 
-def mlflow_loggers(trainer: Trainer) -> list[MLFlowLogger]:
-    """Those of rank 0: of several processes one writes."""
-    loggers = trainer.loggers if rank() == 0 else []
-    return [logger for logger in loggers if isinstance(logger, MLFlowLogger)]
+class Tracking(Callback):
+    """What is kept in MLflow besides figures and tables.
 
+    system_metrics: load of CPU and GPU, memory, and the GPU's power every `interval` seconds (system/*).
+    interval: seconds between two of them. checkpoints: last.ckpt and best.ckpt as artifacts when training
+    ends. adapter: the trained weights as a logged model that peft or transformers load (see `srl export`).
 
-def set_tag(trainer: Trainer, key: str, value: str) -> None:
-    for logger in mlflow_loggers(trainer):
-        logger.experiment.set_tag(logger.run_id, key, value)
-
-
-def link(client: Any, run: str, inputs: list[Any]) -> None:
-    """Name a run's data sets. Two programs that both write down a new one: the second finds it there then."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        client.log_inputs(run, datasets=inputs)
-    except MlflowException as error:
-        if "UNIQUE constraint" not in str(error):
-            raise
-        client.log_inputs(run, datasets=inputs)
-
-
-def flatten(config: Any, prefix: str = "") -> dict[str, str]:
-    """Nested settings -> dotted keys with text values; lists by position.
-
-    >>> flatten({"model": {"lora": {"r": 16}}, "phases": [{"lr": 0.1}]})
-    {'model.lora.r': '16', 'phases.0.lr': '0.1'}
-    """
-    if isinstance(config, dict):
-        items = [(str(key), value) for key, value in config.items()]
-    elif isinstance(config, (list, tuple)):
-        items = [(str(index), value) for index, value in enumerate(config)]
-    else:
-        return {prefix: str(config)}
-    found: dict[str, str] = {}
-    for key, value in items:
-        found |= flatten(value, f"{prefix}.{key}" if prefix else key)
-    return found
-
-
-def versions() -> dict[str, str]:
-    """Installed versions by package, and Python's; a package that is not installed is left out."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-class RunInfo(Callback):
-    """Writes once, when fitting starts, what is needed to understand and repeat the run.
-
-    config: nested settings as plain values. config_text: the same as YAML, kept whole as an artifact. joined:
-    a test goes into a run that has been described. method: its name; the run's is method and seed, unless the
-    user gave one. Tags that the user gave stay as they are.
+    spool: the folder where a run for a tracking server is kept until the server has it (see `srl sync`);
+    without a server it is not made. drain: seconds that the end of a run waits for the rest to be sent.
     """
 
     def __init__(
         self,
-        config: dict[str, Any],
-        config_text: str,
-        resumed_from: str | None = None,
-        joined: bool = False,
-        method: str = "",
+        system_metrics: bool = False,
+        interval: float = 10.0,
+        checkpoints: bool = False,
+        adapter: bool = False,
+        spool: str = "mlflow-spool",
+        drain: float = 60.0,
     ) -> None:
-        self.config, self.config_text, self.resumed_from = config, config_text, resumed_from
-        self.method = method
-        self.done = joined
-        self.run_id: str | None = None  # of MLflow; in the checkpoint, so that `test` finds the run
-        self._run_before: str | None = None  # that wrote the checkpoint which this one goes on from
-        self._counted: dict[str, int] = {}  # of the data, what was reported
-        self._skipped = 0
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._write(trainer, pl_module)
+        self.system_metrics, self.interval = system_metrics, interval
+        self.checkpoints, self.adapter = checkpoints, adapter
+        self.spool, self.drain = Path(spool), drain
+        self._monitors: list[Any] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Undo what the validation of step 0 left, too: Lightning's logger calls a run finished after it."""
-        self._write(trainer, pl_module)
-        for logger in mlflow_loggers(trainer):
-            logger.experiment.update_run(str(logger.run_id), status="RUNNING")
-
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A run of its own is described; parameters of one that is joined may not be changed."""
-        if not self.done:
-            for logger in mlflow_loggers(trainer):
-                self._describe(logger, trainer.datamodule, pl_module)  # type: ignore[attr-defined]
-
-    def _write(self, trainer: Trainer, pl_module: Any) -> None:
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        self._report(trainer, data)
-        self.run_id = next((logger.run_id for logger in mlflow_loggers(trainer)), None)
-        if self.done or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if not self.system_metrics:
             return
-        self.done = True
-        steps = data.step_targets[:FLOOR_STEPS]
-        floors = {f"floors/{name}": value for name, value in copying_floors(steps).items()}
-        trained = sum(p.numel() for p in pl_module.parameters() if p.requires_grad)
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)
         for logger in mlflow_loggers(trainer):
-            logger.log_metrics(
-                floors | {"model/trained_parameters": float(trained)}, step=trainer.global_step
+            monitor = SystemMetricsMonitor(
+                logger.run_id, sampling_interval=self.interval, tracking_uri=logger._tracking_uri
             )
-            self._describe(logger, data, pl_module)
+            monitor.start()
+            self._monitors.append(monitor)
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"run_id": self.run_id}
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._end_monitors()
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """A resumed fit is a run of its own: its checkpoints name that one, and it names the one before."""
-        self._run_before = state_dict.get("run_id")
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Lightning tears nothing down then."""
+        self._end_monitors()
 
-    def _describe(self, logger: MLFlowLogger, data: Any, pl_module: Any) -> None:
-        client, run = logger.experiment, str(logger.run_id)
-        logger.log_hyperparams(flatten(self.config))
-        client.log_text(run, self.config_text, "config.yaml")
-        client.log_dict(run, versions(), "versions.json")
-        client.log_dict(run, data.report.files, "data_files.json")
-        for name, digest in data.report.files.items():
-            client.set_tag(run, f"data_sha256/{Path(name).name}", digest)
-        contexts = {data.val_path: "validation", data.path: "training"}
-        if data.report.files:
-            link(client, run, dataset_inputs(data.report.files, contexts))
-        given = logger.tags or {}
-        if "mlflow.runName" not in given:
-            client.update_run(run, name=f"{self.method or 'run'} seed {run_seed()}")
-        for key, value in self._tags(data, pl_module).items():
-            if value is not None and key not in given:
-                client.set_tag(run, key, value)
+    def _end_monitors(self) -> None:
+        for monitor in self._monitors:
+            monitor.finish()
+        self._monitors = []
 
-    def _tags(self, data: Any, pl_module: Any) -> dict[str, str | None]:
-        """What runs are told apart by; None for what there is not."""
-        quantised = getattr(unwrapped(pl_module.policy), "is_quantized", False)
-        return {
-            "method": self.method or None,
-            "seed": str(run_seed()),
-            "model": pl_module.base.rstrip("/").rsplit("/", 1)[-1],
-            "quantization": "nf4" if quantised else "none",
-            "data_hash": data_hash(data.report.files) if data.report.files else None,
-            "resumed_from": self.resumed_from,
-            "resumed_from_run": self._run_before if self.resumed_from else None,
-            **git_state(),
-        }
-
-    def _report(self, trainer: Trainer, data: Any) -> None:
-        """What the data became, on the screen and in MLflow: nothing is dropped in silence.
-
-        Called for the held-out part, and again for the training examples, which are built after step 0.
-        """
-        counts = {name: n for name, n in data.report.counts.items() if self._counted.get(name) != n}
-        self._counted |= counts
-        skipped = data.report.skipped
-        new, self._skipped = skipped[self._skipped :], len(skipped)
-        if new:
-            counts["skipped"] = len(skipped)
-        if not counts:
-            return
-        print("Data: " + ", ".join(f"{name} {count}" for name, count in counts.items()), flush=True)
-        for skip in new[:SKIPPED_SHOWN]:
-            print(f"  skipped {skip.where} ({skip.uid}): {skip.reason}")
-        if len(new) > SKIPPED_SHOWN:
-            print(f"  ... {len(new)} skipped, see skipped.json in the MLflow run")
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for logger in mlflow_loggers(trainer):
-            logger.log_metrics({f"data/{name}": float(n) for name, n in counts.items()}, trainer.global_step)
-            if new:
-                rows = [skip._asdict() for skip in skipped]
-                logger.experiment.log_dict(logger.run_id, {"skipped": rows}, "skipped.json")
+            if self.checkpoints:
+                _keep_checkpoints(trainer, logger)
+            if self.adapter:
+                _keep_model(logger, pl_module)
 
 
-# -- a run that is gone on with -----------------------------------------------------------------------
+def _keep_checkpoints(trainer: Trainer, logger: MLFlowLogger) -> None:
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    for callback in callbacks:
+        if isinstance(callback, Checkpoints):
+            for path in (callback.last_path, callback.best_path):
+                if path.is_file():
+                    logger.experiment.log_artifact(str(logger.run_id), str(path), "checkpoints")
 
 
-def run_of_checkpoint(path: str) -> str | None:
-    """The id of the MLflow run that wrote a checkpoint; None where it had no MLflow logger."""
-    states = read_checkpoint(path).get("callbacks", {})
-    return next((state.get("run_id") for name, state in states.items() if name == RunInfo.__name__), None)
+def _keep_model(logger: MLFlowLogger, pl_module: Any) -> None:
+    """As `models:/ID`, with the id in the tag `logged_model`."""
+    from srl.model.export import write_model
 
-
-def run_exists(tracking_uri: str | None, run_id: str) -> bool:
-    """Whether the tracking server knows a run that has not been deleted."""
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
-
-    try:
-        run = MlflowClient(tracking_uri).get_run(run_id)
-    except MlflowException:
-        return False
-    return str(run.info.lifecycle_stage) == "active"
-
-
-@contextmanager
-def status_kept(trainer: Trainer) -> Iterator[None]:
-    """Leave status and end of an existing run as they were: Lightning's logger ends the run it logged to."""
-    kept = [
-        (logger, logger.experiment.get_run(logger.run_id).info)
-        for logger in mlflow_loggers(trainer)
-        if logger._run_id is not None
-    ]
-    try:
-        yield
-    finally:
-        for logger, info in kept:
-            if info.end_time is None:
-                logger.experiment.update_run(info.run_id, status=info.status)
-            else:
-                logger.experiment.set_terminated(info.run_id, info.status, info.end_time)
+    client, run = logger.experiment, str(logger.run_id)
+    with tempfile.TemporaryDirectory() as folder:
+        write_model(pl_module.policy, pl_module.tokenizer, Path(folder))
+        model = client.create_logged_model(str(logger.experiment_id), name=MODEL, source_run_id=run)
+        client.log_model_artifacts(model.model_id, folder)
+        client.finalize_logged_model(model.model_id, "READY")
+    client.set_tag(run, "logged_model", model.model_id)

@@ -5,41 +5,43 @@ from __future__ import annotations
 import itertools
 import logging
 import random
-from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import LightningDataModule
 
-from datamodules.benchmarks import BenchmarkLoader, benchmark_loader, read_benchmark
-from datamodules.changed import Changed, Digests, check_unchanged, digests
-from datamodules.files import (
+from datamodules.loaders import BenchmarkLoader, Held, ListLoader, benchmark_loader
+from srl.curriculum.stream import Stream
+from srl.data.benchmarks import benchmark_sources, read_benchmark
+from srl.data.load import (
+    Changed,
     DataReport,
+    Digests,
     assert_disjoint,
-    chosen,
+    check_unchanged,
+    digests,
     load_trajectories,
-    problem_keys,
-    problem_texts,
     split_by_problem,
 )
-from srl.benchmarks import benchmark_sources
+from srl.data.row_format import RowFormat
+from srl.data.stored import chosen, problem_keys, problem_texts
+from srl.data.trajectory import Skip, Trajectory
 from srl.errors import ConfigError
-from srl.examples import ExampleBuilder, ResponseLimits
+from srl.examples.builder import ExampleBuilder, ResponseLimits
+from srl.examples.prompts import PromptFormat, PromptRenderer
+from srl.examples.roles import count_marked
 from srl.objectives import objectives
-from srl.prompts import PromptFormat, PromptRenderer
-from srl.roles import count_marked
-from srl.rollout import StepExample, run_seed
-from srl.stream import Stream
-from srl.trajectory import RowFormat, Skip, Trajectory
+from srl.types import StepExample, run_seed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from modules.testing import TestSettings
-    from srl.selection import Adaptive, Reverse
+    from srl.curriculum.selectors import Adaptive, Reverse
+    from srl.evaluation.benchmark import TestSettings
+
 
 log = logging.getLogger(__name__)
 
@@ -59,41 +61,6 @@ class Validation:
     batch_size: int = 64
 
 
-class ValidationBatch:
-    """Held-out examples of one kind and their trajectories, in the same order. Plain, as StepBatch is."""
-
-    def __init__(self, examples: list[StepExample], trajectories: list[Trajectory]) -> None:
-        self.examples, self.trajectories = examples, trajectories
-
-
-class Held(NamedTuple):
-    """A held-out example without its prompt, the prompt's tokens at 4 bytes each, and the trajectory."""
-
-    example: StepExample
-    prompt_ids: array[int]
-    trajectory: Trajectory
-
-    @staticmethod
-    def of(example: StepExample, trajectory: Trajectory) -> Held:
-        return Held(replace(example, prompt_ids=()), array("i", example.prompt_ids), trajectory)
-
-
-class ListLoader:
-    """A sized loader of held-out examples, whose batches are made when it comes to them."""
-
-    def __init__(self, held: Sequence[Held], batch_size: int) -> None:
-        self.held, self.batch_size = held, batch_size
-
-    def __len__(self) -> int:
-        return -(-len(self.held) // self.batch_size)
-
-    def __iter__(self) -> Iterator[ValidationBatch]:
-        for start in range(0, len(self.held), self.batch_size):
-            part = self.held[start : start + self.batch_size]
-            examples = [replace(one.example, prompt_ids=tuple(one.prompt_ids)) for one in part]
-            yield ValidationBatch(examples, [one.trajectory for one in part])
-
-
 class StepDataModule(LightningDataModule):
     """Reads expert solutions, holds out whole problems, and builds the examples of every objective in use.
 
@@ -103,8 +70,8 @@ class StepDataModule(LightningDataModule):
     make the last step a target too. shots: demonstrations before each question, taken out of the training
     trajectories. draws_per_epoch: draws that Lightning calls an epoch (null: each example once). seed: of the
     split and of the choice of demonstrations, so that runs with other seeds keep the same held-out problems.
-    benchmarks: what `test` and `predict` solve: known names (srl.benchmarks.KNOWN), files, hub ids, heldout.
-    changed: whether a run may go on when the content of its files is another than when it began.
+    benchmarks: what `test` and `predict` solve: known names (srl.data.benchmarks.KNOWN), files, hub ids,
+    heldout. changed: whether a run may go on when the content of its files is another than when it began.
     """
 
     def __init__(
@@ -290,7 +257,8 @@ class StepDataModule(LightningDataModule):
         return digests(self.report.files, self.path, self.val_path)
 
     def load_state_dict(self, state_dict: Digests) -> None:
-        check_unchanged(self.trainer, state_dict, self.state_dict(), self.changed)
+        if self.trainer is not None and self.trainer.state.fn == "fit":
+            check_unchanged(state_dict, self.state_dict(), self.changed)
 
     def train_dataloader(self) -> Stream:
         assert self.stream is not None, "the curriculum callback builds the stream before training starts"

@@ -42,8 +42,8 @@ def main() -> None:
 def text() -> str:
     from datamodules.steps import StepDataModule
     from modules.policy import PolicyModule
-    from srl.lightning_cli import CALLBACKS
-    from srl.plan.check import PlanSettings
+    from srl.cli.lightning import CALLBACKS
+    from srl.memory_plan.check import PlanSettings
 
     sections = {"model": PolicyModule, "data": StepDataModule, **CALLBACKS, "plan": PlanSettings}
     parts = [HEAD, *(section(key, owner) for key, owner in sections.items()), trainer()]
@@ -70,7 +70,7 @@ def section(key: str, owner: Any) -> str:
 
 
 def trainer() -> str:
-    from srl.lightning_cli import trainer_defaults
+    from srl.cli.lightning import trainer_defaults
 
     kept = os.environ.pop("MLFLOW_TRACKING_URI", None)
     try:

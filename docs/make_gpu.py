@@ -29,8 +29,8 @@ def main() -> None:
 
 def plans() -> dict[Path, Any]:
     """Every config for a GPU -> its plan."""
-    from srl.commands.plan import job_from
-    from srl.plan.plan import make_plan
+    from srl.cli.plan import job_from
+    from srl.memory_plan.plan import make_plan
 
     return {
         path: make_plan(job_from(["--config", str(path)], "cuda")) for path in sorted(CONFIGS.glob("*.yaml"))
@@ -43,7 +43,7 @@ def card_of(path: Path) -> int:
 
 
 def figures(path: Path, plan: Any) -> dict[str, str]:
-    from srl.plan.memory import card
+    from srl.memory_plan.memory import card
 
     trained = [m for m in plan.moments if m.name.partition(":")[0] in plan_phases(plan)]
     updates = [m for m in trained if m.name.endswith(": update")]

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from modules.update import accumulate
-from srl.packing import MicroBatch, Row
-from srl.rollout import Sampling, StepExample
-from srl.step_examples import StepExamples
+from srl.examples.lazy import StepExamples
+from srl.packing.micro_batches import MicroBatch, Row
+from srl.types import Sampling, StepExample
+from srl.update.accumulate import accumulate
 
 if TYPE_CHECKING:
     from modules.policy import PolicyModule
+
 
 log = logging.getLogger(__name__)
 LOOKED_AT = 4  # times as many of the longest texts are tokenised as are asked for

@@ -11,34 +11,29 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
-from modules.checkpointing import (
-    counters_of,
-    identity_of,
-    read_trained,
-    restore_counters,
-    write_trained,
-)
 from modules.ranks import accumulate_over_ranks
-from modules.testing import TestSettings, benchmark_records, predictions
-from modules.update import UpdateSettings, accumulate, update_metrics
-from modules.validation import ValidationMetrics, ValidationSettings
-from srl.bad_updates import BadUpdates, cause_of
+from srl.curriculum.phases import Phase
+from srl.curriculum.stream import StepBatch
 from srl.engine.settings import DecodeSettings
 from srl.errors import ConfigError
-from srl.models import LoraSettings
-from srl.phases import Phase
-from srl.rollout import Group, StepBatch, run_seed
-from srl.token_budget import TokenBudget
-from srl.update import LossSettings, build_rows, logprobs_of, loss_of, split_groups
+from srl.evaluation.benchmark import TestSettings, benchmark_records, predictions
+from srl.evaluation.validation import ValidationMetrics, ValidationSettings
+from srl.model.adapters import LoraSettings
+from srl.model.checkpoint import identity_of, read_trained, write_trained
+from srl.out_of_memory import TokenBudget
+from srl.types import Group, run_seed
+from srl.update.accumulate import UpdateSettings, accumulate, update_metrics
+from srl.update.bad_numbers import BadUpdates, cause_of
+from srl.update.loss import LossSettings, build_rows, logprobs_of, loss_of, split_groups
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from datamodules.benchmarks import BenchmarkBatch
-    from datamodules.steps import ValidationBatch
     from srl.engine.engine import RolloutEngine
-    from srl.packing import MicroBatch
-    from srl.scores import Record
+    from srl.evaluation.batches import BenchmarkBatch, ValidationBatch
+    from srl.evaluation.scores import Record
+    from srl.packing.micro_batches import MicroBatch
+
 
 PRECISIONS = ("32-true", "bf16-mixed")
 
@@ -99,7 +94,7 @@ class PolicyModule(LightningModule):
     @property
     def files(self) -> Any:
         if self._files is None:
-            from srl.models import resolve
+            from srl.model.sources import resolve
 
             self._files = resolve(self.base, sha256=self.sha256)
         return self._files
@@ -108,7 +103,7 @@ class PolicyModule(LightningModule):
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The base's tokenizer; the data module needs it before the weights are loaded."""
         if self._tokenizer is None:
-            from srl.models import load_tokenizer
+            from srl.model.loading import load_tokenizer
 
             self._tokenizer = load_tokenizer(self.files)
         return self._tokenizer
@@ -118,7 +113,7 @@ class PolicyModule(LightningModule):
         """The rollout engine over this very policy."""
         if self._engine is None:
             from srl.engine.engine import RolloutEngine
-            from srl.models import end_token_ids
+            from srl.model.loading import end_token_ids
 
             policy: Any = self.policy
             end_ids = end_token_ids(self.tokenizer, policy)
@@ -138,8 +133,9 @@ class PolicyModule(LightningModule):
         """Load the base, attach the adapter (seeded), check the head. Once, though called by each stage."""
         if self.policy is not None:
             return
-        from srl.merged import merge_lora_forward
-        from srl.models import attach_lora, checks_head, enable_gradient_checkpointing, load_base
+        from srl.model.adapters import attach_lora, checks_head, enable_gradient_checkpointing
+        from srl.model.loading import load_base
+        from srl.model.merged_lora import merge_lora_forward
 
         device = self.trainer.strategy.root_device
         model: Any = load_base(
@@ -294,3 +290,20 @@ class PolicyModule(LightningModule):
         assert self.policy is not None
         restore_counters(self, read_trained(checkpoint, self.policy, identity_of(self.base, self.lora)))
         self.loaded_step = int(checkpoint["global_step"])
+
+
+def counters_of(module: PolicyModule) -> dict[str, Any]:
+    """Updates that were skipped, and the bounds that memory has set."""
+    rows = {"set": module.rows_set, "now": module.engine.rows_in_flight}
+    budget = module.token_budget.state_dict()
+    return {**module.bad.state_dict(), "token_budget": budget, "rows_in_flight": rows}
+
+
+def restore_counters(module: PolicyModule, saved: dict[str, Any]) -> None:
+    """The bounds are not in checkpoints of earlier versions; one that the user has changed counts anew."""
+    module.bad.load_state_dict(saved)
+    if "token_budget" in saved:
+        module.token_budget.load_state_dict(saved["token_budget"])
+    rows = saved.get("rows_in_flight", {})
+    if rows.get("set") == module.rows_set:
+        module.rows_in_flight = int(rows["now"])

@@ -14,7 +14,7 @@ from srl.errors import ConfigError
 from srl.ranks import add_gradients, share_of_rows, totals_of_all
 
 if TYPE_CHECKING:
-    from srl.packing import Row
+    from srl.packing.micro_batches import Row
 
 
 def check_strategy(trainer: Trainer, command: str) -> None:

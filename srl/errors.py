@@ -1,5 +1,9 @@
 """The errors a user meets. Each message says what was found, where, and what to write or try instead."""
 
+from __future__ import annotations
+
+import re
+
 
 class DataError(ValueError):
     """A data file, or one row of it, cannot be used. The message begins with its `file:line`."""
@@ -19,3 +23,21 @@ class Interrupted(RuntimeError):
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
         self.code = code
+
+
+def first_line(error: Exception) -> str:
+    """The line of a message that says most; where a parser tried several types, what the first one said."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    tried = [line.removeprefix("- ") for line in lines if line.startswith("- ")]
+    owner = re.search(r"class_path='([\w.]+)'", str(error))
+    if tried and owner:
+        return f"{owner[1]}: {tried[0]}"[:400]
+    if tried and lines[0].startswith("Does not validate against any"):
+        return tried[0][:400]
+    return lines[0][:400]
+
+
+def few(names: list[str], limit: int = 5) -> str:
+    """`a, b, ... (7 in all)`, for messages."""
+    text = ", ".join(names[:limit]) or "nothing"
+    return text if len(names) <= limit else f"{text}, ... ({len(names)} in all)"

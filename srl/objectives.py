@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from srl.answers import are_correct
-from srl.errors import ConfigError
-from srl.phases import Phase
-from srl.reward_pool import similarities
-from srl.rollout import Completion, Source, StepExample
-from srl.similarity import FORMAT_PENALTY, split_solution
+from srl.response import split_solution
+from srl.rewards.answers import are_correct
+from srl.rewards.similarity import FORMAT_PENALTY
+from srl.rewards.similarity_pool import similarities
+from srl.types import Completion, Source, StepExample
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
 
 Unit = Literal["character", "token"]
 Imitated = Literal["step", "outline", "reasoning"]
@@ -121,7 +121,8 @@ class Outcome:
     """1 when the final answer of the solution is right, else 0.
 
     `rlvr`: the whole solution in one response. `reverse`: the rest of it after the expert's first steps,
-    whose number falls by pass rate (reverse curriculum, arXiv 2402.05808; srl.selection.ReverseSelector).
+    whose number falls by pass rate (reverse curriculum, arXiv 2402.05808;
+    srl.curriculum.selectors.ReverseSelector).
     """
 
     imitates: Imitated | None = None
@@ -171,19 +172,3 @@ def objectives(autojunk: bool = False, units: Callable[[str], str] | None = None
 
 
 NAMES = list(objectives())
-
-
-def check_pools(phases: Sequence[Phase]) -> None:
-    """ConfigError for a per-problem phase whose pools cannot work: answers decide who moves."""
-    known = objectives()
-    for phase in phases:
-        pools = phase.per_problem
-        if pools is None:
-            continue
-        steps = [name for name, one in known.items() if one.source == "steps"]
-        outcome = [n for n, one in known.items() if one.source == "problems" and one.needs_answer]
-        for key, name, allowed in (("steps", pools.steps, steps), ("outcome", pools.outcome, outcome)):
-            if name not in allowed:
-                raise ConfigError(
-                    f"curriculum: phase {phase.name}: per_problem.{key} is {name}; use {' or '.join(allowed)}"
-                )

@@ -21,10 +21,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from srl.errors import ConfigError
-from srl.rollout import Completion, Group, StepExample
+from srl.types import Completion, Group, StepExample
 
 if TYPE_CHECKING:
-    from srl.packing import Row
+    from srl.packing.micro_batches import Row
+
 
 T = TypeVar("T")
 

@@ -124,7 +124,7 @@ def fit(model_folder: Path, expert_file: Path, folder: Path, *more: str, command
     The reward of a random model rarely differs within a group: its temperature is high and nothing is
     filtered unless a test says so.
     """
-    from srl.cli import main
+    from srl.cli.main import main
 
     arguments = [
         command,

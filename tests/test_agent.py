@@ -11,13 +11,13 @@ from conftest import tiny_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srl.agent import read_messages, shorten
+from srl.data.load import read_trajectories
+from srl.data.row_format import RowFormat
+from srl.data.styles.agent import read_messages, shorten
+from srl.data.trajectory import Step, Trajectory
 from srl.errors import ConfigError, DataError
-from srl.examples import ExampleBuilder, ResponseLimits
-from srl.prompts import PromptFormat, PromptRenderer
-from srl.rows import RowFormat
-from srl.steps import Step
-from srl.trajectory import Trajectory, read_trajectories
+from srl.examples.builder import ExampleBuilder, ResponseLimits
+from srl.examples.prompts import PromptFormat, PromptRenderer
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "trajectories"
 real_data = pytest.mark.skipif(not DATA.is_dir(), reason="no ../shared/data")

@@ -11,8 +11,8 @@ from answer_cases import CASES, RESPONSES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from srl.answers import are_correct, are_equal, extract_answer, gold_is_usable, is_correct
 from srl.errors import ConfigError
+from srl.rewards.answers import are_correct, are_equal, extract_answer, gold_is_usable, is_correct
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 real_data = pytest.mark.skipif(not DATA.is_dir(), reason="no ../shared/data")
@@ -198,7 +198,7 @@ def test_works_in_another_thread() -> None:
     "monster", ["10^{10^{11}}", "(" * 900]
 )  # gigabytes when computed, minutes when parsed
 def test_the_time_limit_holds(monster: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("srl.verifier.TIME_LIMIT", 1.0)
+    monkeypatch.setattr("srl.rewards.verifier.TIME_LIMIT", 1.0)
     begin = time.perf_counter()
     assert not is_correct(f"\\boxed{{{monster}}}", "5")
     assert time.perf_counter() - begin < 20.0  # several limits of a second, on a busy machine

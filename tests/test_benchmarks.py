@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from conftest import write_rows
 
-from datamodules.benchmarks import benchmark_loader, read_benchmark
-from datamodules.files import DataReport
-from srl.benchmarks import KNOWN, HubSet, Source, benchmark_sources, read_file, read_rows
+from datamodules.loaders import benchmark_loader
+from srl.data.benchmarks import KNOWN, HubSet, Source, benchmark_sources, read_benchmark, read_file, read_rows
+from srl.data.load import DataReport
+from srl.data.trajectory import Step, Trajectory
 from srl.errors import ConfigError, DataError
-from srl.examples import ExampleBuilder, ResponseLimits
-from srl.prompts import PromptFormat, PromptRenderer
-from srl.trajectory import Step, Trajectory
+from srl.examples.builder import ExampleBuilder, ResponseLimits
+from srl.examples.prompts import PromptFormat, PromptRenderer
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
 
@@ -149,7 +149,7 @@ def problem(uid, text="1+1?", answer="2"):
 
 
 def loader(tokenizer, problems, train=(), limit=None, **limits):
-    from srl.benchmarks import Benchmark
+    from srl.data.benchmarks import Benchmark
 
     made = builder(tokenizer, **limits)
     return benchmark_loader(Benchmark("b", problems), made, train, limit, 2, True)

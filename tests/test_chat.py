@@ -8,8 +8,8 @@ from compared import three_runs
 from conftest import tiny_tokenizer
 from rich.console import Console
 
-from srl.cli import main
-from srl.commands.chat import show
+from srl.cli.chat import show
+from srl.cli.main import main
 
 STEP_TOKENS = 3
 

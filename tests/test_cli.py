@@ -109,10 +109,12 @@ def module_expert_file(tmp_path_factory):
 def test_nf4_trains_an_adapter_on_the_cpu(model_folder, module_expert_file, tmp_path, monkeypatch):
     from bitsandbytes.nn import Linear4bit
 
-    import srl.models
+    import srl.model.loading
 
-    loaded, load = [], srl.models.load_base
-    monkeypatch.setattr(srl.models, "load_base", lambda *a, **k: loaded.append(load(*a, **k)) or loaded[0])
+    loaded, load = [], srl.model.loading.load_base
+    monkeypatch.setattr(
+        srl.model.loading, "load_base", lambda *a, **k: loaded.append(load(*a, **k)) or loaded[0]
+    )
     status, rows, checkpoint = run(
         model_folder, module_expert_file, tmp_path / "run", "--model.quantization", "nf4"
     )
@@ -126,10 +128,12 @@ def test_nf4_trains_an_adapter_on_the_cpu(model_folder, module_expert_file, tmp_
 def test_gradient_checkpointing_leaves_the_result_as_it_is(
     model_folder, module_expert_file, tmp_path, plain, monkeypatch
 ):
-    import srl.models
+    import srl.model.loading
 
-    models, enable = [], srl.models.enable_gradient_checkpointing
-    monkeypatch.setattr(srl.models, "enable_gradient_checkpointing", lambda m: models.append(m) or enable(m))
+    models, enable = [], srl.model.loading.enable_gradient_checkpointing
+    monkeypatch.setattr(
+        srl.model.loading, "enable_gradient_checkpointing", lambda m: models.append(m) or enable(m)
+    )
     more = ["--model.gradient_checkpointing", "true"]
     status, _, checkpoint = run(model_folder, module_expert_file, tmp_path / "run", *more)
     assert status == 0
@@ -216,7 +220,7 @@ def python(*arguments):
 
 
 def test_help_imports_nothing_heavy_and_names_every_command():
-    from srl.cli import COMMANDS
+    from srl.cli.commands import COMMANDS
 
     _, done = python("-c", NO_TORCH)
     assert done.returncode == 0, done.stderr

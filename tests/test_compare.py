@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from compared import artifact, three_runs
 
-from srl.cli import main
-from srl.compare.blocks import marked
+from srl.cli.main import main
 from srl.compare.groups import grouped
 from srl.compare.runs import Run, joined
+from srl.compare.samples import marked
 from srl.compare.summary import compare
 from srl.errors import DataError
-from srl.similarity import similarity
+from srl.rewards.similarity import similarity
 
 ROOT = Path(__file__).resolve().parent.parent
 ACCURACY = "val/outcome/accuracy"

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from srl.cli import main
-from srl.commands.plan_curriculum import PlanCLI
-from srl.config_files import FORGET_PHASES, first_line, with_extended
-from srl.errors import ConfigError
+from srl.cli.config_files import FORGET_PHASES, with_extended
+from srl.cli.main import main
+from srl.cli.plan_curriculum import PlanCLI
+from srl.errors import ConfigError, first_line
 
 ROOT = Path(__file__).parent.parent
 QUICKSTART = "configs/quickstart.yaml"

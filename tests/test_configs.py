@@ -6,7 +6,7 @@ import mlflow
 import pytest
 from conftest import tracking_uri
 
-from srl.cli import main
+from srl.cli.main import main
 
 ROOT = Path(__file__).resolve().parent.parent
 METHODS = sorted((ROOT / "configs" / "ordering").glob("*.yaml"))

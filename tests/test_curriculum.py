@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from callbacks.curriculum import CurriculumCallback
-from modules.validation import ValidationSettings
-from srl.curriculum import Schedule
+from srl.curriculum.phases import Phase, Until, check_phases
+from srl.curriculum.schedule import Schedule
+from srl.curriculum.stream import StepBatch
 from srl.errors import ConfigError
-from srl.phases import Phase, Until, check_phases
-from srl.rollout import StepBatch
+from srl.evaluation.validation import ValidationSettings
 
 NAMES = ["sft", "srl", "rlvr"]
 MIX = {"srl": 1.0}

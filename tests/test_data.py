@@ -7,10 +7,10 @@ import pytest
 from conftest import expert_rows, tiny_tokenizer
 
 from datamodules.steps import StepDataModule, Validation
+from srl.data.row_format import RowFormat
 from srl.errors import ConfigError, DataError
-from srl.examples import ResponseLimits
-from srl.prompts import PromptFormat
-from srl.trajectory import RowFormat
+from srl.examples.builder import ResponseLimits
+from srl.examples.prompts import PromptFormat
 
 RAW = PromptFormat("raw")
 

@@ -9,11 +9,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from srl.engine.engine import RolloutEngine
 from srl.engine.graphs import RecordedSteps, again
-from srl.engine.readback import Readback
+from srl.engine.scheduler import Readback
 from srl.engine.settings import DecodeSettings
 from srl.errors import ConfigError
-from srl.merged import merge_lora_forward
-from srl.rollout import Sampling
+from srl.model.merged_lora import merge_lora_forward
+from srl.types import Sampling
 
 ENDS = tuple(range(1, 24))  # a random model rarely writes one given token: rows must end early, too
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from compared import three_runs
 
-from srl.cli import COMMANDS, main
+from srl.cli.commands import COMMANDS
+from srl.cli.main import main
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (
@@ -69,7 +70,7 @@ def place(logging_ready, model_folder, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("line", COMMAND_LINES)
 def test_the_command_runs(line, place, monkeypatch, capsys):
-    from srl.commands import sweep
+    from srl.cli import sweep
 
     def shortened(command, log):
         monkeypatch.setattr("sys.stdout", io.StringIO())

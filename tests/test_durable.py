@@ -5,9 +5,9 @@ import os
 import pytest
 import torch
 
-from srl.cli import resolve_checkpoint
-from srl.durable import fault, put
 from srl.errors import ConfigError
+from srl.files import fault, put
+from srl.model.checkpoint import resolve_checkpoint
 
 
 def saved(path, value):

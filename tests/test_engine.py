@@ -6,12 +6,13 @@ from conftest import tiny_model, tiny_tokenizer
 
 import srl.engine.prefill
 from srl.engine.engine import RolloutEngine
-from srl.engine.sampling import StopRule, sample
-from srl.merged import merge_lora_forward
-from srl.models import LoraSettings, attach_lora
-from srl.packing import micro_batches
-from srl.rollout import Group, Sampling, StepExample
-from srl.update import LossSettings, build_rows, logprobs_of
+from srl.engine.sampling import sample
+from srl.model.adapters import LoraSettings, attach_lora
+from srl.model.merged_lora import merge_lora_forward
+from srl.packing.micro_batches import micro_batches
+from srl.response import StopRule
+from srl.types import Group, Sampling, StepExample
+from srl.update.loss import LossSettings, build_rows, logprobs_of
 
 TEXTS = ["#1: 1+2+3?\n", "#12: 4+5+6 and more words?\n", "x\n", "#1: 1+2+3?\n", "a longer prompt = 17?\n"]
 
@@ -86,7 +87,8 @@ def test_the_sampler_sees_the_adapter():
 
 
 def quantised(kind, tokenizer, folder):
-    from srl.models import load_base, resolve
+    from srl.model.loading import load_base
+    from srl.model.sources import resolve
 
     tiny_model(kind, vocab_size=len(tokenizer)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -141,7 +143,7 @@ def test_a_common_beginning_is_computed_once_and_changes_nothing(kind, monkeypat
     found = engine.generate(examples, 2, Sampling(), torch.Generator().manual_seed(0))
     (tree,) = seen
     assert len(tree) == len(system) + sum(len(text) for text in set(TEXTS)) - 2  # "#1" of two
-    monkeypatch.setattr("srl.tree.JOIN_SHARE", 2)
+    monkeypatch.setattr("srl.packing.tree.JOIN_SHARE", 2)
     plain = engine.generate(examples, 2, Sampling(), torch.Generator().manual_seed(0))
     assert len(seen) == 5
     for one, ours, theirs in zip(examples, found, plain, strict=True):

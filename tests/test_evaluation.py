@@ -6,13 +6,13 @@ import pytest
 import torch
 from conftest import expert_rows, tiny_model
 
-from modules.validation import ValidationSettings
+from srl.data.trajectory import Step, Trajectory
 from srl.engine.engine import RolloutEngine
-from srl.evaluation import COMPARED, GREEDY, answer_classes, solve_by_steps, solve_whole
-from srl.examples import ExampleBuilder, ResponseLimits
-from srl.prompts import PromptFormat, PromptRenderer
-from srl.rollout import Completion, Sampling
-from srl.trajectory import Step, Trajectory
+from srl.evaluation.solving import COMPARED, GREEDY, answer_classes, solve_by_steps, solve_whole
+from srl.evaluation.validation import ValidationSettings
+from srl.examples.builder import ExampleBuilder, ResponseLimits
+from srl.examples.prompts import PromptFormat, PromptRenderer
+from srl.types import Completion, Sampling
 
 ANY = torch.Generator()
 
@@ -249,7 +249,9 @@ def test_exact_answers_are_compared_as_text():
 
 def test_comparisons_are_bounded_and_made_in_one_call(monkeypatch):
     calls = []
-    monkeypatch.setattr("srl.evaluation.are_equal", lambda pairs: calls.append(pairs) or [False] * len(pairs))
+    monkeypatch.setattr(
+        "srl.evaluation.solving.are_equal", lambda pairs: calls.append(pairs) or [False] * len(pairs)
+    )
     names = [f"x+{k}" for k in range(32)]
     assert answer_classes([names, ["1", "2", "a"]], ["math", "math"]) == [list(range(32)), [0, 1, 2]]
     (pairs,) = calls
@@ -259,7 +261,7 @@ def test_comparisons_are_bounded_and_made_in_one_call(monkeypatch):
 
 def test_an_answer_joins_the_most_frequent_one_that_it_equals(monkeypatch):
     """c equals both a and b, which differ: it goes to a, which has more votes."""
-    monkeypatch.setattr("srl.evaluation.are_equal", lambda pairs: [pair[1] == "c" for pair in pairs])
+    monkeypatch.setattr("srl.evaluation.solving.are_equal", lambda pairs: [pair[1] == "c" for pair in pairs])
     assert answer_classes([["c", "b", "b", "a", "a", "a"]], ["math"]) == [[0, 1, 1, 0, 0, 0]]
 
 

@@ -6,10 +6,10 @@ import pytest
 from conftest import tiny_tokenizer
 from tokenizers.processors import TemplateProcessing
 
+from srl.data.trajectory import Step, Trajectory
 from srl.errors import ConfigError
-from srl.examples import ExampleBuilder, ResponseLimits
-from srl.objectives import objectives
-from srl.prompts import (
+from srl.examples.builder import ExampleBuilder, ResponseLimits
+from srl.examples.prompts import (
     SOLUTION_SYSTEM,
     SOLUTION_SYSTEM_BARE,
     STEP_SYSTEM,
@@ -18,7 +18,7 @@ from srl.prompts import (
     PromptRenderer,
     Shot,
 )
-from srl.trajectory import Step, Trajectory
+from srl.objectives import objectives
 
 CHAT = (
     "{% for turn in messages %}[{{ turn.role }}]{{ turn.content }}{% endfor %}"
@@ -244,7 +244,7 @@ def test_our_system_prompts_ask_for_thinking_only_where_it_is_read(tokenizer, th
 
 
 def test_no_chat_template_is_said_and_asking_for_one_is_refused(tokenizer, caplog, monkeypatch):
-    logger = logging.getLogger("srl.prompts")  # the command line stops propagation: listen here
+    logger = logging.getLogger("srl.examples.prompts")  # the command line stops propagation: listen here
     monkeypatch.setattr(logger, "handlers", [caplog.handler])
     monkeypatch.setattr(logger, "propagate", False)
     assert PromptRenderer(tokenizer).template == "plain"

@@ -8,7 +8,7 @@ import torch
 from compared import three_runs
 from conftest import fit
 
-from srl.cli import main
+from srl.cli.main import main
 
 IDS = torch.randint(5, 60, (2, 12), generator=torch.Generator().manual_seed(0))
 
@@ -86,7 +86,7 @@ def test_the_merged_model_needs_no_peft(made, checkpoint, expected, tmp_path):
 def test_four_bit_weights_are_merged_as_the_numbers_they_stand_for(made, checkpoint, tmp_path):
     from transformers import AutoModelForCausalLM
 
-    from srl.commands.loading import load_trained
+    from srl.cli.loading import load_trained
 
     four_bit = ["--model.quantization", "nf4"]
     trained = load_trained(str(checkpoint), made.uri, four_bit)

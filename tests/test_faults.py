@@ -15,10 +15,10 @@ import pytest
 import torch
 from conftest import QUIET, expert_rows, fit, tracking_uri, write_rows
 
-from callbacks.tracking import link
+from callbacks.run_info import link
+from srl.cli.faults import ended_by, is_lost_peer, of_system
 from srl.errors import Interrupted, TrainingStopped
-from srl.faults import ended_by, is_lost_peer, of_system
-from srl.provenance import dataset_inputs
+from srl.runs.provenance import dataset_inputs
 
 
 @pytest.fixture
@@ -247,7 +247,7 @@ def test_two_programs_may_begin_on_the_same_new_data_at_once(tmp_path):
 
 
 def test_a_full_disk_under_a_commands_output_is_one_line(tmp_path, capsys, logging_ready):
-    from srl.cli import main
+    from srl.cli.main import main
 
     rows = write_rows(tmp_path / "rows.jsonl", expert_rows(40))
     arguments = ["prepare", str(rows), "--output", str(tmp_path / "out.jsonl")]
@@ -268,9 +268,9 @@ def test_what_the_system_says_names_the_file():
 
 def test_a_run_on_the_store_with_a_full_disk_keeps_the_data_in_memory(tmp_path, monkeypatch, caplog):
     """Large data goes to the cache of `datasets`: where there is no room it is held as objects."""
-    import datamodules.files as files
-    from datamodules.files import DataReport, load_trajectories
-    from srl.trajectory import RowFormat
+    import srl.data.load as files
+    from srl.data.load import DataReport, load_trajectories
+    from srl.data.row_format import RowFormat
 
     monkeypatch.setattr(files, "LARGE", 0)
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))

@@ -2,8 +2,8 @@
 
 import pytest
 
-from srl.floors import context_of, copying_floors, is_copy, sentences
-from srl.trajectory import Step, Trajectory
+from srl.data.trajectory import Step, Trajectory
+from srl.evaluation.floors import context_of, copying_floors, is_copy, sentences
 
 
 def trajectory(uid, problem, *steps, preamble=""):

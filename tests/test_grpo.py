@@ -5,14 +5,7 @@ import math
 import pytest
 import torch
 
-from srl.grpo import (
-    advantages,
-    imitation_loss,
-    kl_penalty,
-    policy_loss,
-    population_std,
-    token_weights,
-)
+from srl.update.grpo import advantages, imitation_loss, kl_penalty, policy_loss, population_std, token_weights
 
 
 def test_advantages_by_hand():

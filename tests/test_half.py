@@ -7,10 +7,11 @@ from test_engine import TEXTS, example, lora
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from srl.engine.engine import RolloutEngine
-from srl.models import load_base, resolve
-from srl.packing import micro_batches
-from srl.rollout import Group, Sampling
-from srl.update import LossSettings, build_rows, logprobs_of
+from srl.model.loading import load_base
+from srl.model.sources import resolve
+from srl.packing.micro_batches import micro_batches
+from srl.types import Group, Sampling
+from srl.update.loss import LossSettings, build_rows, logprobs_of
 
 HALF = torch.bfloat16
 
@@ -43,7 +44,9 @@ def test_sampler_and_trainer_agree_in_bfloat16_over_4_bit_weights(kind, autocast
     gap = torch.cat(gaps)
     assert len(gap) > 150
     assert 0 < gap.abs().mean() < 2e-2
-    assert (gap.exp() - 1 - gap).mean() < 1e-3  # KL(sampler, trainer), estimated as in srl.grpo.kl_penalty
+    assert (
+        gap.exp() - 1 - gap
+    ).mean() < 1e-3  # KL(sampler, trainer), estimated as in srl.update.grpo.kl_penalty
 
 
 def test_adapters_are_cast_once_a_rollout_and_not_once_a_token(tmp_path):

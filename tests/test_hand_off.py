@@ -236,7 +236,7 @@ def test_an_objective_without_data_is_refused_before_anything_runs(model_folder,
 
 
 def test_the_plan_of_the_quick_start(capsys):
-    from srl.cli import main
+    from srl.cli.main import main
 
     assert main(["plan-curriculum", "--config", "configs/quickstart.yaml", "--json"]) == 0
     plan = json.loads(capsys.readouterr().out.strip().splitlines()[-1])

@@ -6,7 +6,7 @@ import pytest
 from conftest import fit, tracking_uri
 from mlflow import MlflowClient
 
-from srl.health import Limits, Monitor
+from srl.evaluation.alarms import Limits, Monitor
 
 PHASE = "srl"
 

@@ -6,11 +6,11 @@ from conftest import fit, letter_rows, write_rows
 from mlflow import MlflowClient
 from test_resume import Keep, equal, what_counts
 
-from srl.examples import ExampleBuilder, ResponseLimits
-from srl.history import OwnThinking
-from srl.prompts import PromptFormat, PromptRenderer
-from srl.rollout import Completion
-from srl.trajectory import Step, Trajectory
+from srl.data.trajectory import Step, Trajectory
+from srl.examples.builder import ExampleBuilder, ResponseLimits
+from srl.examples.own_thinking import OwnThinking
+from srl.examples.prompts import PromptFormat, PromptRenderer
+from srl.types import Completion
 
 STEPS = (Step(1, "", "a=1"), Step(2, "", "b=2"), Step(3, "", "c=3"))
 THREE = Trajectory("u", "Q?", "", STEPS, answer="3")

@@ -15,8 +15,8 @@ from conftest import QUIET, fit, tiny_tokenizer
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from srl.cli.yaml_files import VALUES, read_yaml
 from srl.errors import ConfigError
-from srl.yaml_files import VALUES, read_yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = [
@@ -113,7 +113,7 @@ def test_a_checkpoint_with_code_is_refused_and_not_run(
 
 @pytest.mark.parametrize("command", [["export", "--output", "out"], ["chat"]])
 def test_commands_refuse_it_too(payload, tmp_path, logging_ready, capsys, monkeypatch, command):
-    from srl.cli import main
+    from srl.cli.main import main
 
     monkeypatch.chdir(tmp_path)
     assert main([command[0], "--ckpt_path", str(payload), *command[1:]]) == 2
@@ -219,7 +219,7 @@ def test_the_rules_for_answers_agree_with_each_other(gold, found):
 
 
 def test_marks_alone_do_not_hide_an_answer():
-    from srl.answers import extract_answer
+    from srl.rewards.answers import extract_answer
 
     assert extract_answer("#### 7\n####*") == "7"
     assert extract_answer("The answer is 5.\n#### **") == "5"
@@ -353,10 +353,10 @@ def test_no_text_of_the_data_can_forge_a_role(name, data):
 
     So has the expert's text as a target: none but its end.
     """
-    from srl.examples import ExampleBuilder, ResponseLimits
+    from srl.data.trajectory import Step, Trajectory
+    from srl.examples.builder import ExampleBuilder, ResponseLimits
+    from srl.examples.prompts import PromptFormat, PromptRenderer
     from srl.objectives import objectives
-    from srl.prompts import PromptFormat, PromptRenderer
-    from srl.trajectory import Step, Trajectory
 
     template, special = TEMPLATES[name]
     tokenizer = tiny_tokenizer()

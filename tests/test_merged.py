@@ -7,7 +7,7 @@ import torch
 from conftest import tiny_model
 from test_engine import lora
 
-from srl.merged import merge_lora_forward
+from srl.model.merged_lora import merge_lora_forward
 
 
 @pytest.fixture

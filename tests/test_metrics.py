@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srl.metrics import (
+from srl.evaluation.metrics import (
     FormatRate,
     LengthHistogram,
     MajorityAtK,
@@ -227,7 +227,7 @@ def test_figures_share_their_draws_and_the_seed_decides_them() -> None:
 def test_the_chunks_of_a_bootstrap_change_nothing(monkeypatch) -> None:
     values = torch.rand(9, 1, generator=torch.Generator().manual_seed(0))
     whole = bootstrap_means(values, 100, seed=2)
-    monkeypatch.setattr("srl.metrics._CHUNK", 30)  # three draws at once
+    monkeypatch.setattr("srl.evaluation.metrics._CHUNK", 30)  # three draws at once
     assert torch.equal(bootstrap_means(values, 100, seed=2), whole)
 
 

@@ -137,7 +137,7 @@ def test_checkpoints_are_tagged_with_their_paths(hand_off, run):
 
 
 def test_the_config_artifact_runs_again(hand_off, run, history, artifact, tmp_path):
-    from srl.cli import main
+    from srl.cli.main import main
 
     config = tmp_path / "config.yaml"
     config.write_text(artifact("config.yaml"))
@@ -157,8 +157,8 @@ def test_the_config_artifact_runs_again(hand_off, run, history, artifact, tmp_pa
 
 def test_thinking_and_action_are_told_apart(tokenizer):
     """Outside the format there is no telling: the whole response stands as the action."""
-    from callbacks.samples import _rows
-    from srl.rollout import Completion, Group, StepExample
+    from callbacks.rollout_tables import _rows
+    from srl.types import Completion, Group, StepExample
 
     prompt = tuple(tokenizer("1+2?", add_special_tokens=False)["input_ids"])
     example = StepExample("p", "srl", "steps", 1, prompt, "1+2=3", think=True)

@@ -14,22 +14,19 @@ import pytest
 import torch
 
 from srl.errors import ConfigError
-from srl.fetch import file_sha256, fresh_folder
-from srl.models import (
+from srl.files import file_sha256, fresh_folder
+from srl.model.adapters import (
     LoraSettings,
-    ModelFiles,
     adapter_state,
     attach_lora,
     checks_head,
     enable_gradient_checkpointing,
-    end_token_ids,
     inner_decoder,
     load_adapter_state,
-    load_base,
-    load_tokenizer,
     output_head,
-    resolve,
 )
+from srl.model.loading import end_token_ids, load_base, load_tokenizer
+from srl.model.sources import ModelFiles, resolve
 
 CPU = torch.device("cpu")
 WORDS = ["<unk>", "<s>", "</s>", "<|im_end|>", *"abcdefghijklmnopqrstuvwxyz", "1"]  # 31
@@ -132,7 +129,8 @@ def one_line(error) -> str:
 
 
 def test_importing_models_imports_no_heavy_library():
-    code = "import sys, srl.models; print([m for m in ('torch', 'transformers', 'peft') if m in sys.modules])"
+    heavy = ("torch", "transformers", "peft")
+    code = f"import sys, srl.model.loading; print([m for m in {heavy} if m in sys.modules])"
     root = Path(__file__).parent.parent
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -167,7 +165,7 @@ def test_local_gguf_is_checked_by_its_own_sha256(tmp_path):
 
 def test_hub_id_without_network_is_one_line_and_quick(tmp_path):
     """Offline mode is read at import, hence the process of its own."""
-    code = "from srl.models import resolve; resolve('nobody/no-such-model')"
+    code = "from srl.model.loading import resolve; resolve('nobody/no-such-model')"
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     root = Path(__file__).parent.parent
     done = subprocess.run(
@@ -398,7 +396,7 @@ def write_gguf(path: Path, model) -> None:
 
 
 def test_gguf_is_converted_once_and_loads_plain_and_as_nf4(tmp_path, monkeypatch):
-    import srl.models
+    import srl.model.loading
 
     model = make_model(tie_word_embeddings=False)
     write_gguf(tmp_path / "tiny.gguf", model)
@@ -410,7 +408,7 @@ def test_gguf_is_converted_once_and_loads_plain_and_as_nf4(tmp_path, monkeypatch
     # Q8_0: 8-bit steps of max|w| / 127 in blocks of 32; weights are N(0, 0.02), so a step is about 0.06 / 127
     for name, weight in model.state_dict().items():
         assert (loaded.state_dict()[name] - weight).abs().max() < 0.1 / 127, name
-    monkeypatch.setattr(srl.models, "_dequantise", None)  # a second conversion would fail
+    monkeypatch.setattr(srl.model.loading, "_dequantise", None)  # a second conversion would fail
     adapted = attach_lora(load_base(files, quantization="nf4", device=CPU), LoraSettings(r=2, alpha=4), 0)
     checks_head(adapted)
     assert not hasattr(loaded.config, "quantization_config") or not loaded.config.quantization_config

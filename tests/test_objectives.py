@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from srl.objectives import NAMES, objectives, token_units
-from srl.rollout import Completion, StepExample
+from srl.types import Completion, StepExample
 
 
 def example(target="bcde", **kwargs):

@@ -10,24 +10,31 @@ from pathlib import Path
 import pytest
 import torch
 
-from srl.adapters import LoraSettings, attach_lora, enable_gradient_checkpointing, inner_decoder, output_head
-from srl.cli import main
-from srl.commands.loading import LoadCLI
-from srl.engine.attention import NAME
+from srl.cli.loading import LoadCLI
+from srl.cli.main import main
 from srl.errors import ConfigError
-from srl.merged import merge_lora_forward
-from srl.models import load_base, resolve
-from srl.plan import plan as plan_module
-from srl.plan.check import PlanSettings, check_memory
-from srl.plan.dry_run import micro_batch, update_pass
-from srl.plan.live import LiveBytes
-from srl.plan.memory import Memory, card
-from srl.plan.optimizer import optimizer_bytes
-from srl.plan.plan import GIB, make_plan
-from srl.plan.rollouts import Call, own_columns, rollout_parts
-from srl.plan.shapes import KNOWN, shape_of
-from srl.plan.skeleton import Build, nf4_bytes, weigh
-from srl.update import logprobs_of
+from srl.memory_plan import plan as plan_module
+from srl.memory_plan.check import PlanSettings, check_memory
+from srl.memory_plan.dry_run import micro_batch, update_pass
+from srl.memory_plan.live import LiveBytes
+from srl.memory_plan.memory import Memory, card
+from srl.memory_plan.optimizer import optimizer_bytes
+from srl.memory_plan.plan import GIB, make_plan
+from srl.memory_plan.rollouts import Call, own_columns, rollout_parts
+from srl.memory_plan.shapes import KNOWN, shape_of
+from srl.memory_plan.skeleton import Build, nf4_bytes, weigh
+from srl.model.adapters import (
+    LoraSettings,
+    attach_lora,
+    enable_gradient_checkpointing,
+    inner_decoder,
+    output_head,
+)
+from srl.model.loading import load_base
+from srl.model.merged_lora import merge_lora_forward
+from srl.model.sources import resolve
+from srl.packing.attention import NAME
+from srl.update.loss import logprobs_of
 
 ROOT = Path(__file__).resolve().parent.parent
 PHASES = "[{name: srl, mix: {srl: 1.0}, batch_groups: 16}]"
@@ -156,7 +163,7 @@ def test_an_update_keeps_and_takes_what_the_plan_says(folder, kind):
 def test_rollouts_take_what_the_plan_says(folder):
     """Of 16 rows two end just before the limit: the other 14 get no room for more than the limit."""
     from srl.engine.engine import RolloutEngine
-    from srl.rollout import Sampling, StepExample
+    from srl.types import Sampling, StepExample
 
     build = build_of(folder)
     model = real(folder, build).eval()
@@ -237,7 +244,7 @@ def arguments(tmp_path, *more):
 
 def test_the_plan_of_a_run_is_within_ten_percent_of_its_measured_peak(tmp_path):
     """One update through `fit`. Prompts have up to 42 tokens, steps up to 21, four groups of 8 make 840."""
-    from srl.commands.plan import job_from
+    from srl.cli.plan import job_from
 
     given = arguments(
         tmp_path, "--trainer.limit_val_batches", "0", "--trainer.max_steps", "1",
@@ -272,8 +279,8 @@ def test_the_command_says_what_to_change_and_what_fits(capsys, monkeypatch):
 
 
 def test_changes_make_it_fit_in_the_order_of_what_they_cost(folder):
-    from srl.plan.advice import changes
-    from srl.plan.job import Job, Stage
+    from srl.memory_plan.advice import changes
+    from srl.memory_plan.job import Job, Stage
 
     build = Build(shape_of(str(folder)), "cuda", True, LoraSettings(16, 32), False, True)
     stage = Stage("rlvr", (Call(64, 8, 128, 128),), 128, 128, groups=64, rollouts=8)
@@ -289,7 +296,7 @@ def test_changes_make_it_fit_in_the_order_of_what_they_cost(folder):
 
 def test_fit_refuses_what_cannot_fit(tmp_path, monkeypatch, capsys):
     """With 30 MiB of memory, of which the quick start wants more."""
-    from srl.plan import memory
+    from srl.memory_plan import memory
 
     small = Memory("cpu", 30 * 2**20, 0, 0.05)
     monkeypatch.setattr(memory, "here", lambda device: small)

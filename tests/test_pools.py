@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from srl.curriculum.phases import PerProblem
+from srl.curriculum.pools import Pools
 from srl.errors import ConfigError
-from srl.pools import PerProblem, Pools
-from srl.rollout import StepExample
+from srl.types import StepExample
 
 NONE, SOME, ALL = [0.0, 0.0], [1.0, 0.0], [1.0, 1.0]
 

@@ -17,14 +17,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srl.cli import main
+from srl.cli.main import main
+from srl.data.duplicates import Overlap, words
+from srl.data.formats import file_rows
+from srl.data.load import read_trajectories
+from srl.data.prepare import Distribution, Preparation
+from srl.data.row_format import PRESETS, RowFormat, guessed
 from srl.errors import DataError
-from srl.inputs import file_rows
-from srl.overlap import Overlap, words
-from srl.prepare import Distribution, Preparation
-from srl.presets import PRESETS, guessed
-from srl.rows import RowFormat
-from srl.trajectory import read_trajectories
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT.parent / "shared" / "data"
@@ -49,7 +48,7 @@ def lines(rows: list[dict[str, Any]]) -> str:
 @pytest.fixture
 def prepare(tmp_path, capsys, monkeypatch):
     """Run the command with --json: status, report, trajectories and what it said."""
-    monkeypatch.setattr("srl.cli.quiet", lambda: None)
+    monkeypatch.setattr("srl.cli.main.quiet", lambda: None)
 
     def run(*arguments: Any, output: str = "out.jsonl") -> SimpleNamespace:
         path = tmp_path / output
@@ -109,7 +108,7 @@ def test_stdin_and_several_inputs(prepare, tmp_path, monkeypatch):
 
 
 def test_a_long_json_list_is_read_piece_by_piece(tmp_path, monkeypatch):
-    monkeypatch.setattr("srl.inputs._CHUNK", 7)
+    monkeypatch.setattr("srl.data.formats._CHUNK", 7)
     rows = [{"a": "x" * k, "b": [k, {"c": '],"'}]} for k in range(40)]
     for text in (json.dumps(rows), json.dumps(rows, indent=3), " [\r\n] ", "[]", ""):
         (tmp_path / "in.json").write_text(text)
@@ -479,7 +478,7 @@ def test_rows_after_a_bad_one_are_still_read():
 
 @pytest.mark.parametrize("kind", ["jsonl.gz", "json", "csv", "parquet"])
 def test_training_reads_these_formats_too(tmp_path, kind):
-    from datamodules.files import DataReport, file_digest, load_trajectories
+    from srl.data.load import DataReport, file_digest, load_trajectories
 
     path = write(tmp_path / f"in.{kind}", [row(k) for k in range(5)])
     report = DataReport()

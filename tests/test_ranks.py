@@ -20,8 +20,8 @@ from test_resume import equal
 
 from srl import ranks
 from srl.errors import ConfigError
-from srl.packing import Row
-from srl.rollout import Completion, Group, StepExample
+from srl.packing.micro_batches import Row
+from srl.types import Completion, Group, StepExample
 
 # -- the pure parts -----------------------------------------------------------------------------------------
 
@@ -219,7 +219,7 @@ def mark_the_third_update(mark):
 @pytest.fixture(scope="module")
 def server():
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["srl.lightning_cli", "conftest", "srl.engine.engine", "peft", *LAZY])
+    context.set_forkserver_preload(["srl.cli.lightning", "conftest", "srl.engine.engine", "peft", *LAZY])
     return context
 
 

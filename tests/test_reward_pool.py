@@ -15,9 +15,9 @@ from conftest import fit
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from srl import reward_pool
-from srl.reward_pool import chunks, similarities
-from srl.similarity import similarity
+from srl.rewards import similarity_pool as reward_pool
+from srl.rewards.similarity import similarity
+from srl.rewards.similarity_pool import chunks, similarities
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = st.text(max_size=40) | st.text(alphabet="ab \n\ud800\U0001f600", max_size=60)
@@ -53,7 +53,7 @@ def children() -> set[int]:
             command = (stat.parent / "cmdline").read_bytes()
         except OSError:  # it ended meanwhile
             continue
-        if int(fields[1]) == os.getpid() and fields[0] != "Z" and b"srl.reward_pool" in command:
+        if int(fields[1]) == os.getpid() and fields[0] != "Z" and b"srl.rewards.similarity_pool" in command:
             found.add(int(stat.parent.name))
     return found
 
@@ -203,7 +203,8 @@ def test_workers_end_with_their_parent_however_it_ends(number):
 
 def test_a_worker_loads_no_torch():
     code = (
-        "import srl.reward_pool, sys; sys.exit(' '.join({'torch', 'numpy', 'lightning'} & set(sys.modules)))"
+        "import srl.rewards.similarity_pool, sys\n"
+        "sys.exit(' '.join({'torch', 'numpy', 'lightning'} & set(sys.modules)))"
     )
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert not run.stderr.strip()

@@ -7,8 +7,8 @@ from conftest import expert_rows, tiny_tokenizer, write_rows
 from test_data import module
 from test_inspect import inspect  # noqa: F401 - a fixture
 
-from srl.prompts import PromptFormat, PromptRenderer
-from srl.roles import marker_pattern, role_markers
+from srl.examples.prompts import PromptFormat, PromptRenderer
+from srl.examples.roles import marker_pattern, role_markers
 
 LOOP = "{% for m in messages %}"
 ALPACA = (

@@ -7,7 +7,7 @@ from test_engine import TEXTS, example
 
 from srl.engine.engine import RolloutEngine
 from srl.errors import TrainingStopped
-from srl.rollout import Sampling
+from srl.types import Sampling
 
 
 def limit_rows(monkeypatch, most, after=0):
@@ -44,7 +44,7 @@ def test_what_is_sampled_after_a_failure_is_what_the_lower_bound_gives(monkeypat
     assert engine.rows_in_flight == 5
     assert found == expected
     assert torch.equal(failing.get_state(), plain.get_state())
-    said = [record.getMessage() for record in caplog.records if record.name == "srl.rows_in_flight"]
+    said = [record.getMessage() for record in caplog.records if record.name == "srl.out_of_memory"]
     assert said == [
         "out of memory with 20 rollouts at once: rows_in_flight is 10 from now on; sampling again",
         "out of memory with 10 rollouts at once: rows_in_flight is 5 from now on; sampling again",
@@ -162,7 +162,7 @@ def test_what_will_not_fit_fails_before_the_first_update(refused, monkeypatch):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA; never run so far")
 def test_memory_that_is_really_short_on_cuda():
     """Under a limit on this process's share: fewer rows fit, and what comes is what the lower bound gives."""
-    from srl.rollout import StepExample
+    from srl.types import StepExample
 
     device = torch.device("cuda")
     model = tiny_model(vocab_size=96, layers=8).to(device)

@@ -9,12 +9,13 @@ import pytest
 import torch
 from conftest import tiny_tokenizer
 
+from callbacks.dynamic_sampling import DynamicSamplingCallback
 from callbacks.reward import StepRewardCallback
-from callbacks.sampling import DynamicSamplingCallback
+from srl.curriculum.phases import Phase
+from srl.curriculum.stream import StepBatch
 from srl.errors import ConfigError, TrainingStopped
 from srl.objectives import objectives
-from srl.phases import Phase
-from srl.rollout import Completion, Group, StepBatch, StepExample
+from srl.types import Completion, Group, StepExample
 
 SRL = Phase("srl", {"srl": 1.0})
 
@@ -50,7 +51,7 @@ def feed(callback, batch):
 @pytest.fixture
 def said(caplog, monkeypatch):
     """Messages of the two callbacks; the command line stops propagation, so listen at the source."""
-    for name in ("callbacks.sampling", "callbacks.reward"):
+    for name in ("callbacks.dynamic_sampling", "callbacks.reward"):
         monkeypatch.setattr(logging.getLogger(name), "handlers", [caplog.handler])
         monkeypatch.setattr(logging.getLogger(name), "propagate", False)
         caplog.set_level(logging.INFO, logger=name)

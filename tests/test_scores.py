@@ -6,10 +6,10 @@ from math import comb
 import pytest
 import torch
 
-from srl.evaluation import Solved
-from srl.metrics import bootstrap_means, percentile_interval
-from srl.scores import mean_score, prediction_of, records_of, score
-from srl.trajectory import Trajectory
+from srl.data.trajectory import Trajectory
+from srl.evaluation.metrics import bootstrap_means, percentile_interval
+from srl.evaluation.scores import mean_score, prediction_of, records_of, score
+from srl.evaluation.solving import Solved
 
 
 def solved(correct=False, answer="1", finished=True, in_format=True, words=2, tokens=3, steps=()):

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from srl.data.duplicates import Seen
+from srl.data.prepare import Preparation
+from srl.data.row_format import RowFormat
 from srl.errors import DataError
-from srl.prepare import Preparation
-from srl.rows import RowFormat
-from srl.seen import Seen
 
 DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 WORDS = [f"word{chr(97 + k // 5)}{'aeiou'[k % 5]}" for k in range(60)]

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from srl.curriculum.selectors import Adaptive, AdaptiveSelector, Reverse, ReverseSelector
+from srl.curriculum.stream import Stream
 from srl.errors import ConfigError
-from srl.rollout import StepExample
-from srl.selection import Adaptive, AdaptiveSelector, Reverse, ReverseSelector
-from srl.stream import Stream
+from srl.types import StepExample
 
 
 def prompts(count):

@@ -5,14 +5,13 @@ import torch
 from conftest import tiny_model
 from test_tree import NESTED
 
-import srl.tree_attention
+import srl.packing.attention
 from srl.engine import attention  # noqa: F401 - registers ours
 from srl.errors import ConfigError
-from srl.packing import Row, micro_batches
-from srl.shared_attention import block_mask
-from srl.transfer import on_device
-from srl.tree_attention import NAME
-from srl.update import logprobs_of
+from srl.packing.attention import NAME, block_mask
+from srl.packing.micro_batches import Row, micro_batches
+from srl.packing.tree import on_device
+from srl.update.loss import logprobs_of
 
 
 @pytest.fixture(scope="module", params=["llama", "qwen3"])
@@ -60,7 +59,7 @@ def test_flex_leaves_out_blocks_that_nobody_sees(model):
 
 @pytest.mark.parametrize("grouped", [("cpu",), ()])  # (): heads copied, as on CUDA
 def test_gradients_of_siblings_are_those_of_the_mask(model, grouped, monkeypatch):
-    monkeypatch.setattr(srl.tree_attention, "GROUPED", grouped)
+    monkeypatch.setattr(srl.packing.attention, "GROUPED", grouped)
     grads = []
     for how in ("siblings", "mask"):
         logprobs(model, batch(), how).sum().backward()

@@ -53,7 +53,7 @@ def watch(marks):
 @pytest.fixture(scope="module")
 def server():
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["srl.lightning_cli", "conftest", "srl.engine.engine", "peft", *LAZY])
+    context.set_forkserver_preload(["srl.cli.lightning", "conftest", "srl.engine.engine", "peft", *LAZY])
     return context
 
 

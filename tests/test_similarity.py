@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from srl.similarity import FORMAT_PENALTY, similarity, split_response, step_reward
+from srl.response import split_response
+from srl.rewards.similarity import FORMAT_PENALTY, similarity, step_reward
 
 SMALL = st.text(alphabet="ab \n", max_size=40)  # few letters: many ties between matches
 ANY = st.text(max_size=50)  # all of Unicode, astral characters and lone combining marks included
@@ -125,7 +126,8 @@ def test_a_megabyte_of_tags_is_refused_at_once() -> None:
 def test_the_pure_modules_import_nothing_heavy() -> None:
     heavy = "torch transformers lightning numpy sympy math_verify datasets"
     code = (
-        "import sys, srl.trajectory, srl.similarity, srl.answers, srl.errors, srl.steps, srl.fields\n"
+        "import sys, srl.data.load, srl.rewards.similarity, srl.rewards.answers, srl.errors\n"
+        "import srl.data.styles.split, srl.data.fields\n"
         f"print([name for name in '{heavy}'.split() if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -17,8 +17,8 @@ from conftest import fit, letter_rows, write_rows
 from mlflow import MlflowClient
 from served import Server
 
-from srl.cli import main
-from srl.spool.store import Spool
+from srl.cli.main import main
+from srl.runs.spool import Spool
 
 TIMED = re.compile(r"seconds|per_second|system/")  # no two runs have these alike
 SHORT = [
@@ -44,7 +44,7 @@ def place(model_folder, tmp_path_factory):
 @pytest.fixture
 def spooled(place, logging_ready, monkeypatch):
     """`fit` to the server, through a spool of its own, with a sender that does not idle."""
-    monkeypatch.setattr("srl.spool.sender.EVERY", 0.3)
+    monkeypatch.setattr("srl.runs.sender.EVERY", 0.3)
 
     def run(name, *more, command="fit"):
         arguments = [
@@ -287,7 +287,7 @@ def test_a_killed_run_is_marked_as_killed(place, capsys):
 
 def test_values_that_arrived_without_their_note_are_not_sent_again(place):
     """Not every store drops what it has: what the server has is asked for, a nan included."""
-    from srl.spool.mirror import Mirror
+    from srl.runs.mirror import Mirror
 
     spool = Spool(place.folder / "spool-away")
     mirror = Mirror(spool, spool.runs()[0].info.run_id)
@@ -334,7 +334,7 @@ def test_export_finds_the_run_on_the_server(place, tmp_path, capsys):
 
 
 def test_a_sweep_goes_on_without_its_server(place, logging_ready, tmp_path, monkeypatch, capsys):
-    from srl.commands import sweep
+    from srl.cli import sweep
 
     place.server.start()
 

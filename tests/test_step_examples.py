@@ -11,15 +11,14 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from srl import step_examples
+from srl.curriculum.selectors import Adaptive
+from srl.curriculum.stream import Stream
+from srl.data.trajectory import Step, Trajectory
 from srl.errors import ConfigError
-from srl.examples import ExampleBuilder, ResponseLimits
-from srl.prompts import PromptFormat, PromptRenderer
-from srl.selection import Adaptive
-from srl.step_examples import StepExamples
-from srl.steps import Step
-from srl.stream import Stream
-from srl.trajectory import Trajectory
+from srl.examples import lazy as step_examples
+from srl.examples.builder import ExampleBuilder, ResponseLimits
+from srl.examples.lazy import StepExamples
+from srl.examples.prompts import PromptFormat, PromptRenderer
 
 
 def byte_tokenizer() -> Any:

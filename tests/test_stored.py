@@ -11,18 +11,18 @@ from conftest import expert_rows, write_rows
 from test_data import ready, validation
 from test_resume import equal, run, what_counts
 
-from datamodules import files
-from datamodules.files import DataReport, load_trajectories, problem_texts
-from datamodules.stored import Stored
+from srl.data import load as files
+from srl.data.load import DataReport, load_trajectories
+from srl.data.row_format import RowFormat
+from srl.data.stored import Stored, problem_texts
 from srl.errors import DataError
-from srl.trajectory import RowFormat
 
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     """The folder of stored data; every file counts as large."""
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-    monkeypatch.setattr("datamodules.files.LARGE", 0)
+    monkeypatch.setattr("srl.data.load.LARGE", 0)
     return tmp_path / "cache" / "srl"
 
 
@@ -51,7 +51,7 @@ def test_stored_rows_are_the_rows(cache, tmp_path, monkeypatch):
         found, report = load(path)
         assert isinstance(found, Stored)
         with monkeypatch.context() as patch:
-            patch.setattr("datamodules.files.LARGE", 10**9)
+            patch.setattr("srl.data.load.LARGE", 10**9)
             listed, listed_report = load(path)
         assert isinstance(listed, list)
         assert list(found) == listed
@@ -69,7 +69,7 @@ def test_stored_data_gives_the_same_examples(cache, tmp_path, monkeypatch, more)
     path = write_rows(tmp_path / "rows.jsonl", [row for row in rows_with_all() if "reasoning" not in row])
     made = [ready(path, **more)]
     assert isinstance(made[0].train, Stored)
-    monkeypatch.setattr("datamodules.files.LARGE", 10**9)
+    monkeypatch.setattr("srl.data.load.LARGE", 10**9)
     made.append(ready(path, **more))
     names = ["srl", "rlvr", "reverse"]
     streams = [one.build_stream(names, 4) for one in made]
@@ -98,7 +98,7 @@ def test_a_run_on_stored_data_is_the_run_and_resumes_bitwise(
     cache, model_folder, expert_file, tmp_path, monkeypatch
 ):
     with monkeypatch.context() as patch:
-        patch.setattr("datamodules.files.LARGE", 10**9)
+        patch.setattr("srl.data.load.LARGE", 10**9)
         run(model_folder, expert_file, tmp_path / "objects", "--trainer.max_steps", "5")
     assert not cache.exists()
     run(model_folder, expert_file, tmp_path / "half", "--trainer.max_steps", "2")
@@ -166,7 +166,7 @@ def test_a_row_that_cannot_be_read_is_an_error_and_leaves_nothing(cache, tmp_pat
 
 @pytest.mark.parametrize("large", [0, 10**9])
 def test_half_a_gzip_file_and_a_folder_are_named(cache, tmp_path, monkeypatch, large):
-    monkeypatch.setattr("datamodules.files.LARGE", large)
+    monkeypatch.setattr("srl.data.load.LARGE", large)
     whole = gzip.compress(b"".join(json.dumps(row).encode() + b"\n" for row in expert_rows(50)))
     path = tmp_path / "rows.jsonl.gz"
     path.write_bytes(whole)

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from srl.curriculum.phases import PerProblem
+from srl.curriculum.stream import Stream
 from srl.errors import ConfigError
-from srl.pools import PerProblem
-from srl.rollout import StepExample
-from srl.stream import Stream
+from srl.types import StepExample
 
 NAMES = ("sft", "srl", "rlvr", "more")
 

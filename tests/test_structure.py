@@ -55,8 +55,8 @@ def imports_of(path: Path) -> set[str]:
 
 def test_the_files_are_found():
     assert {path.relative_to(ROOT).as_posix() for path in SOURCES} >= {
-        "srl/stream.py", "srl/engine/engine.py", "modules/policy.py", "datamodules/steps.py",
-        "callbacks/sampling.py",
+        "srl/curriculum/stream.py", "srl/engine/engine.py", "modules/policy.py", "datamodules/steps.py",
+        "callbacks/dynamic_sampling.py",
     }  # fmt: skip
     assert len(PURE) < len([path for path in SOURCES if "srl" in path.relative_to(ROOT).parts])
     assert CONFIGS
@@ -73,7 +73,7 @@ def test_nothing_but_the_command_line_imports_the_command_line(path):
     tree = ast.parse(path.read_text())
     names = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     names |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    assert not names & {"srl.cli", "srl.lightning_cli", "srl.__main__"}
+    assert not names & {"srl.cli.main", "srl.cli.lightning", "srl.__main__"}
 
 
 def test_module_and_data_module_know_no_callbacks():
@@ -83,7 +83,7 @@ def test_module_and_data_module_know_no_callbacks():
 
 
 @pytest.mark.parametrize(
-    "statement", ["import srl", "import srl.cli", "import srl.cli; srl.cli.main(['--help'])"]
+    "statement", ["import srl", "import srl.cli.main", "import srl.cli.main; srl.cli.main.main(['--help'])"]
 )
 def test_the_first_import_is_light(statement):
     heavy = "torch", "transformers", "lightning", "datasets", "mlflow", "peft", "numpy"
@@ -100,7 +100,7 @@ def test_a_file_has_at_most_300_lines(path):
 @pytest.fixture
 def parse(monkeypatch):
     """The command line's own parser and checks, stopped before anything is built."""
-    from srl.lightning_cli import SRLCLI
+    from srl.cli.lightning import SRLCLI
 
     monkeypatch.setattr(SRLCLI, "instantiate_classes", lambda self: None)
     monkeypatch.setattr(SRLCLI, "_run_subcommand", lambda self, subcommand: None)

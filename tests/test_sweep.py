@@ -12,10 +12,10 @@ import yaml
 from conftest import letter_rows, tracking_uri, write_rows
 from mlflow import MlflowClient
 
-from srl.cli import main
-from srl.commands import sweep as command
+from srl.cli import sweep as command
+from srl.cli.main import main
+from srl.cli.sweep_file import read_sweep
 from srl.errors import ConfigError
-from srl.sweep import read_sweep
 
 
 @pytest.fixture(scope="module")

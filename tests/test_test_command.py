@@ -234,7 +234,7 @@ def test_the_checkpoint_names_its_run_in_built_in_types(run, tested):
 
 
 def test_a_checkpoint_without_mlflow_names_no_run(tmp_path):
-    from callbacks.tracking import run_of_checkpoint
+    from callbacks.run_info import run_of_checkpoint
 
     for callbacks in ({}, {"RunInfo": {"run_id": None}}):
         torch.save({"callbacks": callbacks}, tmp_path / "x.ckpt")
@@ -246,7 +246,7 @@ def test_a_run_keeps_its_status_though_lightning_ends_it(run, status):
     """RUNNING: another process is still training."""
     from lightning.pytorch.loggers import MLFlowLogger
 
-    from callbacks.tracking import status_kept
+    from callbacks.run_info import status_kept
 
     experiment = run.client.get_experiment_by_name("status")
     number = experiment.experiment_id if experiment else run.client.create_experiment("status")
@@ -349,7 +349,8 @@ def test_bad_settings_are_refused_in_one_line(run, tmp_path, capsys, arguments, 
 
 @pytest.mark.parametrize("command", ["test", "predict"])
 def test_the_commands_explain_themselves(command, capsys):
-    from srl.cli import main, usage
+    from srl.cli.commands import usage
+    from srl.cli.main import main
 
     assert command in usage()
     with pytest.raises(SystemExit) as ended:

@@ -10,11 +10,11 @@ import torch
 from conftest import fit
 from test_update import GROUPS
 
-from modules.update import UpdateSettings
 from srl.errors import ConfigError, TrainingStopped
-from srl.packing import micro_batches
-from srl.token_budget import CPU_TOKENS, TokenBudget
-from srl.update import LossSettings, build_rows
+from srl.out_of_memory import CPU_TOKENS, TokenBudget
+from srl.packing.micro_batches import micro_batches
+from srl.update.accumulate import UpdateSettings
+from srl.update.loss import LossSettings, build_rows
 
 AUTO = ("--model.update.tokens_per_micro_batch", "auto")
 CPU = torch.device("cpu")
@@ -119,7 +119,7 @@ def test_a_later_micro_batch_that_fails_takes_the_gradients_of_the_earlier_ones_
             raise torch.OutOfMemoryError("out of memory")
         return loss(module, micro)
 
-    monkeypatch.setattr("srl.token_budget.CPU_TOKENS", 80)
+    monkeypatch.setattr("srl.out_of_memory.CPU_TOKENS", 80)
     monkeypatch.setattr(PolicyModule, "_micro_loss", failing)
     found = run(model_folder, expert_file, tmp_path / "auto", *AUTO)
     monkeypatch.undo()

@@ -10,18 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from srl.data.load import read_trajectories, rows_to_trajectories, write_trajectories
+from srl.data.row_format import RowFormat
+from srl.data.styles.source import StepSplit
+from srl.data.styles.split import split_steps
+from srl.data.trajectory import Skip, Step, Trajectory
 from srl.errors import ConfigError, DataError
-from srl.trajectory import (
-    RowFormat,
-    Skip,
-    Step,
-    StepSplit,
-    Trajectory,
-    read_trajectories,
-    rows_to_trajectories,
-    split_steps,
-    write_trajectories,
-)
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 real_data = pytest.mark.skipif(not DATA.is_dir(), reason="no ../shared/data")

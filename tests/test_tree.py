@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from srl.engine import attention  # noqa: F401 - registers ours
 from srl.engine.prefill import prefill
-from srl.packing import micro_batches
-from srl.rollout import Completion, Group, StepExample
-from srl.tree import JOIN_SHARE, TokenTree, families, grow, shared_length, stack, tree_mask
-from srl.tree_attention import NAME, plan, tree_attention
-from srl.update import LossSettings, build_rows, logprobs_of, loss_of
+from srl.packing.attention import NAME, plan, tree_attention
+from srl.packing.micro_batches import micro_batches
+from srl.packing.tree import JOIN_SHARE, TokenTree, families, grow, shared_length, stack, tree_mask
+from srl.types import Completion, Group, StepExample
+from srl.update.loss import LossSettings, build_rows, logprobs_of, loss_of
 
 KINDS = ("llama", "qwen2", "qwen3", "gpt_neox")
 # few tokens, so that beginnings are often shared

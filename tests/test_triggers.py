@@ -6,11 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srl.curriculum import Schedule
+from srl.curriculum.phases import PerProblem, Phase, Until, check_phases
+from srl.curriculum.schedule import Schedule
 from srl.errors import ConfigError
 from srl.objectives import NAMES
-from srl.phases import Phase, Until, check_phases
-from srl.pools import PerProblem
 
 SRL, RLVR = {"srl": 1.0}, {"rlvr": 1.0}
 REWARD = "val/steps/reward"

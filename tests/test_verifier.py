@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from srl import verifier, verifier_worker
-from srl.answer_forms import plain, quickly
-from srl.answers import are_correct, are_equal, is_correct
 from srl.errors import ConfigError
-from srl.verifier import ask
+from srl.rewards import verifier, verifier_worker
+from srl.rewards.answer_forms import plain, quickly
+from srl.rewards.answers import are_correct, are_equal, is_correct
+from srl.rewards.verifier import ask
 
 ROOT = Path(__file__).resolve().parent.parent
 HANG = "9^{9^{9^{9}}}"  # sympy computes it until it is killed
@@ -285,7 +285,9 @@ def test_what_a_library_prints_is_no_answer(one_worker: None, monkeypatch: pytes
     noisy += (
         "w.equal = lambda *texts: (print('[0, false]', flush=True), os.write(1, b'noise'), real(*texts))[2]\n"
     )
-    program = verifier._PROGRAM.replace("from srl.verifier_worker", noisy + "from srl.verifier_worker")
+    program = verifier._PROGRAM.replace(
+        "from srl.rewards.verifier_worker", noisy + "from srl.rewards.verifier_worker"
+    )
     assert program != verifier._PROGRAM
     monkeypatch.setattr(verifier, "_PROGRAM", program)
     assert ask(fresh(3)) == [True] * 3
@@ -385,7 +387,7 @@ def varied(gold: str, rng: random.Random) -> str:
     """The same number in another form, or a neighbour near the rounding of math-verify."""
     from fractions import Fraction
 
-    from srl.answer_forms import number_of
+    from srl.rewards.answer_forms import number_of
 
     value = (number_of(plain(gold)) or (Fraction(),))[0]
     near = float(value)

@@ -42,7 +42,7 @@ def test_context_is_the_window_where_a_layer_slides():
 def test_a_response_beyond_the_context_is_refused_before_sampling():
     from test_engine import example
 
-    from srl.rollout import Sampling
+    from srl.types import Sampling
 
     engine = RolloutEngine(tiny_model("llama"), tiny_tokenizer(), (1,))
     long = example("a" * 20, tiny_tokenizer(), max_new_tokens=500)

@@ -10,15 +10,16 @@ import torch
 from conftest import QUIET, fit, tiny_model, tiny_tokenizer
 from test_engine import TEXTS, example, lora, plain_logprobs
 
-from modules.update import update_metrics
 from srl.engine.engine import RolloutEngine
 from srl.engine.vllm import VllmEngine, VllmSettings
 from srl.errors import ConfigError, TrainingStopped
-from srl.grpo import truncated_loss
-from srl.models import load_base, load_tokenizer, resolve
-from srl.packing import micro_batches
-from srl.rollout import Group, Sampling, StepExample
-from srl.update import LossSettings, build_rows, logprobs_of, loss_of
+from srl.model.loading import load_base, load_tokenizer
+from srl.model.sources import resolve
+from srl.packing.micro_batches import micro_batches
+from srl.types import Group, Sampling, StepExample
+from srl.update.accumulate import update_metrics
+from srl.update.grpo import truncated_loss
+from srl.update.loss import LossSettings, build_rows, logprobs_of, loss_of
 
 
 class StandIn:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import socket
-import sqlite3
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from srl.compare.runs import Run
 from srl.errors import ConfigError, DataError
-from srl.spool.lookup import LOCAL
+from srl.runs.store import LOCAL
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
 
 READ = (
     "val/",
@@ -28,81 +26,7 @@ READ = (
     "floors/",
     "system/gpu",
 )
-WAIT = 5.0  # seconds for a server, and for the lock of a database
 SHOWN = 10
-
-
-def open_store(uri: str) -> MlflowClient:
-    """A client of a store that is there, answers and has the tables of this MLflow.
-
-    ConfigError: no such file, not a database of MLflow, locked, of another version; no answer from a server.
-    """
-    if uri.startswith("sqlite:///"):
-        _check_sqlite(uri)
-    elif uri.startswith(("http://", "https://")):
-        check_server(uri)
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
-
-    try:
-        client = MlflowClient(uri)
-        client.search_experiments(max_results=1)
-    except MlflowException as error:
-        raise ConfigError(_said(uri, error)) from error
-    return client
-
-
-def check_store(uri: str) -> None:
-    """Whether a run can go there; a database that is not there is made later. ConfigError as `open_store`."""
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
-        return
-    if uri.startswith(("sqlite:///", "http://", "https://")):
-        open_store(uri)
-
-
-def _said(uri: str, error: Exception) -> str:
-    text = " ".join(str(error).split())
-    if "out-of-date database schema" in text:
-        return (
-            f"{uri}: the database is of another MLflow version than the installed one; copy the file as a "
-            f"backup, then run: mlflow db upgrade {uri}"
-        )
-    return f"{uri}: MLflow cannot read it ({text[:200]}); name another one with MLFLOW_TRACKING_URI"
-
-
-def _check_sqlite(uri: str) -> None:
-    path = Path(uri.removeprefix("sqlite:///"))
-    if not path.is_file():
-        raise ConfigError(
-            f"there is no MLflow database {path}: train first (python -m srl fit ...), or name another one "
-            "with MLFLOW_TRACKING_URI=sqlite:///FILE"
-        )
-    try:
-        connection = sqlite3.connect(f"file:{path.resolve()}?mode=ro", uri=True, timeout=WAIT)
-        try:
-            connection.execute("SELECT version_num FROM alembic_version").fetchall()
-        finally:
-            connection.close()
-    except sqlite3.Error as error:
-        if "locked" in str(error):
-            raise ConfigError(
-                f"{path}: the database is locked by another program for over {WAIT:.0f} s; end that program, "
-                "or copy the file and name the copy with MLFLOW_TRACKING_URI"
-            ) from error
-        raise ConfigError(f"{path}: not a database of MLflow ({error}); check MLFLOW_TRACKING_URI") from error
-
-
-def check_server(uri: str) -> None:
-    """ConfigError where nothing answers; MLflow itself would try for minutes."""
-    parts = urlsplit(uri)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    try:
-        socket.create_connection((parts.hostname or "", port), timeout=WAIT).close()
-    except OSError as error:
-        raise ConfigError(
-            f"{uri}: no tracking server answers ({error.strerror or error}); start it, or name another one "
-            "with MLFLOW_TRACKING_URI"
-        ) from error
 
 
 def read_runs(

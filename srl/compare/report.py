@@ -8,12 +8,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from srl.compare.blocks import Piece, marked
 from srl.compare.groups import Group
-from srl.compare.samples import Answer, HeldOutStep, held_out_steps, training_rollouts
+from srl.compare.samples import Answer, HeldOutStep, Piece, held_out_steps, marked, training_rollouts
 from srl.compare.settings import deviations
 from srl.compare.summary import COSTS, INTERVALS, Comparison
-from srl.similarity import similarity
+from srl.rewards.similarity import similarity
 
 COLOURS = 6
 CAPTIONS = {

@@ -1,13 +1,19 @@
-"""Which rollouts a report shows: held-out steps that several methods answered, and rollouts of training."""
+"""Which rollouts a report shows, and the matching blocks behind their rewards.
+
+Held-out steps that several methods answered, rollouts of training, and which characters of an action stand in
+the expert's step.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
+import cydifflib
+
 from srl.compare.groups import Group
 from srl.compare.runs import Run
-from srl.similarity import split_response
+from srl.response import split_response
 
 STEPS = 8
 ROLLOUTS = 4  # of a group
@@ -85,3 +91,31 @@ def training_rollouts(group: Group, count: int = ROLLOUTS) -> list[dict[str, Any
     rows = run.tables["rollouts"]
     newest = max(int(row["step"]) for row in rows)
     return [row for row in rows if int(row["step"]) == newest][:count]
+
+
+Piece = tuple[str, int | None]  # text, and the number of its block; None outside of every block
+
+
+def marked(action: str, expert_action: str) -> tuple[list[Piece], list[Piece]]:
+    """Both texts cut at the blocks that `srl.rewards.similarity.similarity` counts, each block numbered in
+    order.
+
+    2M / T of the texts is twice the length of the numbered pieces of one of them over both lengths.
+
+    >>> marked("abcd", "bcde")
+    ([('a', None), ('bcd', 0)], [('bcd', 0), ('e', None)])
+    """
+    matcher = cydifflib.SequenceMatcher(None, action, expert_action, autojunk=False)
+    blocks = [(a, b, size) for a, b, size in matcher.get_matching_blocks() if size]
+    ours = _cut(action, [(a, size) for a, _, size in blocks])
+    theirs = _cut(expert_action, [(b, size) for _, b, size in blocks])
+    return ours, theirs
+
+
+def _cut(text: str, blocks: list[tuple[int, int]]) -> list[Piece]:
+    pieces: list[Piece] = []
+    end = 0
+    for number, (start, size) in enumerate(blocks):
+        pieces += [(text[end:start], None), (text[start : start + size], number)]
+        end = start + size
+    return [piece for piece in (*pieces, (text[end:], None)) if piece[0]]

@@ -17,8 +17,7 @@ from transformers.masking_utils import sdpa_mask
 
 from srl.engine.caches import Caches
 from srl.engine.static import StaticCaches
-from srl.shared_attention import flex_tree_attention
-from srl.tree_attention import NAME, Plan, tree_attention
+from srl.packing.attention import NAME, Plan, flex_tree_attention, tree_attention
 
 
 def decode_attention(

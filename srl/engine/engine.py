@@ -13,20 +13,19 @@ from torch import Tensor
 import srl.engine.attention  # noqa: F401 - registers ours with transformers
 from srl.engine import blocks
 from srl.engine.caches import Caches, Prompts
-from srl.engine.flight import Flight
 from srl.engine.graphs import RecordedSteps, recorded_steps
 from srl.engine.prefill import prefill
 from srl.engine.sampling import TokenTexts, sample
+from srl.engine.scheduler import Flight
 from srl.engine.settings import DecodeSettings
 from srl.engine.static import StaticCaches
 from srl.engine.verify import verify
 from srl.errors import ConfigError
-from srl.logprobs import head_logits
-from srl.models import inner_decoder, output_head
-from srl.rollout import Completion, Sampling, StepExample
-from srl.rows_in_flight import in_fewer_rows
-from srl.shared_attention import Attention
-from srl.tree_attention import NAME
+from srl.model.adapters import inner_decoder, output_head
+from srl.model.logprobs import head_logits
+from srl.out_of_memory import in_fewer_rows
+from srl.packing.attention import NAME, Attention
+from srl.types import Completion, Sampling, StepExample
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

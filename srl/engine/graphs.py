@@ -19,6 +19,7 @@ from srl.engine.verify import tolerance
 if TYPE_CHECKING:
     from srl.engine.engine import RolloutEngine
 
+
 log = logging.getLogger(__name__)
 
 

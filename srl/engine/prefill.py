@@ -9,11 +9,9 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from srl.logprobs import head_logits
-from srl.shared_attention import Attention, attention_arguments
-from srl.transfer import on_device
-from srl.tree import TokenTree, families, grow, stack
-from srl.tree_attention import plan
+from srl.model.logprobs import head_logits
+from srl.packing.attention import Attention, attention_arguments, plan
+from srl.packing.tree import TokenTree, families, grow, on_device, stack
 
 Planted = tuple[TokenTree, list[tuple[int, int]]]  # a row, and its prompts: (index, node at which it ends)
 

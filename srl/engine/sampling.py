@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from srl.rollout import Sampling
+from srl.types import Sampling
 
 CPU_BLOCK = 1024  # tokens of the vocabulary
 
@@ -93,35 +93,6 @@ def _cut(probs: Tensor, sampling: Sampling) -> Tensor:
         outside = before >= sampling.top_p * ordered.sum(-1, keepdim=True)  # what is before it suffices
         probs = probs.masked_fill(outside.scatter(1, index, outside), 0.0)
     return probs
-
-
-class StopRule:
-    """When a response ends by its text: at a stop string in the action, once the action has begun.
-
-    With think, the action begins after `</think>`; a stop string inside the thinking does not count, nor does
-    one before the action's first visible character.
-    """
-
-    def __init__(self, stop: tuple[str, ...], think: bool) -> None:
-        self.stop, self.think = stop, think
-
-    def find(self, text: str) -> int | None:
-        """Where the response ends in `text`, or None when it goes on.
-
-        >>> StopRule(("\\n",), think=True).find("<think>a\\nb</think>\\nx = 1\\ny")
-        24
-        """
-        if not self.stop:
-            return None
-        start = 0
-        if self.think:
-            close = text.find("</think>")
-            if close < 0:
-                return None
-            start = close + len("</think>")
-        start += len(text[start:]) - len(text[start:].lstrip())
-        found = [place for place in (text.find(stop, start) for stop in self.stop) if place > start]
-        return min(found, default=None)
 
 
 class TokenTexts:

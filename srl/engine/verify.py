@@ -9,13 +9,13 @@ from torch import Tensor
 
 from srl.engine.caches import Caches
 from srl.errors import ConfigError
-from srl.logprobs import head_logits
-from srl.packing import Row, micro_batches
-from srl.shared_attention import attention_arguments
-from srl.tree_attention import NAME
+from srl.model.logprobs import head_logits
+from srl.packing.attention import NAME, attention_arguments
+from srl.packing.micro_batches import Row, micro_batches
 
 if TYPE_CHECKING:
     from srl.engine.engine import RolloutEngine
+
 
 TOKENS = 8
 PROMPT = 5  # of them; the rest are decoded one by one

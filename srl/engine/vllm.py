@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from srl.engine.flight import Rollout, completion_of
+from srl.engine.scheduler import Rollout, completion_of
 from srl.errors import ConfigError, TrainingStopped
-from srl.models import unwrapped
-from srl.rollout import Completion, Sampling, StepExample
-from srl.sources import ModelFiles
-from srl.token_budget import release
+from srl.model.adapters import unwrapped
+from srl.model.sources import ModelFiles
+from srl.out_of_memory import release
+from srl.types import Completion, Sampling, StepExample
 
 if TYPE_CHECKING:
     from srl.engine.engine import RolloutEngine
+
 
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # of adapters, that vLLM makes room for
 SHARED_MEMORY = Path("/dev/shm")

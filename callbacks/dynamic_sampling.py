@@ -1,0 +1,204 @@
+"""DynamicSamplingCallback: collects informative groups over draws until a batch of them is full."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from srl.curriculum.stream import StepBatch
+from srl.errors import ConfigError, TrainingStopped
+from srl.types import Group, position_name
+from srl.update.grpo import population_std
+
+log = logging.getLogger(__name__)
+SHOWN = 3  # sample responses in the diagnosis
+
+
+class DynamicSamplingCallback(Callback):
+    """Keeps a group when the population standard deviation of its rewards exceeds `epsilon`.
+
+    Source: the paper, section 4.2. A batch trains when it has its P groups, or after `max_draws` draws with
+    what it has, with a warning; with none at all it goes on. Groups beyond P wait for the next update, which
+    knows that they are one update old. After `patience` draws in a row without one informative group the run
+    stops with a diagnosis; with on_silence "count" it does not: `max_draws` draws without one then count as
+    an update that moves nothing (but for a KL term), so that a baseline without signal ends as planned.
+    enabled False keeps every group.
+    """
+
+    def __init__(
+        self,
+        epsilon: float = 0.01,
+        max_draws: int = 8,
+        patience: int = 20,
+        on_silence: Literal["stop", "count"] = "stop",
+        enabled: bool = True,
+    ) -> None:
+        if epsilon < 0 or max_draws < 1 or patience < 1:
+            raise ConfigError(
+                f"sampling: epsilon {epsilon} must be at least 0, max_draws {max_draws} and patience "
+                f"{patience} at least 1"
+            )
+        self.epsilon, self.max_draws, self.patience, self.enabled = epsilon, max_draws, patience, enabled
+        self.on_silence = on_silence
+        self.buffer: list[Group] = []
+        self.draws = 0  # towards the batch that is being filled
+        self.silent_draws = 0  # in a row without an informative group
+        self.phase = ""
+        self.sums: dict[str, float] = defaultdict(float)  # since the last update
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: StepBatch, batch_idx: int
+    ) -> None:
+        assert batch.phase is not None
+        if batch.phase.name != self.phase:
+            self._new_phase(batch)
+        kept = [group for group in batch.groups if self._informative(group)]
+        self._count(batch, kept)
+        self.silent_draws = 0 if kept else self.silent_draws + 1
+        if self.silent_draws >= self.patience and self.on_silence == "stop":
+            raise TrainingStopped(self._diagnosis(batch))
+        self.buffer += kept
+        self.draws += 1
+        size = batch.batch_groups
+        if len(self.buffer) < size and self.draws < self.max_draws:
+            batch.groups = []
+            return
+        silent = not self.buffer
+        if silent and self.on_silence == "stop":  # the next draws try again, and the figures go on
+            batch.groups, self.draws = [], 0
+            return
+        if silent:
+            self.buffer = [_made_equal(group) for group in batch.groups[:size]]
+        elif len(self.buffer) < size:
+            log.warning(
+                "update on %d of %d groups: %d draws (sampling.max_draws) gave no more informative ones",
+                len(self.buffer), size, self.draws,
+            )  # fmt: skip
+        batch.groups, self.buffer = self.buffer[:size], self.buffer[size:]
+        self._report(batch)
+        if self.on_silence == "count":
+            batch.metrics["train/silent_update"] = float(silent)
+        self.draws = 0
+
+    def _informative(self, group: Group) -> bool:
+        """Imitation has no rewards and always counts."""
+        return not self.enabled or not group.completions or population_std(group.rewards) > self.epsilon
+
+    def _new_phase(self, batch: StepBatch) -> None:
+        """Groups of objectives that the new phase does not train are dropped, and that is said."""
+        assert batch.phase is not None
+        stay = [group for group in self.buffer if group.example.objective in batch.objectives]
+        if len(stay) < len(self.buffer):
+            log.info("%d groups that waited for an update left at the hand-off", len(self.buffer) - len(stay))
+        self.buffer, self.draws, self.silent_draws, self.phase = stay, 0, 0, batch.phase.name
+
+    # -- figures ----------------------------------------------------------------------------------------
+
+    def _count(self, batch: StepBatch, kept: list[Group]) -> None:
+        sums = self.sums
+        keeps = {id(group) for group in kept}
+        tokens = sum(len(c.ids) for group in batch.groups for c in group.completions)
+        sums["draws"] += 1
+        sums["seconds"] += batch.rollout_seconds
+        sums["tokens"] += tokens
+        for group in batch.groups:
+            if not group.completions:
+                continue
+            silent = float(id(group) not in keeps)
+            own = sum(len(c.ids) for c in group.completions)
+            sums["groups"] += 1
+            sums["silent"] += silent
+            sums["seconds_rejected"] += silent * batch.rollout_seconds * own / max(tokens, 1)
+            sums["rollouts"] += len(group.completions)
+            sums["truncated"] += sum(not c.finished for c in group.completions)
+            self._average("reward", float(group.rewards.mean()))
+            self._average("reward_std", population_std(group.rewards))
+            for name, part in group.parts.items():
+                self._average(name, float(part.mean()))
+            if group.example.step:
+                place = position_name(group.example.step)
+                self._average(f"silent_{place}", silent)
+                if "exact" in group.parts:
+                    self._average(f"exact_{place}", float(group.parts["exact"].mean()))
+
+    def _average(self, name: str, value: float) -> None:
+        self.sums[f"mean/{name}"] += value
+        self.sums[f"count/{name}"] += 1
+
+    def _report(self, batch: StepBatch) -> None:
+        """Figures of everything drawn since the last update, kept or not."""
+        sums = self.sums
+        batch.metrics["rollouts/used"] = float(sum(len(group.completions) for group in batch.groups))
+        batch.metrics["rollouts/draws"] = sums["draws"]
+        if sums["groups"]:
+            batch.metrics |= {
+                "rollouts/generated": sums["rollouts"],
+                "rollouts/seconds": sums["seconds"],
+                "rollouts/seconds_rejected": sums["seconds_rejected"],
+                "rollouts/tokens_per_second": sums["tokens"] / max(sums["seconds"], 1e-9),
+                "rollouts/tokens": sums["tokens"],
+                "rollouts/truncated": sums["truncated"] / sums["rollouts"],
+                "rollouts/silent": sums["silent"] / sums["groups"],
+                "train/kept": 1 - sums["silent"] / sums["groups"],
+            }
+        for key in [key for key in sums if key.startswith("mean/")]:
+            name = key.removeprefix("mean/")
+            batch.metrics[f"train/{name}"] = sums[key] / sums[f"count/{name}"]
+        self.sums = defaultdict(float)
+
+    def _diagnosis(self, batch: StepBatch) -> str:
+        sums = self.sums
+        lines = [
+            f"{self.silent_draws} draws in a row (sampling.patience) had no informative group: the rewards "
+            f"of every group deviate by no more than sampling.epsilon {self.epsilon}, so there is nothing to "
+            "learn from."
+        ]
+        if sums["rollouts"]:
+            lines.append(
+                f"mean reward {sums['mean/reward'] / sums['count/reward']:.3f}, "
+                f"truncated {sums['truncated'] / sums['rollouts']:.0%} of {sums['rollouts']:.0f} rollouts"
+                + (
+                    f", format followed in {sums['mean/format'] / sums['count/format']:.0%}"
+                    if sums["count/format"]
+                    else ""
+                )
+            )
+        for group in batch.groups[:SHOWN]:
+            if group.completions:
+                lines.append(
+                    f"[{group.example.uid}] reward {float(group.rewards[0]):.3f}: "
+                    f"{group.completions[0].text!r}"
+                )
+        lines.append(
+            "If the format is not followed: data.think: false, or first a short sft_step phase on steps with "
+            "`thinking`. If responses are truncated: raise data.limits.step_tokens or solution_tokens. If "
+            "all are right or all wrong: other problems, or more SRL first."
+        )
+        return "\n".join(lines)
+
+    # -- state ------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "buffer": [group.state_dict() for group in self.buffer],
+            "draws": self.draws,
+            "silent_draws": self.silent_draws,
+            "phase": self.phase,
+            "sums": dict(self.sums),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.buffer = [Group.from_state(group) for group in state_dict["buffer"]]
+        self.draws, self.silent_draws = int(state_dict["draws"]), int(state_dict["silent_draws"])
+        self.phase = str(state_dict["phase"])
+        self.sums = defaultdict(float, state_dict["sums"])
+
+
+def _made_equal(group: Group) -> Group:
+    """The group with its mean reward for all, whose advantages are 0: below epsilon they would be noise."""
+    return replace(group, rewards=torch.full_like(group.rewards, float(group.rewards.mean())))

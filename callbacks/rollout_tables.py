@@ -1,0 +1,161 @@
+"""RolloutTable: sampled rollouts and how rewards spread, as tables in MLflow, to read what the model does.
+
+How rewards spread is counted by bin, the penalty for a broken format and the full reward on their own.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from callbacks.run_info import mlflow_loggers
+from srl.curriculum.stream import StepBatch
+from srl.errors import ConfigError
+from srl.response import split_response, split_solution
+from srl.rewards.similarity import similarity
+from srl.types import Group
+from srl.update.grpo import advantages
+
+ARTIFACT = "rollouts.json"
+HISTOGRAMS = "reward_histograms.json"
+NOT_KEPT = 1 / 4  # of the rows, for groups that the update leaves out
+
+
+class RolloutTable(Callback):
+    """Every `every_n_updates` updates, `rollouts` of the rollouts of an update, as rows of one table.
+
+    kept: whether the update trained on the row's group; one that is silent, or waits for the next update, is
+    left out of it. Such groups have up to a quarter of the rows. With it goes a table of how the rewards of
+    everything sampled since the last one spread. Each validation adds a table of its own with every held-out
+    step: what was written, and its reward.
+    """
+
+    def __init__(self, every_n_updates: int = 10, rollouts: int = 8) -> None:
+        if every_n_updates < 1 or rollouts < 0:
+            raise ConfigError("samples.every_n_updates must be at least 1, samples.rollouts at least 0")
+        self.every_n_updates, self.rollouts = every_n_updates, rollouts
+        self._last = -1
+        self._histogram = RewardHistogram()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: StepBatch, batch_idx: int
+    ) -> None:
+        for group in batch.scored:
+            if group.completions:
+                self._histogram.add(group.example.objective, group.rewards.tolist())
+        step = trainer.global_step
+        due = step // self.every_n_updates > self._last // self.every_n_updates or step == 1
+        if not batch.groups or step == self._last or not due:
+            return
+        self._last = step
+        assert batch.phase is not None
+        place = {"step": step, "phase": batch.phase.name}
+        _log(trainer, [place | row for row in self._rows(batch, pl_module)], ARTIFACT)
+        _log(trainer, [place | row for row in self._histogram.rows()], HISTOGRAMS)
+
+    def _rows(self, batch: StepBatch, pl_module: Any) -> list[dict[str, Any]]:
+        kept = [group for group in batch.groups if group.completions]
+        ids = {id(group) for group in kept}
+        left = [group for group in batch.scored if group.completions and id(group) not in ids]
+        count = min(int(self.rollouts * NOT_KEPT), len(left))
+        rows = _spread(kept, pl_module.tokenizer, self.rollouts - count, kept=True)
+        return rows + _spread(left, pl_module.tokenizer, count, kept=False)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        rows: Any = pl_module.validation_rows
+        if rows and not trainer.sanity_checking:
+            _log(trainer, rows, f"validation/steps_{trainer.global_step:06d}.json")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"last": self._last, "histogram": self._histogram.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._last = int(state_dict["last"])
+        self._histogram.load_state_dict(state_dict.get("histogram", []))
+
+
+def _log(trainer: Trainer, rows: list[dict[str, Any]], artifact: str) -> None:
+    """Append the rows to a table of the run; none are no table."""
+    for logger in mlflow_loggers(trainer):
+        if rows:
+            table = {key: [row[key] for row in rows] for key in rows[0]}
+            logger.experiment.log_table(logger.run_id, table, artifact)
+
+
+def _spread(groups: list[Group], tokenizer: Any, count: int, kept: bool) -> list[dict[str, Any]]:
+    """`count` rollouts of the groups, as many of each."""
+    per_group = max(1, count // max(1, len(groups)))
+    rows = [row for group in groups for row in _rows(group, tokenizer, per_group)]
+    return [row | {"kept": kept} for row in rows[:count]]
+
+
+def _rows(group: Group, tokenizer: Any, count: int) -> list[dict[str, Any]]:
+    """similarity: of the action to the expert's, whatever the reward was; null outside the format."""
+    example = group.example
+    split = split_response if example.step else split_solution
+    found = []
+    shares = advantages(group.rewards).tolist() if group.completions else []
+    triples = list(zip(group.completions, group.rewards.tolist(), shares, strict=True))
+    for completion, reward, share in triples[:count]:
+        text = example.response(completion.text)
+        parts = split(text, think=example.think)
+        thinking, action = parts or ("", text)
+        found.append(
+            {
+                "uid": example.uid,
+                "objective": example.objective,
+                "position": example.step,
+                "prompt": tokenizer.decode(list(example.prompt_ids)),
+                "thinking": thinking,
+                "action": action,
+                "expert_action": example.target,
+                "reward": reward,
+                "similarity": similarity(action, example.target) if parts else None,
+                "format": parts is not None,
+                "advantage": share,
+                "finished": completion.finished,
+            }
+        )
+    return found
+
+
+TENTHS = 10
+
+
+def reward_bin(reward: float) -> tuple[float, float]:
+    """The bin of a reward, as its bounds: tenths from below 0 to 1, where 1 and negative values stand alone.
+
+    >>> reward_bin(0.25), reward_bin(1.0), reward_bin(-1.0)
+    ((0.2, 0.3), (1.0, 1.0), (-1.0, -1.0))
+    """
+    if reward < 0 or reward >= 1:
+        return (reward, reward)
+    low = int(reward * TENTHS)
+    return (low / TENTHS, (low + 1) / TENTHS)
+
+
+class RewardHistogram:
+    """Adds up rollouts by objective and bin; `rows` gives them in order and starts again."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[tuple[str, float, float]] = Counter()
+
+    def add(self, objective: str, rewards: Iterable[float]) -> None:
+        self.counts.update((objective, *reward_bin(reward)) for reward in rewards)
+
+    def rows(self) -> list[dict[str, str | float]]:
+        found: list[dict[str, str | float]] = [
+            {"objective": objective, "from": low, "to": high, "rollouts": count}
+            for (objective, low, high), count in sorted(self.counts.items())
+        ]
+        self.counts.clear()
+        return found
+
+    def state_dict(self) -> list[list[str | float]]:
+        return [[*key, count] for key, count in self.counts.items()]
+
+    def load_state_dict(self, state: list[list[str | float]]) -> None:
+        self.counts = Counter({(str(o), float(low), float(high)): int(n) for o, low, high, n in state})

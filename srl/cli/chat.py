@@ -1,0 +1,148 @@
+"""`python -m srl chat`: ask a trained policy problems in the terminal; its thinking is dimmed."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from srl.cli.options import OptionParser, add_tracking_uri
+from srl.errors import ConfigError
+
+PROMPT = "problem> "
+
+
+def main(arguments: list[str]) -> None:
+    """Read a problem a line until the end of the input, and answer each, step by step or whole."""
+    options, rest = parse(arguments)
+    if options.temperature < 0:
+        raise ConfigError(f"--temperature is {options.temperature}: use 0 for greedy, or a positive number")
+    from srl.cli.loading import load_trained
+
+    trained = load_trained(options.ckpt_path, options.tracking_uri, rest)
+    chat = Chat(trained, options.temperature, options.seed)
+    console = Console(highlight=False)
+    how = "whole solutions" if options.whole else "step by step"
+    console.print(f"{trained.path}, update {trained.update}, {how}. One problem a line; Ctrl-D ends.")
+    for problem in problems():
+        try:
+            for thinking, action in chat.whole(problem) if options.whole else chat.steps(problem):
+                show(console, thinking, action)
+        except ConfigError as error:  # a problem that is too long is no reason to end
+            console.print(Text(str(error), style="red"))
+
+
+def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    parser = OptionParser(
+        prog="python -m srl chat",
+        description="Base and config come from the checkpoint's MLflow run, or from --config FILE. Further "
+        "options are those of fit, for example --data.limits.solution_tokens 512.",
+    )
+    parser.add_argument("--ckpt_path", required=True, help="the file; with --config also last or best")
+    parser.add_argument("--whole", action="store_true", help="one response instead of step by step")
+    parser.add_argument("--temperature", type=float, default=0.0, help="0, the default, is greedy")
+    parser.add_argument("--seed", type=int, default=0, help="of the sampling, with a temperature")
+    add_tracking_uri(parser)
+    return parser.parse_known_args(arguments)
+
+
+def problems() -> Iterator[str]:
+    r"""Lines of standard input, blank ones left out; `\n` in a line stands for a line break."""
+    while True:
+        try:
+            line = input(PROMPT if sys.stdin.isatty() else "")
+        except EOFError:
+            return
+        if line.strip():
+            yield line.strip().replace("\\n", "\n")
+
+
+def show(console: Console, thinking: str, action: str) -> None:
+    """The text as it is: a model may write what looks like markup."""
+    if thinking.strip():
+        console.print(Text(thinking.strip(), style="dim italic"))
+    console.print(Text(action))
+
+
+class Chat:
+    """A policy that is asked single problems, in the prompts and limits that it was trained with."""
+
+    def __init__(self, trained: Any, temperature: float, seed: int) -> None:
+        import torch
+
+        from srl.engine.engine import RolloutEngine
+        from srl.model.loading import end_token_ids
+        from srl.model.merged_lora import merge_lora_forward
+        from srl.types import Sampling
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        policy = trained.policy(device)
+        merge_lora_forward(policy)
+        tokenizer = trained.model.tokenizer
+        self.engine = RolloutEngine(policy, tokenizer, end_token_ids(tokenizer, policy))
+        self.builder = builder_of(trained.data, tokenizer)
+        self.sampling = Sampling(temperature)
+        self.generator = torch.Generator(device).manual_seed(seed)
+
+    def whole(self, problem: str) -> Iterator[tuple[str, str]]:
+        """(thinking, solution) once; outside the format all of it is the solution."""
+        from srl.response import split_solution
+
+        found = self.builder.problem(asked(problem), "chat", needs_answer=False)
+        text = self._generate(found)
+        yield split_solution(text, think=self.builder.think) or ("", text)
+
+    def steps(self, problem: str) -> Iterator[tuple[str, str]]:
+        """(thinking, action) of each step, the actions fed back, until a final answer or 16 steps.
+
+        A step outside the format is shown as it is and is the last, as is one that repeats the one before.
+        """
+        from srl.evaluation.solving import FINAL, MAX_TURNS
+        from srl.response import split_response
+
+        actions: list[str] = []
+        for _ in range(MAX_TURNS):
+            text = self._generate(self.builder.next_step(asked(problem), actions))
+            parts = split_response(text, think=self.builder.think)
+            yield parts or ("", text)
+            if parts is None or FINAL.search(parts[1]) or parts[1] in actions[-1:]:
+                return
+            actions.append(parts[1])
+
+    def _generate(self, examples: list[Any]) -> str:
+        if not examples:
+            raise ConfigError(
+                f"the prompt is over data.limits.max_prompt_tokens {self.builder.limits.max_prompt_tokens}; "
+                "give a shorter problem, or raise the limit"
+            )
+        ((completion,),) = self.engine.generate(examples, 1, self.sampling, self.generator)
+        return examples[0].response(completion.text)
+
+
+def asked(problem: str) -> Any:
+    """A problem without an expert."""
+    from srl.data.trajectory import Trajectory
+
+    return Trajectory(uid="asked", problem=problem, preamble="", steps=(), answer=None)
+
+
+def builder_of(data: Any, tokenizer: Any) -> Any:
+    """The data module's own builder; its data are read only where demonstrations come from them."""
+    if data.shots:
+        data.prepare(tokenizer)
+        return data.builder
+    from srl.examples.builder import ExampleBuilder
+    from srl.examples.prompts import PromptRenderer
+
+    return ExampleBuilder(
+        PromptRenderer(tokenizer, data.prompt, data.think),
+        data.limits,
+        think=data.think,
+        title_hint=data.title_hint,
+        include_last=data.include_last,
+        end_id=tokenizer.eos_token_id,
+    )

@@ -1,0 +1,213 @@
+"""`python -m srl inspect --config X`: prompts and targets as the model sees them, lengths, the split."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from datamodules.steps import StepDataModule
+from srl.cli.options import OptionParser
+from srl.cli.plan_curriculum import PlanCLI
+from srl.data.duplicates import Overlap
+from srl.data.prepare import Distribution
+from srl.data.trajectory import problem_key
+from srl.errors import ConfigError
+from srl.objectives import Objective, objectives
+from srl.types import StepExample
+
+NEAR = 0.5  # share of common 13-grams from which a held-out problem is called near to one trained on
+MEASURED = 2000  # examples of an objective whose lengths are measured, spread over all
+
+
+def main(arguments: list[str]) -> None:
+    """Print tables, or with `--json` one JSON object; write the plot with `--png FILE`."""
+    options, rest = _options(arguments)
+    cli = InspectCLI.launch(["fit", *rest])
+    found = inspected(cli.data, cli.tokenizer, options.examples)
+    if options.png:
+        plot(found["lengths"], Path(options.png))
+        found["png"] = options.png
+    if options.json:
+        print(json.dumps(found, ensure_ascii=False))
+    else:
+        show(found)
+
+
+def _options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    parser = OptionParser(
+        prog="python -m srl inspect", description=__doc__, allow_abbrev=False, add_help=False
+    )
+    parser.add_argument("--examples", type=int, default=2, help="shown of each objective")
+    parser.add_argument("--png", help="write a plot of the length distributions to this file")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    options, rest = parser.split(arguments)
+    if options.examples < 0:
+        raise ConfigError(f"--examples {options.examples}: write 0 or more")
+    return options, rest
+
+
+class InspectCLI(PlanCLI):
+    """Parses a config as `fit` would and builds its data; no trainer and no weights."""
+
+    data: StepDataModule
+    tokenizer: Any
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        config = self.config_init[subcommand]
+        self.data, self.tokenizer = config.data, config.model.tokenizer
+        self.data.prepare(self.tokenizer)
+        config.curriculum.build_stream(self.data)
+
+
+def inspected(data: StepDataModule, tokenizer: Any, count: int) -> dict[str, Any]:
+    """Everything that the command shows, as built-in types."""
+    assert data.stream is not None
+    sources, known = data.stream.sources, objectives()
+    return {
+        "split": _split(data),
+        "examples": {
+            name: _shown(known[name], examples, tokenizer, count) for name, examples in sources.items()
+        },
+        "lengths": {
+            name: lengths
+            for name, examples in sources.items()
+            for name, lengths in _lengths(name, examples, tokenizer)
+        },
+        "problems_with_role_markers": data.report.counts.get("problems/role_markers", 0),
+        "over_the_limits": _over(data, sources, tokenizer),
+    }
+
+
+def _split(data: StepDataModule) -> dict[str, Any]:
+    """The two sides of the split by problem, and what they have in common."""
+    train = {problem_key(trajectory) for trajectory in data.train}
+    held_out = {problem_key(trajectory): trajectory.uid for trajectory in data.held_out}
+    near = Overlap(NEAR)
+    near.add("train", [(trajectory.uid, trajectory.problem) for trajectory in data.train])
+    matches = {uid: match for text, uid in held_out.items() if (match := near.find(text))}
+    digest = hashlib.sha256("\n".join(sorted(held_out)).encode()).hexdigest()
+    return {
+        "train": {"solutions": len(data.train), "problems": len(train)},
+        "held_out": {"solutions": len(data.held_out), "problems": len(held_out), "sha256": digest},
+        "in_both": len(train & set(held_out)),
+        "near": {
+            uid: f"{match.share:.0%} of its 13-grams are in {match.uid}" for uid, match in matches.items()
+        },
+    }
+
+
+def _spread(examples: Sequence[StepExample], count: int) -> list[StepExample]:
+    """So many of the examples, at even distances."""
+    if len(examples) <= count:
+        return list(examples)
+    return [examples[k * len(examples) // count] for k in range(count)]
+
+
+def _shown(
+    objective: Objective, examples: Sequence[StepExample], tokenizer: Any, count: int
+) -> list[dict[str, Any]]:
+    """Prompt and target as text with special tokens visible."""
+    return [
+        {
+            "uid": example.uid,
+            "step": example.step,
+            "prompt": tokenizer.decode(list(example.prompt_ids), skip_special_tokens=False),
+            "compared_with": example.answer if objective.needs_answer else example.target,
+            "imitated": tokenizer.decode(list(example.target_ids), skip_special_tokens=False),
+        }
+        for example in _spread(examples, count)
+    ]
+
+
+def _lengths(name: str, examples: Sequence[StepExample], tokenizer: Any) -> list[tuple[str, dict[str, Any]]]:
+    """Token lengths of prompts and targets, of all examples or of 2,000 spread over them."""
+    prompts, targets = Distribution(), Distribution()
+    chosen = _spread(examples, MEASURED)
+    for example in chosen:
+        prompts.counts[len(example.prompt_ids)] += 1
+        ids = example.target_ids or tokenizer(example.target, add_special_tokens=False)["input_ids"]
+        targets.counts[len(ids)] += 1
+    return [
+        (
+            f"{name} {what}",
+            {"of": len(chosen), **found.summary(), "counts": dict(sorted(found.counts.items()))},
+        )
+        for what, found in (("prompt", prompts), ("target", targets))
+    ]
+
+
+def _over(data: StepDataModule, sources: Any, tokenizer: Any) -> dict[str, int]:
+    """What was left out and why, and expert steps that no response may be long enough to repeat."""
+    found = Counter(
+        f"left out: {skip.where.split(':')[0]}: {skip.reason.split(':')[0]}" for skip in data.report.skipped
+    )
+    limit = data.limits.step_tokens
+    for name, examples in sources.items():
+        steps = [e for e in _spread(examples, MEASURED) if e.source == "steps"]
+        long = sum(len(tokenizer(e.target, add_special_tokens=False)["input_ids"]) > limit for e in steps)
+        if long:
+            found[
+                f"kept: {name}: expert steps over data.limits.step_tokens {limit}, of {len(steps)} measured"
+            ] = long
+    return dict(found)
+
+
+def plot(lengths: dict[str, dict[str, Any]], path: Path) -> None:
+    """One histogram of token lengths for each kind of text."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 2.2 * len(lengths)), layout="constrained")
+    FigureCanvasAgg(figure)
+    for k, (name, found) in enumerate(lengths.items(), 1):
+        axes = figure.add_subplot(len(lengths), 1, k)
+        axes.hist(list(found["counts"]), bins=40, weights=list(found["counts"].values()), color="0.4")
+        axes.set_title(
+            f"{name}: median {found['p50']}, 99 % up to {found['p99']}, longest {found['max']}", fontsize=9
+        )
+        axes.set_xlabel("tokens", fontsize=8)
+        axes.set_ylabel("examples", fontsize=8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, format="png", dpi=120)
+
+
+def show(found: dict[str, Any]) -> None:
+    console = Console(file=sys.stdout)
+    for name, examples in found["examples"].items():
+        for example in examples:
+            step = f", step {example['step']}" if example["step"] else ""
+            console.rule(escape(f"{name}: {example['uid']}{step}"))
+            console.print(escape(example["prompt"]), soft_wrap=True)
+            if example["imitated"]:
+                console.print("[bold]-- imitated, token by token:[/]")
+                console.print(escape(example["imitated"]), soft_wrap=True)
+            else:
+                console.print("[bold]-- compared with:[/]")
+                console.print(escape(str(example["compared_with"])), soft_wrap=True)
+    table = Table("", "of", "mean", "p50", "p90", "p99", "max", title="Tokens")
+    for name, lengths in found["lengths"].items():
+        table.add_row(name, *(f"{lengths[key]:,}" for key in ("of", "mean", "p50", "p90", "p99", "max")))
+    console.print(table)
+    for what, count in found["over_the_limits"].items():
+        console.print(escape(f"{count} x {what}"), soft_wrap=True)
+    console.print(f"Problems with role markers of the prompt template: {found['problems_with_role_markers']}")
+    split = found["split"]
+    console.print(
+        f"Split: {split['train']['problems']} problems to train on "
+        f"({split['train']['solutions']} solutions), "
+        f"{split['held_out']['problems']} held out (sha256 {split['held_out']['sha256'][:12]}); "
+        f"in both: {split['in_both']}; near to one trained on: {len(split['near'])}",
+        soft_wrap=True,
+    )
+    for uid, said in list(split["near"].items())[:5]:
+        console.print(escape(f"  near: {uid}: {said}"), soft_wrap=True)

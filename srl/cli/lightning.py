@@ -1,0 +1,281 @@
+"""SRLCLI: LightningCLI with our callbacks as first-class keys, our defaults, and errors in one line."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jsonargparse
+import yaml
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import MLFlowLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from mlflow.exceptions import MlflowException
+
+from callbacks.benchmark_results import Results
+from callbacks.budget import Budget
+from callbacks.checkpoints import Checkpoints
+from callbacks.curriculum import CurriculumCallback
+from callbacks.dynamic_sampling import DynamicSamplingCallback
+from callbacks.health import Health
+from callbacks.progress import Summary, UpdateBar
+from callbacks.random_state import RandomState
+from callbacks.reward import StepRewardCallback
+from callbacks.rollout import RolloutCallback
+from callbacks.rollout_tables import RolloutTable
+from callbacks.run_info import RunInfo, run_exists, run_of_checkpoint, status_kept
+from callbacks.tracking import Tracking
+from callbacks.validation_due import ValidationByUpdates
+from datamodules.steps import StepDataModule
+from modules.policy import PolicyModule
+from modules.ranks import check_strategy
+from srl.cli.commands import COMMANDS, launched_rank
+from srl.cli.config_errors import explain
+from srl.cli.config_files import keep_text, with_extended
+from srl.cli.faults import ended_by, is_lost_peer
+from srl.cli.spooling import joined, spooled
+from srl.errors import ConfigError, first_line
+from srl.memory_plan.check import PlanSettings, check_memory
+from srl.model.checkpoint import read_checkpoint, resolve_checkpoint
+from srl.runs.provenance import method_name
+from srl.runs.sender import Sender
+from srl.runs.spool import is_remote
+from srl.runs.store import check_store
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+log = logging.getLogger(__name__)
+
+# In the order in which their hooks run on a draw. Checkpoints come last whatever their place here.
+CALLBACKS = {
+    "budget": Budget,
+    "curriculum": CurriculumCallback,
+    "rollout": RolloutCallback,
+    "reward": StepRewardCallback,
+    "sampling": DynamicSamplingCallback,
+    "health": Health,
+    "samples": RolloutTable,
+    "tracking": Tracking,
+    "checkpoint": Checkpoints,
+}
+
+
+def trainer_defaults() -> dict[str, Any]:
+    """Lightning's defaults where ours differ. MLFLOW_TRACKING_URI wins over the local sqlite file."""
+    logger = {
+        "class_path": "lightning.pytorch.loggers.MLFlowLogger",
+        "init_args": {
+            "experiment_name": "srl",
+            "tracking_uri": os.environ.get("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db"),
+        },
+    }
+    return {
+        "logger": logger,
+        "devices": 1,
+        "precision": "32-true",
+        "max_epochs": -1,
+        "max_steps": 1000,
+        "num_sanity_val_steps": 0,  # fit validates before its first update instead
+        "log_every_n_steps": 1,
+        "check_val_every_n_epoch": None,
+        "val_check_interval": 50,
+        "enable_model_summary": False,
+        "use_distributed_sampler": False,
+    }
+
+
+def _mlflow_settings(config: jsonargparse.Namespace) -> list[jsonargparse.Namespace]:
+    """The arguments of every MLFlowLogger of a config."""
+    loggers = config.trainer.logger
+    every = loggers if isinstance(loggers, list) else [loggers]
+    named = [logger for logger in every if isinstance(logger, jsonargparse.Namespace)]
+    return [logger.init_args for logger in named if "MLFlowLogger" in logger.class_path]
+
+
+def _run_at(uri: str, run_id: str, spool: Path) -> str | None:
+    """The id of a run that is still there; on a server it may be another one."""
+    if is_remote(uri):
+        return joined(uri, run_id, spool)
+    return run_id if run_exists(uri, run_id) else None
+
+
+class SRLCLI(LightningCLI):
+    """Adds the callbacks of `CALLBACKS` as keys of the config and the run's own callbacks in code."""
+
+    @classmethod
+    def launch(cls, arguments: list[str]) -> Self:
+        """Parse and run. Errors: ConfigError in one line for anything wrong in the config."""
+        cls._only, cls._arguments, cls._senders = arguments[0], arguments, []
+        arguments = with_extended(arguments)
+        keep_text()
+        try:
+            return cls(
+                PolicyModule,
+                StepDataModule,
+                save_config_callback=None,
+                seed_everything_default=0,
+                trainer_defaults=trainer_defaults(),
+                auto_configure_optimizers=False,
+                load_from_checkpoint_support=False,
+                parser_kwargs={"prog": "python -m srl"},
+                args=arguments,
+            )
+        except jsonargparse.ArgumentError as error:
+            raise ConfigError(explain(error.message or str(error), cls._keys, arguments)) from error
+        except MisconfigurationException as error:
+            raise ConfigError(f"trainer: {first_line(error)}") from error
+        except (MlflowException, OSError) as error:  # the disk, the database: nothing that a config can say
+            raise ended_by(error, cls._store) from error
+        except RuntimeError as error:
+            if is_lost_peer(error):
+                raise ended_by(error) from error
+            raise
+        finally:
+            for sender in cls._senders:
+                sender.close()
+
+    _only = "fit"
+    _senders: list[Sender] = []  # noqa: RUF012 - of the runs that go to a server
+    _arguments: list[str] = []  # noqa: RUF012 - as they were given
+    _keys: tuple[str, ...] = ()
+    _store = "MLflow"  # the address of the log
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Only the parser of the command that runs is built: each takes about a second."""
+        every = {name: LightningCLI.subcommands()[name] for name in COMMANDS if hasattr(Trainer, name)}
+        return {SRLCLI._only: every[SRLCLI._only]}
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        return super().init_parser(**{**kwargs, "exit_on_error": False})
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--extends", default=None, help="config files that this one differs from")
+        for key, callback in CALLBACKS.items():
+            parser.add_lightning_class_args(callback, key)
+        parser.add_class_arguments(PlanSettings, "plan")
+        SRLCLI._keys = tuple(action.dest for action in parser._actions if not action.dest.endswith(".help"))
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Resolve `last` and `best` here: Lightning opens the checkpoint right after parsing."""
+        super().parse_arguments(parser, args)
+        config = self.config[SRLCLI._only]
+        config.extends = None  # what it brought is here: the config that is kept in MLflow stands alone
+        if config.get("ckpt_path"):
+            config.ckpt_path = resolve_checkpoint(str(config.ckpt_path), config.checkpoint.dirpath)
+            read_checkpoint(config.ckpt_path)  # refused here in words, if at all
+        if SRLCLI._only == "test":
+            self._join_run(config)
+        elif SRLCLI._only == "predict":
+            config.trainer.logger = False  # there is nothing to measure
+
+    def _join_run(self, config: jsonargparse.Namespace) -> None:
+        """Test into the MLflow run that wrote the checkpoint, where the tracking server still has it."""
+        path = config.get("ckpt_path")
+        for settings in _mlflow_settings(config):
+            run_id = run_of_checkpoint(path) if path else None
+            found = _run_at(settings.tracking_uri, run_id, Path(config.tracking.spool)) if run_id else None
+            if found:
+                settings.run_id, self._joined = found, True
+                continue
+            settings.tags = {**(settings.tags or {}), "tested": path or "the base model"}
+            if path:
+                where = f"run {run_id} is not at {settings.tracking_uri}" if run_id else "it names no run"
+                log.warning("%s: %s; testing into a new MLflow run", path, where)
+
+    _joined = False  # whether the figures go into an existing run
+
+    def instantiate_classes(self) -> None:
+        """Constructors refuse what the parser cannot see, such as a number out of its range."""
+        for logger in _mlflow_settings(self.config[SRLCLI._only]):
+            SRLCLI._store = str(logger.tracking_uri)
+            if not is_remote(logger.tracking_uri):
+                check_store(str(logger.tracking_uri))  # before the model is loaded
+        try:
+            super().instantiate_classes()
+        except ConfigError:
+            raise
+        except ValueError as error:
+            raise ConfigError(first_line(error)) from error
+        check_strategy(self.trainer, str(self.subcommand))
+        if self.subcommand == "fit" and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self.config_init[self.subcommand].checkpoint.check_folder()
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        config = self.config_init[self.subcommand]
+        self._dump_config()
+        text = yaml.safe_dump(self.config_dump, sort_keys=False)
+        self._spool(config)
+        user = config.trainer.get("callbacks") or []
+        method = method_name(self._arguments, [p["name"] for p in self.config_dump["curriculum"]["phases"]])
+        info = RunInfo(self.config_dump, text, config.get("ckpt_path"), self._joined, method)
+        if self.subcommand in ("test", "predict"):  # which train nothing, and take any curriculum's weights
+            core, ours = [config.checkpoint], [info, Results(self._results_folder(config), text)]
+        else:
+            core = [config[key] for key in CALLBACKS]
+            ours = [RandomState(), ValidationByUpdates(), Summary(), info]
+        shows_bar = config.trainer.get("enable_progress_bar") is not False
+        if shows_bar and not any(isinstance(callback, ProgressBar) for callback in user):
+            ours.insert(0, UpdateBar())  # it ends before the tables are printed
+        return self._instantiate_trainer({**config.trainer.as_dict(), **kwargs}, [*core, *ours])
+
+    def _spool(self, config: jsonargparse.Namespace) -> None:
+        """Loggers to a server write to disk; who sends it is closed when the command ends."""
+        settings = iter(_mlflow_settings(self.config[self.subcommand]))
+        given = config.trainer.get("logger")
+        loggers = []
+        for logger in given if isinstance(given, list) else [given]:
+            if isinstance(logger, MLFlowLogger) and launched_rank() == 0:  # of several devices one writes
+                folder, drain = config.tracking.spool, config.tracking.drain
+                logger, sender = spooled(logger, next(settings).as_dict(), folder, drain)
+                SRLCLI._senders += [sender] if sender else []
+            loggers.append(logger)
+        if SRLCLI._senders:
+            SRLCLI._store = str(config.tracking.spool)
+            config.trainer.logger = loggers
+
+    def _results_folder(self, config: jsonargparse.Namespace) -> Path:
+        """Beside the checkpoints: test, predict, and of the base model test_base; by steps test_steps."""
+        settings = self.model.test_settings
+        if settings.folder is not None:
+            return Path(settings.folder)
+        base = "" if config.get("ckpt_path") else "_base"
+        steps = "_steps" if settings.mode == "steps" else ""
+        return config.checkpoint.dirpath / f"{self.subcommand}{base}{steps}"
+
+    def fit(self, model: PolicyModule, datamodule: StepDataModule, **kwargs: Any) -> None:
+        """A fresh run measures step 0 first; a resumed one says where it goes on."""
+        path = kwargs.get("ckpt_path")
+        config = self.config_init[self.subcommand]
+        check_memory(config, config.plan, self.trainer.strategy.root_device.type)
+        config.curriculum.prepares_fit = True
+        if path is None:
+            self.trainer.validate(model, datamodule=datamodule, verbose=False, weights_only=True)
+        self.trainer.fit(model, datamodule=datamodule, ckpt_path=path, weights_only=True)
+
+    def validate(self, model: PolicyModule, datamodule: StepDataModule, **kwargs: Any) -> None:
+        self.trainer.validate(
+            model, datamodule=datamodule, ckpt_path=kwargs.get("ckpt_path"), weights_only=True
+        )
+
+    def test(self, model: PolicyModule, datamodule: StepDataModule, **kwargs: Any) -> None:
+        """Benchmarks, with a checkpoint or the base model; figures go into the run of the checkpoint."""
+        path = kwargs.get("ckpt_path")
+        with status_kept(self.trainer):
+            self.trainer.test(model, datamodule=datamodule, ckpt_path=path, verbose=False, weights_only=True)
+
+    def predict(self, model: PolicyModule, datamodule: StepDataModule, **kwargs: Any) -> None:
+        """Solutions of the benchmarks' problems as JSONL; no answers are needed."""
+        self.trainer.predict(
+            model,
+            datamodule=datamodule,
+            ckpt_path=kwargs.get("ckpt_path"),
+            return_predictions=False,
+            weights_only=True,
+        )

@@ -1,0 +1,285 @@
+"""`python -m srl prepare INPUT --output FILE`: any data set of solutions -> expert JSONL, and a report."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from srl.cli.options import OptionParser
+from srl.cli.yaml_files import read_yaml
+from srl.data.duplicates import Overlap
+from srl.data.formats import Item, file_rows, hub_rows, is_file_name
+from srl.data.prepare import Preparation, Report, token_guess
+from srl.data.row_format import PRESETS, RowFormat
+from srl.errors import ConfigError, DataError, Interrupted
+from srl.files import whole_file
+
+_TEXTS = ("problem", "solution", "answer", "uid", "style", "remove", "answer_marker", "reasoning", "messages")
+
+
+def main(arguments: list[str]) -> None:
+    """Read, write and report; nothing is written where no row is kept. ConfigError, DataError: as said."""
+    options = _options(arguments)
+    begun = time.perf_counter()
+    near = options.near_duplicates
+    if near is not None and not 0 < near <= 1:
+        raise ConfigError(f"--near_duplicates {near}: write a share above 0 and up to 1, as 0.7")
+    row, config_name, split = _mapping(options)
+    work = Preparation(row, _overlap(options), _conditions(options.where), _counter(options.tokenizer), near)
+    _check_output(options)
+    try:
+        with _terminable(), whole_file(Path(options.output)) as write:
+            for trajectory in work.run(_rows(options, config_name, split)):
+                write(trajectory.to_json() + "\n")
+            if not work.report.kept:
+                raise DataError(_nothing(options.inputs, work.report))
+    except KeyboardInterrupt as error:
+        said = f"interrupted after {work.report.read} rows: nothing was written to {options.output}"
+        raise Interrupted(said, 130) from error
+    report = _as_dict(options, work, time.perf_counter() - begun)
+    if options.report:
+        with whole_file(Path(options.report)) as write:
+            write(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    print(json.dumps(report, ensure_ascii=False)) if options.json else show(report)
+
+
+def _options(arguments: list[str]) -> argparse.Namespace:
+    parser = OptionParser(prog="python -m srl prepare", description=__doc__)
+    parser.add_argument(
+        "inputs", nargs="+", help="files (.jsonl, .json, .csv, .parquet, .gz), a hub id, or -"
+    )
+    parser.add_argument("--output", "-o", required=True, help="the expert JSONL to write")
+    parser.add_argument("--preset", choices=sorted(PRESETS), help="the fields of a known data set")
+    parser.add_argument("--map", help="a YAML file with the same settings as the flags below")
+    for name in _TEXTS:
+        parser.add_argument(f"--{name}", help=f"data.row.{name}; default: guessed from the first row")
+    parser.add_argument(
+        "--boxed", action="store_const", const=True, help="the answer is in the solution's last box"
+    )
+    parser.add_argument("--observation_chars", type=int, help="longer observations are shortened (4000)")
+    parser.add_argument("--config_name", help="of a hub data set")
+    parser.add_argument("--split", help="of a hub data set (train)")
+    parser.add_argument("--where", action="append", default=[], metavar="FIELD=VALUE", help="drop other rows")
+    parser.add_argument("--limit", type=int, help="read at most so many rows")
+    parser.add_argument(
+        "--benchmarks", nargs="+", default=[], help="files or folders of problems that must not be trained on"
+    )
+    parser.add_argument(
+        "--overlap_share",
+        type=float,
+        default=0.0,
+        help="least share of common 13-grams to drop a row (0: any)",
+    )
+    parser.add_argument("--tokenizer", help="hub id or folder, to count tokens; default: words and signs")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.add_argument(
+        "--near_duplicates",
+        type=float,
+        metavar="SHARE",
+        help="drop problems with the numbers, the signs and the answer of an earlier one, in the same order, "
+        "and this share of their 13-grams in common, as 0.7 (not looked for); exact duplicates always go",
+    )
+    parser.add_argument("--report", help="write the report as JSON to this file too")
+    return parser.parse_args(arguments)
+
+
+def _mapping(options: argparse.Namespace) -> tuple[RowFormat | None, str | None, str]:
+    """The row format (None: guess), and which part of a hub set; flags win over file, file over preset."""
+    preset = PRESETS[options.preset] if options.preset else None
+    given: dict[str, Any] = from_yaml(Path(options.map)) if options.map else {}
+    names = (*_TEXTS, "boxed", "observation_chars", "config_name", "split")
+    given |= {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    config_name = given.pop("config_name", preset.config_name if preset else None)
+    split = given.pop("split", preset.split if preset else "train")
+    if preset:
+        return replace(preset.row, **given), config_name, split
+    return (RowFormat(**{"style": "auto", **given}) if given else None), config_name, split
+
+
+def _conditions(entries: list[str]) -> dict[str, str]:
+    for entry in entries:
+        if "=" not in entry:
+            raise ConfigError(f"--where {entry}: write FIELD=VALUE")
+    return dict(entry.split("=", 1) for entry in entries)
+
+
+def _overlap(options: argparse.Namespace) -> Overlap | None:
+    """The 13-grams of the benchmark files, each called by its file's name."""
+    from srl.data.benchmarks import read_file
+
+    paths: list[Path] = []
+    for entry in options.benchmarks:
+        path = Path(entry).expanduser()
+        inside = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+        if not inside:
+            raise ConfigError(f"--benchmarks {entry}: no .jsonl file is in this folder; name the files")
+        paths += inside
+    found = Overlap(options.overlap_share)
+    for path in paths:
+        problems = read_file(path.name, path, needs_answers=False).problems
+        found.add(path.name, [(problem.uid, problem.problem) for problem in problems])
+    return found if paths else None
+
+
+def _counter(name: str | None) -> Callable[[str], int]:
+    if name is None:
+        return token_guess
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except Exception as error:  # the hub client raises a dozen unrelated types
+        said = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise ConfigError(
+            f"--tokenizer {name}: cannot be loaded ({said}); give a hub id or a folder"
+        ) from error
+    return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _check_output(options: argparse.Namespace) -> None:
+    output = Path(options.output)
+    if output.is_dir():
+        raise ConfigError(f"--output {output}: is a folder; name a file in it")
+    for name in options.inputs:
+        if (
+            is_file_name(name)
+            and name != "-"
+            and output.exists()
+            and os.path.realpath(output) == os.path.realpath(name)
+        ):
+            raise ConfigError(f"--output {output}: is an input too; name another file")
+
+
+def _rows(options: argparse.Namespace, config_name: str | None, split: str) -> Iterator[tuple[str, Item]]:
+    """The rows of all inputs, with a bar that follows the bytes read."""
+    sizes = [
+        Path(name).expanduser().stat().st_size if Path(name).expanduser().is_file() else 0
+        for name in options.inputs
+    ]
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[rows]} rows"),
+        TimeRemainingColumn(),
+    )
+    count = 0
+    with Progress(*columns, console=Console(stderr=True), transient=True, refresh_per_second=4) as progress:
+        task = progress.add_task("Reading", total=sum(sizes) or None, rows=0)
+        for k, name in enumerate(options.inputs):
+            before = sum(sizes[:k])
+            moved = lambda place, before=before: progress.update(task, completed=before + place)  # noqa: E731
+            rows = file_rows(name, moved) if is_file_name(name) else hub_rows(name, config_name, split)
+            for where, row in rows:
+                if options.limit is not None and count >= options.limit:
+                    return
+                count += 1
+                if count % 100 == 0:
+                    progress.update(task, rows=count)
+                yield where, row
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends the command as Ctrl-C does, so that no half file is left behind."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not in the main thread, as in some tests
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _nothing(inputs: list[str], report: Report) -> str:
+    if not report.read:
+        return f"{inputs[0]}: there are no rows; give a file with one solution a row"
+    reason, found = max(report.dropped.items(), key=lambda item: item[1].count)
+    return (
+        f"{inputs[0]}: none of the {report.read} rows was kept; {found.count} x {reason}: "
+        f"{found.examples[0]}. See --problem, --solution, --style and --map"
+    )
+
+
+def _as_dict(options: argparse.Namespace, work: Preparation, seconds: float) -> dict[str, Any]:
+    row = work.row or RowFormat()
+    chosen = {f.name: getattr(row, f.name) for f in fields(row) if getattr(row, f.name) not in (None, "")}
+    return {
+        "inputs": options.inputs,
+        "output": options.output,
+        "row": chosen,
+        "benchmarks": options.benchmarks or "not compared with any: give --benchmarks",
+        "lengths_in": f"tokens of {options.tokenizer}" if options.tokenizer else "words and signs",
+        **work.report.as_dict(),
+        "seconds": round(seconds, 2),
+    }
+
+
+def show(report: dict[str, Any]) -> None:
+    """Print the report as tables."""
+    console = Console(file=sys.stdout)
+    rows, steps = report["rows"], report["steps"]
+    console.print(
+        f"{report['output']}: {rows['kept']} of {rows['read']} rows kept, {rows['dropped']} dropped"
+    )
+    named = {name: report["row"].get(name) for name in ("problem", "solution", "answer", "messages", "style")}
+    console.print("Fields: " + ", ".join(f"{name}={value}" for name, value in named.items() if value))
+    for title, entries in (("Dropped", report["dropped"]), ("Notes on rows kept", report["notes"])):
+        if entries:
+            table = Table("rows", "what", title=title)
+            table.add_column("examples", overflow="fold")
+            for what, found in entries.items():
+                table.add_row(str(found["count"]), _plain(what), _plain("\n".join(found.get("examples", ()))))
+            console.print(table)
+    table = Table("", "mean", "p50", "p90", "p99", "max", title=f"Lengths in {report['lengths_in']}")
+    for name, summary in {"steps a solution": steps["per_solution"], **report["lengths"]}.items():
+        table.add_row(name, *(f"{summary[key]:,}" for key in ("mean", "p50", "p90", "p99", "max")))
+    console.print(table)
+    console.print(
+        f"Answers found: {report['answers_found']:.1%} of the rows. Titles: {report['steps_with_title']:.1%} "
+        f"of {steps['all']:,} steps. Benchmarks: {_plain(str(report['benchmarks']))}. {report['seconds']} s"
+    )
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def from_yaml(path: Path) -> dict[str, Any]:
+    """The settings of a mapping file: those of `data.row`, config_name and split. ConfigError: others."""
+    try:
+        found = read_yaml(path)
+    except OSError as error:
+        raise ConfigError(f"--map {path}: cannot be read ({error.strerror}); check the path") from error
+    except ConfigError as error:
+        raise ConfigError(f"--map {error}") from error
+    if not isinstance(found, dict):
+        raise ConfigError(f"--map {path}: not a mapping; write lines such as `problem: question`")
+    known = [field.name for field in fields(RowFormat)] + ["config_name", "split"]
+    for key in found:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            meant = f"did you mean {near[0]}? There are" if near else "there are"
+            raise ConfigError(f"--map {path}: no key {str(key)!r:.200}; {meant} {', '.join(known)}")
+    return found

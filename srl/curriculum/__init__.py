@@ -1,0 +1,1 @@
+"""What is drawn next, and when a phase ends."""

@@ -1,0 +1,234 @@
+"""What a phase of the curriculum is, when it ends, and which curricula are refused."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from srl.errors import ConfigError
+from srl.objectives import objectives
+
+MEASURED = ("val/", "train/", "rollouts/", "curriculum/", "reward/")
+"""How the names of the metrics begin that a trigger can watch."""
+
+
+@dataclass(frozen=True)
+class Until:
+    """When a phase ends: the first of its conditions to hold, but not before `at_least` updates.
+
+    steps: updates (optimizer steps) made in this phase. metric: a figure of the validation (val/...) or of
+    the update (train/..., rollouts/..., curriculum/...), with above, below (the value passes it) or plateau:
+    measurements in a row that did not better the best of the phase by more than min_delta; mode: whether
+    better is max or min.
+    """
+
+    steps: int | None = None
+    metric: str | None = None
+    above: float | None = None
+    below: float | None = None
+    plateau: int | None = None
+    min_delta: float = 0.0
+    mode: Literal["max", "min"] = "max"
+    at_least: int = 0
+
+    def __post_init__(self) -> None:
+        if self.steps is not None and self.steps < 1:
+            raise ConfigError(f"curriculum: until.steps is {self.steps}; a phase needs at least 1 update")
+        conditions = [self.above, self.below, self.plateau]
+        watches = any(value is not None for value in conditions)
+        if self.metric is None and watches:
+            raise ConfigError("curriculum: until has above, below or plateau; name the metric they watch")
+        if self.steps is None and self.metric is None:
+            raise ConfigError(
+                "curriculum: until is empty; give steps, or metric with above, below or plateau"
+            )
+        if self.metric is not None and not watches:
+            raise ConfigError(f"curriculum: until.metric {self.metric} needs above, below or plateau")
+        if self.metric is not None and not self.metric.startswith(MEASURED):
+            raise ConfigError(
+                f"curriculum: until.metric is {self.metric}; the names of metrics begin with "
+                f"{', '.join(MEASURED)}, e.g. val/steps/reward or val/outcome/informative"
+            )
+        if any(value is not None and math.isnan(value) for value in (self.above, self.below)):
+            raise ConfigError(f"curriculum: until watches {self.metric} for NaN, which nothing ever passes")
+        if self.plateau is not None and self.plateau < 1:
+            raise ConfigError(f"curriculum: until.plateau is {self.plateau}; it must be at least 1")
+        if self.min_delta < 0 or self.at_least < 0:
+            raise ConfigError("curriculum: until.min_delta and until.at_least must not be negative")
+        if self.steps is not None and self.at_least > self.steps:
+            raise ConfigError(f"curriculum: until.at_least {self.at_least} lies after steps {self.steps}")
+
+    def __str__(self) -> str:
+        """What ends the phase, in words.
+
+        >>> str(Until(steps=300, metric="val/steps/reward", plateau=5, min_delta=0.005, at_least=50))
+        '300 updates, or val/steps/reward without a gain above 0.005 for 5 measurements, after 50 updates'
+        """
+        said = [] if self.steps is None else [f"{self.steps} updates"]
+        if self.above is not None:
+            said.append(f"{self.metric} above {self.above:g}")
+        if self.below is not None:
+            said.append(f"{self.metric} below {self.below:g}")
+        if self.plateau is not None:
+            said.append(
+                f"{self.metric} without a gain above {self.min_delta:g} for {self.plateau} measurements"
+            )
+        return ", or ".join(said) + (f", after {self.at_least} updates" if self.at_least else "")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A mixture of objectives and the few numbers that may change with it.
+
+    mix: objective name -> share of the prompts of a draw (scaled to sum to 1). per_problem: instead of a mix,
+    each problem trains on outcomes or on steps by what its own rollouts did (srl.curriculum.pools). anneal:
+    updates at the start of the phase over which the mix of the phase before turns into this one. lr: learning
+    rate; null keeps the optimizer's own. warmup: updates of linear warm-up at its start. decay: updates,
+    counted from the start of the phase, at which a cosine has brought the learning rate to 0; 0 keeps it
+    constant. batch_groups: groups an update (P); null keeps `curriculum.batch_groups`. reset_optimizer:
+    forget the optimizer's moments when the phase begins.
+    """
+
+    name: str
+    mix: dict[str, float] = field(default_factory=dict)
+    until: Until | None = None
+    per_problem: PerProblem | None = None
+    anneal: int = 0
+    lr: float | None = None
+    warmup: int = 0
+    decay: int = 0
+    batch_groups: int | None = None
+    reset_optimizer: bool = False
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The mix scaled to sum to 1, without objectives of share 0; empty in a per-problem phase.
+
+        >>> Phase("both", {"srl": 3.0, "rlvr": 1.0, "sft": 0.0}).shares
+        {'srl': 0.75, 'rlvr': 0.25}
+        """
+        total = sum(self.mix.values())
+        return {name: share / total for name, share in self.mix.items() if share > 0}
+
+    @property
+    def objectives(self) -> list[str]:
+        """The objectives that the phase trains, those it anneals away from aside."""
+        if self.per_problem is not None:
+            return [self.per_problem.steps, self.per_problem.outcome]
+        return list(self.shares)
+
+    def lr_at(self, update: int, base_lr: float) -> float:
+        """Learning rate of the update with this index (from 0) in the phase: a pure function.
+
+        >>> Phase("srl", {"srl": 1.0}, lr=1.0, warmup=4).lr_at(0, base_lr=9.0)
+        0.25
+        >>> Phase("srl", {"srl": 1.0}, warmup=4).lr_at(4, base_lr=9.0)
+        9.0
+        >>> Phase("sft", {"sft": 1.0}, decay=10).lr_at(5, base_lr=1.0)  # half of the cosine's way
+        0.5
+        """
+        lr = base_lr if self.lr is None else self.lr
+        if update < self.warmup:
+            return lr * (update + 1) / self.warmup
+        if self.decay:
+            way = min(1.0, (update - self.warmup) / (self.decay - self.warmup))
+            return lr * (1 + math.cos(math.pi * way)) / 2
+        return lr
+
+
+def check_phases(phases: list[Phase], objectives: list[str]) -> None:
+    """Refuse what could only fail later: ConfigError names the phase and the remedy."""
+    if not phases:
+        raise ConfigError(
+            "curriculum.phases is empty: give at least one phase, e.g. {name: srl, mix: {srl: 1}}"
+        )
+    names = [phase.name for phase in phases]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"curriculum.phases: the names {names} repeat; give each phase its own name")
+    for position, phase in enumerate(phases):
+        where = f"curriculum.phases[{position}] ({phase.name})"
+        _check_mix(phase, where, objectives)
+        _check_numbers(phase, where)
+        if phase.anneal and (position == 0 or phase.per_problem or phases[position - 1].per_problem):
+            raise ConfigError(f"{where}: anneal needs a mix, and a phase with a mix before it")
+        last = position == len(phases) - 1
+        if phase.until is None and not last:
+            raise ConfigError(f"{where}: it never ends, yet phases follow it; add until: {{steps: N}}")
+        if phase.until is not None and last:
+            raise ConfigError(
+                f"{where}: the last phase has no `until`; it ends with trainer.max_steps. Remove it"
+            )
+
+
+def _check_mix(phase: Phase, where: str, objectives: list[str]) -> None:
+    if phase.per_problem is not None and phase.mix:
+        raise ConfigError(f"{where}: per_problem chooses the objective of each problem; remove the mix")
+    named = phase.mix or phase.objectives
+    unknown = sorted(set(named) - set(objectives))
+    if unknown:
+        raise ConfigError(
+            f"{where}: no objective called {', '.join(unknown)}; there are {', '.join(objectives)}"
+        )
+    if phase.per_problem is not None:
+        return
+    total = sum(phase.mix.values())
+    if not all(share >= 0 for share in phase.mix.values()) or not 0 < total < math.inf:
+        raise ConfigError(
+            f"{where}: mix is {phase.mix}; give shares of at least 0, not all 0, e.g. {{srl: 1.0}}"
+        )
+
+
+def _check_numbers(phase: Phase, where: str) -> None:
+    if phase.batch_groups is not None and phase.batch_groups < 1:
+        raise ConfigError(f"{where}: batch_groups is {phase.batch_groups}; it must be at least 1")
+    if phase.lr is not None and phase.lr <= 0:
+        raise ConfigError(f"{where}: lr is {phase.lr}; it must be positive")
+    if phase.anneal < 0 or phase.warmup < 0 or phase.decay < 0:
+        raise ConfigError(f"{where}: anneal, warmup and decay count updates; they must not be negative")
+    if 0 < phase.decay <= phase.warmup:
+        raise ConfigError(f"{where}: decay {phase.decay} must lie after warmup {phase.warmup}")
+
+
+def check_pools(phases: Sequence[Phase]) -> None:
+    """ConfigError for a per-problem phase whose pools cannot work: answers decide who moves."""
+    known = objectives()
+    for phase in phases:
+        pools = phase.per_problem
+        if pools is None:
+            continue
+        steps = [name for name, one in known.items() if one.source == "steps"]
+        outcome = [n for n, one in known.items() if one.source == "problems" and one.needs_answer]
+        for key, name, allowed in (("steps", pools.steps, steps), ("outcome", pools.outcome, outcome)):
+            if name not in allowed:
+                raise ConfigError(
+                    f"curriculum: phase {phase.name}: per_problem.{key} is {name}; use {' or '.join(allowed)}"
+                )
+
+
+@dataclass(frozen=True)
+class PerProblem:
+    """Each problem begins in the pool of `steps` and moves by the rollouts of its own whole solutions.
+
+    steps, outcome: the objectives of the two pools. probe: the chance that a problem of the steps pool is
+    drawn with the outcome objective instead, to find out whether it can be solved by now. rise: probes in a
+    row with a right rollout that move a problem to the outcome pool. fall: groups in a row without one that
+    move it back; more than 1, so that a problem on the edge does not go to and fro.
+    """
+
+    steps: str = "srl"
+    outcome: str = "rlvr"
+    probe: float = 0.25
+    rise: int = 1
+    fall: int = 2
+
+    def __post_init__(self) -> None:
+        if not 0 < self.probe <= 1:
+            raise ConfigError(
+                f"per_problem.probe is {self.probe}: it must lie in (0, 1], or nothing ever moves"
+            )
+        if self.rise < 1 or self.fall < 1:
+            raise ConfigError(f"per_problem: rise {self.rise} and fall {self.fall} must be at least 1")
+        if self.steps == self.outcome:
+            raise ConfigError(f"per_problem: steps and outcome are both {self.steps}; name two objectives")

@@ -1,0 +1,262 @@
+"""Which example of an objective comes next: all in turn, those of fitting difficulty, or backwards.
+
+A selector is asked for one example at a time, told what its rollouts earned, and has a state that a
+checkpoint can hold. Its random choices are pure functions of (seed, objective, examples drawn so far).
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from srl.errors import ConfigError
+from srl.examples.lazy import StepExamples
+from srl.types import StepExample
+
+
+class Selector(Protocol):
+    """Chooses the next example; learns from rewards; can be saved."""
+
+    def begin(self) -> None:
+        """A new draw begins."""
+
+    def take(self) -> StepExample: ...
+
+    def observe(self, example: StepExample, reward: float) -> None:
+        """The mean reward of the group that this example's rollouts made."""
+
+    def metrics(self) -> dict[str, float]: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class Shuffled:
+    """Every example once a lap, each lap in an order of its own."""
+
+    def __init__(self, examples: Sequence[StepExample], name: str, seed: int) -> None:
+        self.examples, self.name, self.seed = examples, name, seed
+        self._cursor = 0  # examples taken, ever
+        self._order: tuple[int, list[int]] = (-1, [])
+
+    def begin(self) -> None:
+        pass
+
+    def take(self) -> StepExample:
+        """The next example whose prompt is not too long, as may turn out only now. ConfigError: none."""
+        for _ in range(len(self.examples)):
+            example = self._next()
+            if example.prompt_ids:
+                return example
+        raise ConfigError(
+            f"objective {self.name}: every prompt is over data.limits.max_prompt_tokens; raise it"
+        )
+
+    def _next(self) -> StepExample:
+        lap, position = divmod(self._cursor, len(self.examples))
+        if self._order[0] != lap:
+            order = list(range(len(self.examples)))
+            random.Random(f"{self.seed}/{self.name}/{lap}").shuffle(order)
+            self._order = (lap, order)
+        self._cursor += 1
+        return self.examples[self._order[1][position]]
+
+    def _over_limit(self) -> int:
+        return self.examples.over_limit if isinstance(self.examples, StepExamples) else 0
+
+    def observe(self, example: StepExample, reward: float) -> None:
+        pass
+
+    def metrics(self) -> dict[str, float]:
+        """How many prompts proved too long when they were drawn, once there are any."""
+        over = self._over_limit()
+        return {f"curriculum/{self.name}_prompts_too_long": float(over)} if over else {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"cursor": self._cursor}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._cursor = int(state["cursor"])
+
+
+@dataclass(frozen=True)
+class Adaptive:
+    """Prefer the prompts of middling difficulty (the idea of AdaRFT, arXiv 2504.05520).
+
+    quantile: of the running mean rewards of the prompts seen so far, where draws centre; 0.5 is the median.
+    width: standard deviation, in quantiles, of the Gaussian weight around it. explore: the chance that a draw
+    takes the next prompt of the plain order instead, so that all are seen, and seen again; never less than
+    the share of prompts not seen yet. decay: of the running mean: new = decay * old + (1 - decay) * reward.
+    """
+
+    quantile: float = 0.5
+    width: float = 0.15
+    explore: float = 0.25
+    decay: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.quantile <= 1 and self.width > 0 and 0 < self.explore <= 1 and 0 <= self.decay < 1):
+            raise ConfigError(
+                f"curriculum.adaptive: quantile {self.quantile} must lie in [0, 1], width {self.width} above "
+                f"0, explore {self.explore} in (0, 1], decay {self.decay} in [0, 1)"
+            )
+
+
+class AdaptiveSelector:
+    """Draws by the running mean reward of each prompt; a prompt never seen is only explored.
+
+    Within a draw no prompt is preferred twice; explored ones follow the plain order.
+    """
+
+    def __init__(self, examples: Sequence[StepExample], name: str, seed: int, settings: Adaptive) -> None:
+        self.name, self.seed, self.settings = name, seed, settings
+        self._plain = Shuffled(examples, name, seed)
+        self._examples = examples
+        self._by_key = {key: index for index, key in enumerate(_keys(examples))}
+        self._means: dict[str, float] = {}
+        self._taken = 0
+        self._weights: dict[str, float] | None = None  # of the prompts that this draw may still prefer
+
+    def begin(self) -> None:
+        self._weights = None
+
+    def take(self) -> StepExample:
+        rng = random.Random(f"{self.seed}/{self.name}/adaptive/{self._taken}")
+        self._taken += 1
+        if self._weights is None:
+            self._weights = self.weights()
+        unseen = 1 - len(self._means) / len(self._by_key)  # early on this explores nearly always
+        if rng.random() < max(self.settings.explore, unseen) or sum(self._weights.values()) <= 0:
+            example = self._plain.take()
+            self._weights.pop(_key(example), None)
+            return example
+        key = rng.choices(list(self._weights), list(self._weights.values()))[0]
+        del self._weights[key]
+        return self._examples[self._by_key[key]]
+
+    def weights(self) -> dict[str, float]:
+        """Of each prompt seen: exp(-d^2 / 2), d its rank's distance from the quantile in widths.
+
+        Ranks run from 0 (the hardest) to 1; prompts of equal means share the mean of their ranks.
+        """
+        order = sorted(self._means, key=self._means.__getitem__)
+        ranks: dict[float, list[int]] = {}
+        for rank, key in enumerate(order):
+            ranks.setdefault(self._means[key], []).append(rank)
+        scale = max(len(order) - 1, 1)
+        found = {}
+        for key in order:
+            equal = ranks[self._means[key]]
+            distance = (sum(equal) / len(equal) / scale - self.settings.quantile) / self.settings.width
+            found[key] = math.exp(-distance * distance / 2)
+        return found
+
+    def observe(self, example: StepExample, reward: float) -> None:
+        key, decay = _key(example), self.settings.decay
+        self._means[key] = decay * self._means[key] + (1 - decay) * reward if key in self._means else reward
+
+    def metrics(self) -> dict[str, float]:
+        return {f"curriculum/{self.name}_seen": float(len(self._means))} | self._plain.metrics()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"plain": self._plain.state_dict(), "means": dict(self._means), "taken": self._taken}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._plain.load_state_dict(state["plain"])
+        self._means, self._taken = dict(state["means"]), int(state["taken"])
+        self._weights = None
+
+
+@dataclass(frozen=True)
+class Reverse:
+    """How the start of a reverse curriculum slides from the end to the beginning (arXiv 2402.05808).
+
+    The frontier leaves 1 step to the model, then 2, and so on. pass_rate: mean share of right rollouts over
+    the newest `window` groups of the frontier at which it moves on. frontier: the chance that a draw is of
+    the frontier; else it is of any start reached so far, so that earlier ones are not forgotten.
+    """
+
+    pass_rate: float = 0.5
+    window: int = 16
+    frontier: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not (0 < self.pass_rate <= 1 and self.window >= 1 and 0 < self.frontier <= 1):
+            raise ConfigError(
+                f"curriculum.reverse: pass_rate {self.pass_rate} and frontier {self.frontier} must lie in "
+                f"(0, 1], window {self.window} at least 1"
+            )
+
+
+class ReverseSelector:
+    """Draws starts of solutions that leave `left` steps to the model, or the whole of a shorter problem."""
+
+    def __init__(self, examples: Sequence[StepExample], name: str, seed: int, settings: Reverse) -> None:
+        self.name, self.seed, self.settings = name, seed, settings
+        self._starts: dict[int, Shuffled] = {}  # by steps left; none where every prompt was too long
+        for left in range(1, max(example.n_steps for example in examples) + 1):
+            fitting = [example for example in examples if _is_start(example, left)]
+            if fitting:
+                self._starts[left] = Shuffled(fitting, f"{name}/{left}", seed)
+        self.left = min(self._starts)
+        self._taken = 0
+        self._recent: deque[float] = deque(maxlen=settings.window)
+
+    def begin(self) -> None:
+        pass
+
+    def take(self) -> StepExample:
+        rng = random.Random(f"{self.seed}/{self.name}/reverse/{self._taken}")
+        self._taken += 1
+        if rng.random() < self.settings.frontier:
+            return self._starts[self.left].take()
+        return self._starts[rng.choice([left for left in self._starts if left <= self.left])].take()
+
+    def observe(self, example: StepExample, reward: float) -> None:
+        """Count a group of the frontier; at the pass rate, the next start begins with an empty window."""
+        if not _is_start(example, self.left):
+            return
+        self._recent.append(reward)
+        full = len(self._recent) == self.settings.window
+        further = [left for left in self._starts if left > self.left]
+        if full and further and sum(self._recent) / len(self._recent) >= self.settings.pass_rate:
+            self.left = min(further)
+            self._recent.clear()
+
+    def metrics(self) -> dict[str, float]:
+        return {f"curriculum/{self.name}_steps_left": float(self.left)}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "starts": {left: start.state_dict() for left, start in self._starts.items()},
+            "left": self.left,
+            "taken": self._taken,
+            "recent": list(self._recent),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for left, start in self._starts.items():
+            start.load_state_dict(state["starts"][left])
+        self.left, self._taken = int(state["left"]), int(state["taken"])
+        self._recent = deque(state["recent"], maxlen=self.settings.window)
+
+
+def _keys(examples: Sequence[StepExample]) -> list[str]:
+    """The keys of the examples, without building those that are built when drawn."""
+    if isinstance(examples, StepExamples):
+        return [f"{uid}/{step}/0" for uid, step in examples.keys()]  # noqa: SIM118 - no dict
+    return [_key(example) for example in examples]
+
+
+def _key(example: StepExample) -> str:
+    return f"{example.uid}/{example.step}/{len(example.given)}"
+
+
+def _is_start(example: StepExample, left: int) -> bool:
+    """Whether it leaves this many steps to the model, or all of a problem with fewer."""
+    return len(example.given) == max(0, example.n_steps - left)

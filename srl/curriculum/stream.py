@@ -1,0 +1,182 @@
+"""Seeded draws from a mixture of sources, with a state that a checkpoint can hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from srl.curriculum.phases import PerProblem
+from srl.curriculum.pools import Pools
+from srl.curriculum.selectors import Adaptive, AdaptiveSelector, Reverse, ReverseSelector, Selector, Shuffled
+from srl.errors import ConfigError
+from srl.examples.lazy import StepExamples
+from srl.types import Group, StepExample
+
+if TYPE_CHECKING:
+    from srl.curriculum.phases import Phase
+
+
+class Stream:
+    """An endless stream of draws that states a length, as Lightning needs of a loader it is to resume.
+
+    A draw takes its share of prompts from each source (objective); what a source is owed or was given too
+    early is carried over to the next draw: under one mixture of n sources none is ever a whole prompt ahead
+    of its share, nor n - 1 behind it, however small the draws. Which example of a source comes next is its
+    selector's matter: all in turn, unless `adaptive` or (for the source `suffixes`) `reverse` says otherwise.
+    Under `per_problem` the pools choose the problem and with it the objective.
+    """
+
+    def __init__(
+        self,
+        sources: Mapping[str, Sequence[StepExample]],
+        draws_per_epoch: int,
+        seed: int = 0,
+        adaptive: Adaptive | None = None,
+        reverse: Reverse | None = None,
+    ) -> None:
+        self.sources = sources
+        self.seed = seed
+        self.mix: dict[str, float] = {}
+        self.batch_size = 1
+        self.draws_per_epoch = draws_per_epoch
+        self.selectors = {
+            name: _selector(examples, name, seed, adaptive, reverse)
+            for name, examples in sources.items()
+            if examples
+        }
+        self.pools: Pools | None = None  # made when a phase first needs them
+        self._saved_pools: dict[str, Any] | None = None  # a checkpoint's, until then
+        self._pooled = False
+        self._credit = dict.fromkeys(sources, 0.0)
+
+    def set_mix(self, mix: dict[str, float], batch_size: int) -> None:
+        """The next draw has `batch_size` prompts in these shares. Errors: an objective without examples."""
+        for name, share in mix.items():
+            if share > 0 and not self.sources.get(name):
+                raise ConfigError(f"objective {name} has no training examples, but the mix gives it {share}")
+        total = sum(mix.values())
+        self.mix = {name: share / total for name, share in mix.items() if share > 0}
+        self.batch_size, self._pooled = batch_size, False
+
+    def set_pools(self, settings: PerProblem, batch_size: int) -> None:
+        """The next draw has `batch_size` problems, each with the objective of its pool."""
+        if self.pools is None or self.pools.settings != settings:
+            known = self._saved_pools if self.pools is None else self.pools.state_dict()
+            steps, outcome = self.sources[settings.steps], self.sources[settings.outcome]
+            self.pools = Pools(settings, _by_problem(steps), _by_problem(outcome), self.seed)
+            if known is not None:
+                self.pools.load_state_dict(known)
+        self.batch_size, self._pooled = batch_size, True
+
+    def __len__(self) -> int:
+        """Draws an epoch: constant over the run, because Lightning reads it once an epoch."""
+        return self.draws_per_epoch
+
+    def __iter__(self) -> Iterator[StepBatch]:
+        while True:  # Lightning counts the draws of an epoch; the cursor goes on across epochs
+            yield self.draw()
+
+    def draw(self) -> StepBatch:
+        """The next B examples, each from the source that is owed most; those of one source stand together."""
+        if self._pooled:
+            assert self.pools is not None
+            examples = [self.pools.take() for _ in range(self.batch_size)]
+            return StepBatch(sorted(examples, key=lambda example: example.objective))
+        for name, share in self.mix.items():
+            self._credit[name] += share * self.batch_size
+        counts = dict.fromkeys(self.mix, 0)
+        for _ in range(self.batch_size):
+            owed_most = max(self.mix, key=self._credit.__getitem__)
+            self._credit[owed_most] -= 1
+            counts[owed_most] += 1
+        for name in counts:
+            self.selectors[name].begin()
+        return StepBatch(
+            [self.selectors[name].take() for name, count in counts.items() for _ in range(count)]
+        )
+
+    def observe(self, groups: Sequence[Group]) -> None:
+        """Learn from the rewards of a draw, all of its groups, before any was filtered out."""
+        for group in groups:
+            if group.completions:
+                example, rewards = group.example, group.rewards.tolist()
+                self.selectors[example.objective].observe(example, sum(rewards) / len(rewards))
+                if self._pooled and self.pools is not None:
+                    self.pools.observe(example, rewards)
+
+    def metrics(self) -> dict[str, float]:
+        """What the selectors in use and the pools have to report."""
+        if self._pooled and self.pools is not None:
+            return self.pools.metrics()
+        found: dict[str, float] = {}
+        for name in self.mix:
+            found |= self.selectors[name].metrics()
+        return found
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "credit": dict(self._credit),
+            "sizes": {name: len(source) for name, source in self.sources.items()},
+            "selectors": {name: selector.state_dict() for name, selector in self.selectors.items()},
+            "pools": self._saved_pools if self.pools is None else self.pools.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Objectives that the checkpoint does not know begin afresh: a run may go on with more of them.
+
+        ConfigError: other data, an objective of the checkpoint is gone, or it has other fields.
+        """
+        unknown = sorted(set(state) ^ set(self.state_dict()))
+        if unknown:
+            raise ConfigError(f"the checkpoint's stream has other fields ({', '.join(unknown)})")
+        sizes = {name: len(source) for name, source in self.sources.items()}
+        if state["sizes"] != {name: size for name, size in sizes.items() if name in state["sizes"]}:
+            raise ConfigError(
+                f"the checkpoint was made on data with {state['sizes']} examples, but this data has {sizes}: "
+                "resume with the same data, limits and curriculum"
+            )
+        self._credit = dict.fromkeys(self.sources, 0.0) | state["credit"]
+        for name, saved in state["selectors"].items():
+            self.selectors[name].load_state_dict(saved)
+        self._saved_pools, self.pools = state["pools"], None
+
+
+def _selector(
+    examples: Sequence[StepExample], name: str, seed: int, adaptive: Adaptive | None, reverse: Reverse | None
+) -> Selector:
+    if examples[0].source == "suffixes":
+        return ReverseSelector(examples, name, seed, reverse or Reverse())
+    if adaptive is not None and not examples[0].target_ids:  # imitation has no rewards to go by
+        return AdaptiveSelector(examples, name, seed, adaptive)
+    return Shuffled(examples, name, seed)
+
+
+def _by_problem(examples: Sequence[StepExample]) -> Mapping[str, Sequence[StepExample]]:
+    if isinstance(examples, StepExamples):
+        return examples.by_problem()
+    found: dict[str, list[StepExample]] = {}
+    for example in examples:
+        if example.prompt_ids:  # empty where a prompt built on demand proves too long; that is counted there
+            found.setdefault(example.uid, []).append(example)
+    return found
+
+
+class StepBatch:
+    """One draw. A plain class: Lightning deep-copies dataclasses when it moves batches to a device."""
+
+    def __init__(self, examples: list[StepExample]) -> None:
+        self.examples = examples  # B
+        self.groups: list[Group] = []
+        self.scored: list[Group] = []  # every group with its rewards, before any is filtered out
+        self.phase: Phase | None = None
+        self.phase_index = 0
+        self.objectives: frozenset[str] = frozenset()  # that the curriculum trains now
+        self.phase_updates = 0  # updates made in this phase before this draw
+        self.batch_groups = 1  # P
+        self.temperature = 1.0  # of the rollouts
+        self.rollout_seconds = 0.0
+        self.history_tokens = 0.0  # sampled for the thinking in prompts, of all devices
+        self.metrics: dict[str, float] = {}
+
+    def __len__(self) -> int:
+        return len(self.examples)

@@ -1,0 +1,230 @@
+"""Benchmarks: problems with final answers, from a JSONL file, the hub, or the run's own held-out problems.
+
+A row has `problem` (or `question`), `answer`, and perhaps `id` (or `uid`, `unique_id`) and `answer_check`;
+further fields are ignored. Where the answer has a line that begins with `####`, as in GSM8K, the answer is
+what follows on the last such line.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from srl.data import fields
+from srl.data.formats import json_rows
+from srl.data.load import DataReport
+from srl.data.trajectory import Skip, Trajectory
+from srl.errors import ConfigError, DataError
+from srl.rewards.answers import CHECKS, are_equal, gold_is_usable
+
+HELDOUT = "heldout"
+MARKER = "####"
+
+
+@dataclass(frozen=True)
+class HubSet:
+    """Where a data set lies on the hub, and the names of its fields; the first that a row has counts."""
+
+    id: str
+    config: str | None = None
+    split: str = "test"
+    problem: tuple[str, ...] = ("problem", "question")
+    answer: str = "answer"
+    uid: tuple[str, ...] = ("id", "uid", "unique_id")
+
+
+KNOWN = {
+    "amc23": HubSet("math-ai/amc23", problem=("question",)),
+    "aime24": HubSet("HuggingFaceH4/aime_2024", split="train", problem=("problem",)),
+    "aime25": HubSet("math-ai/aime25", problem=("problem",)),
+    "minerva_math": HubSet("math-ai/minervamath", problem=("question",)),
+    "math500": HubSet("HuggingFaceH4/MATH-500", problem=("problem",), uid=("unique_id",)),
+    "gsm8k": HubSet("openai/gsm8k", config="main", problem=("question",)),
+}
+"""The benchmarks of the paper (section 5.1) and two more: 40, 30, 30, 272, 500 and 1,319 problems."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One entry of `data.benchmarks`: a file, a hub data set, or with neither the held-out problems."""
+
+    name: str
+    path: Path | None = None
+    hub: HubSet | None = None
+
+
+@dataclass
+class Benchmark:
+    """Problems as trajectories without steps. skipped: rows left out, each with its file:line and reason."""
+
+    name: str
+    problems: list[Trajectory]
+    skipped: list[Skip] = field(default_factory=list)
+
+
+def benchmark_sources(entries: Sequence[str]) -> list[Source]:
+    """What each entry of `data.benchmarks` means.
+
+    A known name, `heldout`, the path of a JSONL file (its name is the file's stem) or a hub id, `ORG/NAME` or
+    `ORG/NAME@SPLIT` (split test). ConfigError: none of these, no such file, a name that is used twice.
+
+    >>> [source.name for source in benchmark_sources(["amc23", "org/set@train"])]
+    ['amc23', 'set']
+    """
+    if not entries:
+        raise ConfigError(f"data.benchmarks is empty; write a list of {', '.join(KNOWN)}, {HELDOUT} or files")
+    sources = [_source(entry) for entry in entries]
+    seen: dict[str, str] = {}
+    for source, entry in zip(sources, entries, strict=True):
+        if source.name in seen:
+            raise ConfigError(
+                f"data.benchmarks: {seen[source.name]} and {entry} are both called {source.name}; "
+                "rename one of the files, or leave one out"
+            )
+        if source.name == "mean":
+            raise ConfigError(
+                f"data.benchmarks: {entry} is called mean, as the mean over benchmarks; rename it"
+            )
+        seen[source.name] = entry
+    return sources
+
+
+def _source(entry: str) -> Source:
+    if entry == HELDOUT:
+        return Source(HELDOUT)
+    path = Path(entry).expanduser()
+    if entry.endswith((".jsonl", ".json")) or entry.startswith((".", "/", "~")) or path.is_file():
+        if not path.is_file():
+            raise ConfigError(f"data.benchmarks: there is no file {entry} (relative to {Path.cwd()})")
+        return Source(re.sub(r"[^\w.-]", "_", path.stem), path=path)
+    if entry in KNOWN:
+        return Source(entry, hub=KNOWN[entry])
+    if re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w.\[\]:%+-]+)?", entry):
+        name, _, split = entry.partition("@")
+        return Source(name.partition("/")[2], hub=HubSet(name, split=split or "test"))
+    near = difflib.get_close_matches(entry, [*KNOWN, HELDOUT], n=1)
+    meant = f"did you mean {near[0]}? " if near else ""
+    raise ConfigError(
+        f"data.benchmarks: {entry!r} is no benchmark; {meant}There are {', '.join(KNOWN)} and {HELDOUT}; "
+        "else give the path of a JSONL file or a hub id (ORG/NAME)"
+    )
+
+
+def read_file(name: str, path: Path, needs_answers: bool = True) -> Benchmark:
+    """Read a JSONL file. DataError: its file:line and what is wrong; a file without rows."""
+    return read_rows(name, str(path), json_rows(path), HubSet(str(path)), needs_answers)
+
+
+def read_rows(
+    name: str, origin: str, rows: Iterable[tuple[str, dict[str, Any]]], names: HubSet, needs_answers: bool
+) -> Benchmark:
+    """Read (where, row) pairs, `where` being `file:line` or the like; origin: for messages.
+
+    Rows whose answer is missing or cannot be checked are skipped, unless no answers are needed. DataError: a
+    missing or wrong field, an id met before, no row left.
+    """
+    problems: list[Trajectory] = []
+    places: dict[str, str] = {}
+    for where, row in rows:
+        problem = _problem(row, where, names)
+        if problem.uid in places:
+            raise DataError(
+                f"{where}: id {problem.uid!r} was used at {places[problem.uid]}; each row needs its own"
+            )
+        places[problem.uid] = where
+        problems.append(problem)
+    if not problems:
+        raise DataError(f"{origin}: there are no rows; write one JSON object a line: id, problem, answer")
+    return (
+        with_answers(Benchmark(name, problems), origin, places)
+        if needs_answers
+        else Benchmark(name, problems)
+    )
+
+
+def with_answers(benchmark: Benchmark, origin: str, places: dict[str, str]) -> Benchmark:
+    """Leave out the problems without an answer that can be checked. places: uid -> where. DataError: all."""
+    kept, skipped = [], []
+    golds = [p.answer for p in benchmark.problems if p.answer is not None and p.answer_check != "exact"]
+    are_equal([(gold, gold) for gold in golds])  # all at once; the verifier remembers what it has been asked
+    for problem in benchmark.problems:
+        if gold_is_usable(problem.answer, problem.answer_check):
+            kept.append(problem)
+            continue
+        reason = (
+            "no answer" if problem.answer is None else f"answer cannot be checked: {problem.answer[:60]!r}"
+        )
+        skipped.append(Skip(places.get(problem.uid, origin), problem.uid, reason))
+    if not kept:
+        lacking = sum(problem.answer is None for problem in benchmark.problems)
+        raise DataError(
+            f"{origin}: none of its {len(skipped)} rows has an answer that can be checked ({lacking} have "
+            'none); add the field "answer", or use python -m srl predict, which needs no answers'
+        )
+    return Benchmark(benchmark.name, kept, skipped)
+
+
+def _problem(row: dict[str, Any], where: str, names: HubSet) -> Trajectory:
+    problem = next((name for name in names.problem if name in row), None)
+    if problem is None:
+        has = ", ".join(map(str, row))[:200] or "none"
+        raise DataError(
+            f'{where}: no field "{names.problem[0]}" (the row has: {has}); add the problem\'s text'
+        )
+    uid = next((name for name in names.uid if row.get(name) is not None), names.uid[0])
+    answer = fields.answer(row, names.answer, where) if names.answer in row else None
+    check = row.get("answer_check")
+    return Trajectory(
+        uid=fields.uid(row, uid, where),
+        problem=fields.problem(row, problem, where),
+        preamble="",
+        steps=(),
+        answer=_marked(answer),
+        answer_check="math" if check is None else fields.choice(check, "answer_check", where, CHECKS),
+    )
+
+
+def _marked(answer: str | None) -> str | None:
+    """What follows the marker on the last line that begins with it; without one, the answer as it is."""
+    lines = [line.strip() for line in (answer or "").splitlines()]
+    marked = [line.removeprefix(MARKER).strip() for line in lines if line.startswith(MARKER)]
+    return (marked[-1] or None) if marked else answer
+
+
+def read_benchmark(
+    source: Source, held_out: Sequence[Trajectory], needs_answers: bool, report: DataReport
+) -> Benchmark:
+    """The problems of one entry of `data.benchmarks`; digests go to the report."""
+    if source.path is not None:
+        report.files[str(source.path)] = hashlib.sha256(source.path.read_bytes()).hexdigest()
+        return read_file(source.name, source.path, needs_answers)
+    if source.hub is not None:
+        return _from_hub(source.name, source.hub, needs_answers, report)
+    if not held_out:
+        raise ConfigError(
+            "data.benchmarks has heldout, but no problem is held out; set data.validation.problems or "
+            "data.val_path"
+        )
+    own = Benchmark(source.name, list(held_out))
+    return with_answers(own, "the held-out problems", {}) if needs_answers else own
+
+
+def _from_hub(name: str, hub: HubSet, needs_answers: bool, report: DataReport) -> Benchmark:
+    import datasets
+
+    try:
+        rows = datasets.load_dataset(hub.id, hub.config, split=hub.split)
+    except Exception as error:  # the hub client raises a dozen unrelated types when it cannot get a data set
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise ConfigError(
+            f"data.benchmarks: the hub did not give {hub.id}, split {hub.split} ({reason}); check the id and "
+            "the network, or give the path of a JSONL file with id, problem and answer"
+        ) from error
+    report.files[hub.id] = str(rows._fingerprint)
+    placed = ((f"{hub.id}:{number}", dict(row)) for number, row in enumerate(rows, start=1))
+    return read_rows(name, hub.id, placed, hub, needs_answers)

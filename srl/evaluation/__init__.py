@@ -1,0 +1,1 @@
+"""What is measured: held-out steps and problems, benchmarks, floors, alarms."""

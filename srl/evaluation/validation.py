@@ -1,0 +1,146 @@
+"""What a validation measures, under the same names in every phase."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torchmetrics import MeanMetric
+
+from srl.errors import ConfigError
+from srl.evaluation.floors import is_copy
+from srl.evaluation.metrics import FormatRate, MeanAtK, PassAtK, StepSimilarity, TruncatedRate
+from srl.rewards.similarity import FORMAT_PENALTY, similarity
+from srl.types import Sampling, position_name
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
+    from srl.engine.engine import RolloutEngine
+    from srl.evaluation.batches import ValidationBatch
+    from srl.examples.builder import ExampleBuilder
+
+
+ONLY_FULL = ("val/outcome/steps_accuracy", "val/outcome/informative", "val/outcome/avg_", "val/outcome/pass_")
+"""How the names begin of what ValidationSettings.full_every is about."""
+
+
+@dataclass(frozen=True)
+class ValidationSettings:
+    """samples: attempts at a held-out problem at `temperature`, for avg@k and pass@k (0: greedy only).
+
+    by_steps: also solve step by step, actions fed back. full_every: both of these, which cost most of the
+    time, only after updates whose number divides by it, before the first and after the last; a phase that
+    waits for one of their figures needs 1. seed: of the sampling noise, the same every time.
+    """
+
+    samples: int = 8
+    temperature: float = 1.0
+    by_steps: bool = True
+    full_every: int = 1
+    seed: int = 1234
+
+    def __post_init__(self) -> None:
+        if self.samples < 0:
+            raise ConfigError(f"model.validation.samples is {self.samples}: use 0 for greedy only")
+        if self.temperature <= 0:
+            raise ConfigError(f"model.validation.temperature is {self.temperature}: it must be above 0")
+        if self.full_every < 1:
+            raise ConfigError(f"model.validation.full_every is {self.full_every}: it must be at least 1")
+
+    def begin(self, trainer: Trainer) -> ValidationMetrics:
+        """A validation of the weights as they are now, with or without what `full_every` is about."""
+        ends = trainer.should_stop or trainer.state.fn != "fit"
+        return ValidationMetrics(self, full=ends or trainer.global_step % self.full_every == 0)
+
+
+class ValidationMetrics:
+    """Collects one validation; `compute` gives the names and values to log. full: see `full_every`."""
+
+    def __init__(self, settings: ValidationSettings, full: bool = True) -> None:
+        self.settings, self.full = settings, full
+        self._means: dict[str, MeanMetric] = defaultdict(MeanMetric)
+        self._steps = {
+            "val/steps/reward": StepSimilarity(),
+            "val/steps/format": FormatRate(),
+            "val/steps/truncated": TruncatedRate(),
+        }
+        self._average = MeanAtK()
+        self._pass = PassAtK(settings.samples) if settings.samples and full else None
+        self._sampled = False
+        self.rows: list[dict[str, Any]] = []  # one a held-out step, for pairing and for reading
+
+    def _mean(self, name: str, value: float) -> None:
+        self._means[name].update(value)
+
+    def steps(self, engine: RolloutEngine, batch: ValidationBatch, generator: torch.Generator) -> None:
+        """Greedy next steps against the expert's."""
+        completions = engine.generate(batch.examples, 1, Sampling(temperature=0.0), generator)
+        rewards, in_format = [], []
+        for example, trajectory, (completion,) in zip(
+            batch.examples, batch.trajectories, completions, strict=True
+        ):
+            text = example.response(completion.text)
+            parts = example.read(completion)
+            exact = parts is not None and parts[1] == example.target
+            copied = parts is not None and is_copy(parts[1], trajectory, example.step)
+            reward = FORMAT_PENALTY if parts is None else similarity(parts[1], example.target)
+            self.rows.append(
+                {
+                    "uid": example.uid,
+                    "position": example.step,
+                    "response": text,
+                    "expert_action": example.target,
+                    "reward": reward,
+                }
+            )
+            rewards.append(reward)
+            in_format.append(parts is not None)
+            self._mean("val/steps/exact", float(exact))
+            self._mean(f"val/steps/exact_{position_name(example.step)}", float(exact))
+            self._mean("val/steps/verbatim_copy", float(copied))
+            self._mean("val/steps/tokens", len(completion.ids))
+            if example.stop and example.step < example.n_steps:
+                self._mean("val/steps/end_token", float(completion.end_token))
+        finished = [completion.finished for (completion,) in completions]
+        for metric, values in zip(self._steps.values(), (rewards, in_format, finished), strict=True):
+            metric.update(torch.tensor(values))
+
+    def problems(
+        self,
+        engine: RolloutEngine,
+        batch: ValidationBatch,
+        builder: ExampleBuilder,
+        generator: torch.Generator,
+    ) -> None:
+        """Whole problems: greedy in one response, greedy step by step, and `samples` times with noise."""
+        from srl.evaluation.solving import GREEDY, solve_by_steps, solve_whole
+
+        for (attempt,) in solve_whole(engine, batch.examples, 1, GREEDY, generator):
+            self._mean("val/outcome/accuracy", float(attempt.correct))
+            self._mean("val/outcome/truncated", float(not attempt.finished))
+        if self.settings.by_steps and self.full:
+            for (attempt,) in solve_by_steps(engine, builder, batch.trajectories, generator):
+                self._mean("val/outcome/steps_accuracy", float(attempt.correct))
+        if self._pass is not None:
+            sampling = Sampling(temperature=self.settings.temperature)
+            tries = solve_whole(engine, batch.examples, self.settings.samples, sampling, generator)
+            correct = torch.tensor(
+                [[attempt.correct for attempt in attempts] for attempts in tries]
+            )  # [problems, k]
+            self._average.update(correct)
+            self._pass.update(correct)
+            self._sampled = True
+            for share in correct.float().mean(1).tolist():
+                self._mean("val/outcome/informative", float(0 < share < 1))
+
+    def compute(self) -> dict[str, float]:
+        found = {name: float(metric.compute()) for name, metric in sorted(self._means.items())}
+        if self.rows:
+            found |= {name: float(metric.compute()) for name, metric in self._steps.items()}
+        if self._pass is not None and self._sampled:
+            found[f"val/outcome/avg_at_{self.settings.samples}"] = float(self._average.compute())
+            found[f"val/outcome/pass_at_{self.settings.samples}"] = float(self._pass.compute())
+        return found

@@ -1,0 +1,1 @@
+"""A trajectory -> prompts with targets."""

@@ -1,0 +1,267 @@
+"""Trajectories -> examples: N steps give N-1 prompts with the expert's next step as target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
+
+from rich.progress import track
+
+from srl.data.trajectory import Skip, Step, Trajectory
+from srl.errors import ConfigError
+from srl.examples.lazy import StepExamples
+from srl.examples.prompts import PromptRenderer, Shot
+from srl.rewards.answers import gold_is_usable
+from srl.types import Source, StepExample
+
+if TYPE_CHECKING:
+    from srl.objectives import Imitated, Objective
+
+
+@dataclass(frozen=True)
+class ResponseLimits:
+    """How long a response may be, and what ends it besides the model's end token.
+
+    step_tokens, solution_tokens: sampled tokens at most, for one step and for a whole solution.
+    step_stop: strings that end a step once its action has begun. step_end: what may end a step besides them:
+    any, the model's end token too; stop, nothing. Where a solution is its steps in a row (template raw) that
+    token ends the solution. The reward is blind to it with `any`, so a policy that takes every step rightly
+    may unlearn to go on; with `stop` it is outside the format, but at the expert's last step.
+    max_prompt_tokens: a longer prompt is skipped and counted, never cut.
+    """
+
+    step_tokens: int = 512
+    solution_tokens: int = 2048
+    step_stop: tuple[str, ...] = ()
+    step_end: Literal["any", "stop"] = "any"
+    max_prompt_tokens: int = 2048
+
+    def __post_init__(self) -> None:
+        for name in ("step_tokens", "solution_tokens", "max_prompt_tokens"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"data.limits.{name} is {getattr(self, name)}: it must be at least 1")
+        if self.step_end == "stop" and not self.step_stop:
+            raise ConfigError(
+                "data.limits.step_end is stop, but data.limits.step_stop has no string to end a step; "
+                r'write one there: step_stop: ["\n"]'
+            )
+
+
+@dataclass
+class ExampleBuilder:
+    """Builds the examples of one data set for one objective at a time; what it leaves out is in `skipped`."""
+
+    renderer: PromptRenderer
+    limits: ResponseLimits
+    think: bool = True
+    title_hint: bool = True
+    include_last: bool = False
+    shots: Sequence[Trajectory] = ()
+    end_id: int | None = None
+    skipped: list[Skip] = field(default_factory=list)
+
+    def build(self, trajectories: Sequence[Trajectory], objective: Objective) -> Sequence[StepExample]:
+        """All examples of the objective's source; prompts over the limit and unusable answers are skipped."""
+        if objective.source == "steps":
+            return StepExamples(self, trajectories, objective.name, objective.imitates is not None)
+        found: list[StepExample] = []
+        for trajectory in track(trajectories, f"Prompts of {objective.name}", transient=True):
+            if objective.source == "suffixes":
+                found += self.suffixes(trajectory, objective.name)
+            else:
+                found += self.problem(trajectory, objective.name, objective.imitates, objective.needs_answer)
+        return found
+
+    def target_steps(self, trajectory: Trajectory) -> range:
+        """The indices, from 1, of the steps that are targets: all but the last, unless it is included."""
+        return range(1, len(trajectory.steps) + self.include_last)
+
+    def steps(self, trajectory: Trajectory, objective: str, imitate: bool = False) -> list[StepExample]:
+        """One example per target step, those whose prompt fits."""
+        return [
+            example
+            for index in self.target_steps(trajectory)
+            for example in self.step(trajectory, index, objective, imitate)
+        ]
+
+    def step(
+        self,
+        trajectory: Trajectory,
+        index: int,
+        objective: str,
+        imitate: bool,
+        thoughts: Sequence[str] = (),
+    ) -> list[StepExample]:
+        """The example of one step: prompt [problem, step_1 .. step_{k-1}], target step_k (paper, 4.2).
+
+        A preamble, what the expert wrote before step 1, belongs to the context and is never a target. Empty,
+        and counted as skipped, where the prompt is too long. thoughts: thinking to show before the earlier
+        steps, "" for none.
+        """
+        step = trajectory.steps[index - 1]
+        past = self.renderer.past(trajectory, index - 1, thoughts)
+        hint = step.title if self.title_hint else ""
+        text = self.renderer.step(trajectory.problem, past, hint, self.step_shots)
+        target_ids = self._step_ids(self._imitated(step, _opens(text))) if imitate else ()
+        return self._example(trajectory, objective, index, text, step.text, target_ids)
+
+    def problem(
+        self,
+        trajectory: Trajectory,
+        objective: str,
+        imitates: Imitated | None = None,
+        needs_answer: bool = True,
+    ) -> list[StepExample]:
+        """The whole problem as one example, its target the whole solution; none when that lacks something.
+
+        Skipped and counted: no answer that can be checked, where one is needed; no reasoning to imitate.
+        """
+        if needs_answer and not self._answerable(trajectory, objective):
+            return []
+        text = self.renderer.solution(trajectory.problem, self.solution_shots)
+        if imitates is None:
+            return self._example(trajectory, objective, 0, text, trajectory.solution)
+        solution = trajectory.solution if imitates == "outline" else self._reasoned(trajectory, _opens(text))
+        neutral = self.renderer.neutral(solution)
+        ids = tuple(self.renderer.tokenizer(neutral, add_special_tokens=False)["input_ids"])
+        limit, reason = self.limits.solution_tokens, ""
+        if not solution:
+            reason = (
+                "no reasoning to imitate in the data" if self.think else "data.think is false: no reasoning"
+            )
+            reason += " (objective sft_outline imitates the solution alone)"
+        elif len(ids) > limit:
+            reason = f"solution over data.limits.solution_tokens {limit}: it has {len(ids)} tokens"
+        if reason:
+            self.skipped.append(Skip(objective, trajectory.uid, reason))
+            return []
+        target_ids = ids if self.end_id is None else (*ids, self.end_id)
+        return self._example(trajectory, objective, 0, text, trajectory.solution, target_ids)
+
+    def suffixes(self, trajectory: Trajectory, objective: str) -> list[StepExample]:
+        """The whole problem with the expert's first k steps, for k from none to all but one."""
+        if not self._answerable(trajectory, objective):
+            return []
+        found = []
+        for count in range(len(trajectory.steps)):
+            past = self.renderer.past(trajectory, count) if count else []
+            text = self.renderer.solution(trajectory.problem, self.solution_shots, past)
+            given = tuple(step.text for step in trajectory.steps[:count])
+            found += self._example(
+                trajectory, objective, 0, text, trajectory.solution, given=given, source="suffixes"
+            )
+        return found
+
+    def _answerable(self, trajectory: Trajectory, objective: str) -> bool:
+        """Whether the answer can be checked; if not, the problem is counted as skipped."""
+        found = trajectory.answer
+        if found is not None and gold_is_usable(found, trajectory.answer_check):
+            return True
+        reason = "no answer" if found is None else f"answer cannot be checked: {found!r}"
+        self.skipped.append(Skip(objective, trajectory.uid, reason))
+        return False
+
+    def next_step(
+        self, trajectory: Trajectory, past: Sequence[str], objective: str = "steps"
+    ) -> list[StepExample]:
+        """The prompt for the step after `past`, the model's own steps; no title is known. Empty: too long.
+
+        How many steps the solution has is the model's own affair: it may end where the expert goes on.
+        """
+        turns = self.renderer.format.context_turns
+        shown = past if turns is None else past[max(0, len(past) - turns) :]
+        text = self.renderer.step(trajectory.problem, shown, "", self.step_shots)
+        found = self._example(trajectory, objective, len(past) + 1, text, "")
+        return [replace(one, goes_on=False) for one in found]
+
+    @property
+    def step_shots(self) -> list[Shot]:
+        """Of each demonstration its second step, so that the model sees how earlier steps look."""
+        return [
+            Shot(
+                self.renderer.request(
+                    shot.problem, [shot.steps[0].text], shot.steps[1].title if self.title_hint else ""
+                ),
+                shot.steps[1].text,
+            )
+            for shot in self.shots
+        ]
+
+    @property
+    def solution_shots(self) -> list[Shot]:
+        return [Shot(self.renderer.request(shot.problem), shot.solution) for shot in self.shots]
+
+    def _imitated(self, step: Step, opened: bool) -> str:
+        """What the model is to write: with the expert's thinking where there is any, else the bare step."""
+        return self.renderer.thought(step.thinking if self.think else "", step.text, opened)
+
+    def _reasoned(self, trajectory: Trajectory, opened: bool) -> str:
+        """The whole solution with the expert's thinking, as the model is to write it; "" where there is none.
+
+        Thinking that stands at every step is written before each of them where prompts are raw, as there a
+        solution is the steps in a row, and all of it before the solution elsewhere.
+        """
+        thoughts = [step.thinking for step in trajectory.steps]
+        reasoning = trajectory.reasoning or ("\n\n".join(thoughts) if all(thoughts) else "")
+        if not (reasoning and self.think):
+            return ""
+        if self.renderer.template == "raw" and not trajectory.reasoning:
+            steps = [self.renderer.thought(step.thinking, step.text) for step in trajectory.steps]
+            text = "\n".join(part for part in (trajectory.preamble, *steps, trajectory.conclusion) if part)
+            return text.removeprefix("<think>") if opened else text
+        return self.renderer.thought(reasoning, trajectory.solution, opened)
+
+    def _step_ids(self, text: str) -> tuple[int, ...]:
+        """The expert's text as the model has to write it, ended by the first stop string or the end token."""
+        stop = self.limits.step_stop[0] if self.limits.step_stop else ""
+        ids = self.renderer.tokenizer(self.renderer.neutral(text) + stop, add_special_tokens=False)[
+            "input_ids"
+        ]
+        return tuple(ids) if stop or self.end_id is None else (*ids, self.end_id)
+
+    def _example(
+        self,
+        trajectory: Trajectory,
+        objective: str,
+        step: int,
+        text: str,
+        target: str,
+        target_ids: tuple[int, ...] = (),
+        given: tuple[str, ...] = (),
+        source: Source | None = None,
+    ) -> list[StepExample]:
+        prompt_ids = self.renderer.ids(text)
+        limit = self.limits.max_prompt_tokens
+        if len(prompt_ids) > limit:
+            what = (
+                f"step {step}" if step else f"problem with {len(given)} steps" if given else "whole problem"
+            )
+            reason = f"prompt over data.limits.max_prompt_tokens {limit}: {what} has {len(prompt_ids)} tokens"
+            self.skipped.append(Skip(objective, trajectory.uid, reason))
+            return []
+        return [
+            StepExample(
+                uid=trajectory.uid,
+                objective=objective,
+                source=source or ("steps" if step else "problems"),
+                step=step,
+                prompt_ids=prompt_ids,
+                target=target,
+                target_ids=target_ids,
+                answer=trajectory.answer,
+                answer_check=trajectory.answer_check,
+                think=self.think,
+                stop=self.limits.step_stop if step else (),
+                max_new_tokens=self.limits.step_tokens if step else self.limits.solution_tokens,
+                opened=_opens(text),
+                n_steps=len(trajectory.steps),
+                given=given,
+                goes_on=self.limits.step_end == "stop" and 0 < step < len(trajectory.steps),
+            )
+        ]
+
+
+def _opens(prompt: str) -> bool:
+    """Whether the prompt itself opens the thinking, as some chat templates do."""
+    return prompt.rstrip().endswith("<think>")

@@ -1,0 +1,92 @@
+"""What `fit` does with the plan of its own run before it loads the weights.
+
+A bound without any dry run, far above the plan, says at once where there is enough memory.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from srl.errors import ConfigError
+from srl.memory_plan.job import Job
+from srl.memory_plan.rollouts import PREFILL_TOKENS, own_columns
+
+log = logging.getLogger(__name__)
+
+CLEARLY = 0.4
+"""On the CPU: a generous bound below this share of the free memory needs no plan."""
+TIGHT = 0.8
+"""On the CPU the plan is spoken of from this share of the free memory on."""
+
+
+@dataclass(frozen=True)
+class PlanSettings:
+    """check: what `fit` does when the plan of its memory (`python -m srl plan`) does not fit: refuse to
+    begin, warn, or make no plan (off).
+    """
+
+    check: Literal["refuse", "warn", "off"] = "refuse"
+
+
+def check_memory(config: Any, settings: PlanSettings, device: str) -> None:
+    """Plan the run of an instantiated config. ConfigError: it cannot fit, with what to change.
+
+    On CUDA a line says the plan; on the CPU only where memory is tight.
+    """
+    if settings.check == "off" or device not in ("cpu", "cuda"):
+        return
+    from srl.memory_plan.memory import here
+    from srl.memory_plan.reading import job_of
+    from srl.memory_plan.shapes import config_of
+
+    memory = here(device)  # type: ignore[arg-type]
+    job = job_of(config, device, config_of(config.model.files, config.model.trust_remote_code))  # type: ignore[arg-type]
+    if device == "cpu" and generous_bound(job) < CLEARLY * memory.room:
+        return
+    from srl.memory_plan.advice import changes
+    from srl.memory_plan.plan import make_plan
+    from srl.memory_plan.report import summary
+
+    try:
+        plan = make_plan(job)
+    except Exception as error:  # whatever a model's own code raises on tensors without storage
+        log.warning("memory: no plan could be made (%s: %s)", type(error).__name__, error)
+        return
+    fits = memory.fits(plan)
+    if device == "cuda" or plan.peak > TIGHT * memory.room:
+        log.log(logging.INFO if fits else logging.WARNING, summary(plan, memory))
+    if fits:
+        return
+    found = [str(change) for change in changes(plan, memory)]
+    said = "; then ".join(found)
+    if settings.check == "warn":
+        log.warning("it does not fit. To make it fit: %s", said)
+        return
+    raise ConfigError(
+        f"{summary(plan, memory)}: this run does not fit. Set {said}. See python -m srl plan; "
+        "--plan.check warn begins all the same"
+    )
+
+
+SAFETY = 2.0
+
+
+def generous_bound(job: Job) -> int:
+    """Bytes, with every number in float32 and everything that ever exists there at once.
+
+    A token of a layer leaves fewer than 32 tensors of the hidden size and 10 of the intermediate size behind.
+    """
+    text = job.build.config.get_text_config()
+    hidden, layers, vocab = text.hidden_size, text.num_hidden_layers, text.vocab_size
+    wide = getattr(text, "intermediate_size", None) or 4 * hidden
+    weights = 2 * vocab * hidden + layers * (4 * hidden**2 + 3 * hidden * wide)
+    a_token = layers * (32 * hidden + 10 * wide)
+    tokens = max([job.token_budget, PREFILL_TOKENS, *(s.prompt + s.completion for s in job.stages)])
+    keys = 0
+    for call in (call for stage in job.stages for call in stage.calls):
+        together = min(call.prompts, max(1, job.rows_in_flight // call.n))
+        columns = 2 * together * call.prompt + own_columns(together * call.n, call.completion, waiting=True)
+        keys = max(keys, 2 * layers * hidden * columns + 16 * together * call.n * vocab)
+    return int(4 * SAFETY * (6 * weights + tokens * a_token + keys + 3 * 2**24))

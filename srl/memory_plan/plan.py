@@ -1,0 +1,149 @@
+"""A job -> the bytes of everything that it holds, and its peak at every stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from srl.memory_plan.dry_run import Pass, update_pass
+from srl.memory_plan.job import Job, Stage
+from srl.memory_plan.optimizer import OptimizerBytes, optimizer_bytes
+from srl.memory_plan.rollouts import rollout_parts
+from srl.memory_plan.skeleton import Build, Weights, weigh
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A time when much is held. parts: name -> bytes beyond what is always there."""
+
+    name: str
+    parts: dict[str, int]
+    standing: int
+
+    @property
+    def peak(self) -> int:
+        return self.standing + sum(self.parts.values())
+
+
+@dataclass(frozen=True)
+class Plan:
+    """always: held from the first update on. moments: the peaks. notes: what the reader should know.
+
+    Bytes are those of tensors, as `torch.cuda.max_memory_allocated` counts them.
+    """
+
+    job: Job
+    always: dict[str, int]
+    moments: tuple[Moment, ...]
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def highest(self) -> Moment:
+        return max(self.moments, key=lambda moment: moment.peak)
+
+    @property
+    def peak(self) -> int:
+        return self.highest.peak
+
+
+def make_plan(job: Job) -> Plan:
+    """Everything at the config's own lengths: the longest prompts, every response up to its limit."""
+    weights = weigh(job.build)
+    state = _optimizer(job)
+    always = _always(job.build, weights, state)
+    trains = any(stage.groups for stage in job.stages)
+    if job.cuda_graphs:
+        always["keys and values of recorded steps"] = _recorded(job)
+    standing = sum(always.values())
+    moments = [Moment("loading", {"one weight before it is packed": weights.largest}, _base(always))]
+    for stage in job.stages:
+        for call in stage.calls:
+            name = f"{stage.name}: {call.n} x {call.completion} tokens"
+            parts = rollout_parts(job.build, call, job.rows_in_flight)
+            moments.append(Moment(name, parts, standing))
+        if stage.groups:
+            moments.append(Moment(f"{stage.name}: update", _update(job, stage, weights), standing))
+    if trains:
+        step = {"gradients": _gradients(weights), "one step of the optimizer": state.scratch}
+        moments.append(Moment("optimizer step", step, standing))
+    return Plan(job, always, tuple(moments), _notes(job, state))
+
+
+def _always(build: Build, weights: Weights, state: OptimizerBytes) -> dict[str, int]:
+    parts = {
+        "base, in 4 bits": weights.quantised,
+        f"base, in {_name(build.dtype)}": weights.plain,
+        "merged copy of adapted weights": weights.merged,
+        "adapter, float32": weights.adapter,
+        "optimizer": state.state,
+    }
+    return {name: size for name, size in parts.items() if size}
+
+
+def _recorded(job: Job) -> int:
+    """CUDA graphs hold one more copy of the keys and values in flight (`srl.engine.graphs`)."""
+    calls = [call for stage in job.stages for call in stage.calls]
+    parts = [rollout_parts(job.build, call, job.rows_in_flight) for call in calls]
+    kept = ("keys and values of prompts", "keys and values of rollouts")
+    return max((sum(one.get(name, 0) for name in kept) for one in parts), default=0)
+
+
+def _base(always: dict[str, int]) -> int:
+    return sum(size for name, size in always.items() if name.startswith("base"))
+
+
+def _name(dtype: Any) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _gradients(weights: Weights) -> int:
+    size = 0
+    for shape in weights.trained:
+        count = 4
+        for side in shape:
+            count *= side
+        size += count
+    return size
+
+
+def _update(job: Job, stage: Stage, weights: Weights) -> dict[str, int]:
+    found = _pass(job, stage)
+    return {
+        "gradients": _gradients(weights),
+        "kept for the backward pass": found.kept,
+        "scratch of the backward pass": found.peak - found.kept,
+    }
+
+
+def micro_tokens(job: Job, stage: Stage) -> int:
+    """Padded tokens of the stage's largest micro-batch."""
+    return max(stage.prompt + stage.completion, min(job.token_budget, stage.tokens))
+
+
+def _pass(job: Job, stage: Stage) -> Pass:
+    return update_pass(job.build, stage.prompt, stage.completion, micro_tokens(job, stage), job.share_prompt)
+
+
+def _notes(job: Job, state: OptimizerBytes) -> tuple[str, ...]:
+    notes = []
+    if job.auto:
+        notes.append(
+            f"tokens_per_micro_batch is auto: the plan is for {job.token_budget}, where it begins; an update "
+            "that does not fit is begun again with half"
+        )
+    if state.guessed:
+        notes.append("the optimizer's state is taken to be two float32 moments; its own could not be made")
+    text = job.build.config.get_text_config()
+    context = getattr(text, "max_position_embeddings", None)
+    longest = max((stage.prompt + stage.completion for stage in job.stages), default=0)
+    if context and longest > context:
+        notes.append(f"the longest prompt and response have {longest} tokens, the model attends to {context}")
+    return tuple(notes)
+
+
+def _optimizer(job: Job) -> OptimizerBytes:
+    if not any(stage.groups for stage in job.stages):
+        return OptimizerBytes(0, 0)
+    return optimizer_bytes(job.optimizer, weigh(job.build).trained, job.build.device)

@@ -1,0 +1,99 @@
+"""Memory of rollouts: keys and values by the law of `srl.engine`, the passes by dry run.
+
+Every rollout is taken to run to its limit, and every prompt to be of the longest length.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from srl.engine.caches import FIRST_CAPACITY
+from srl.memory_plan.dry_run import prefill_pass
+from srl.memory_plan.live import LiveBytes
+from srl.memory_plan.skeleton import Build
+from srl.types import Sampling
+
+PREFILL_TOKENS = 8192
+"""What `RolloutEngine` prefills at once."""
+SCORE_BYTES = 12
+"""Of one attention score of a decode step: on the prompt or own, joined, after the softmax; float32 each."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of the engine: distinct prompts of `prompt` tokens, n rollouts of `completion` tokens each."""
+
+    prompts: int
+    n: int
+    prompt: int
+    completion: int
+
+
+def rollout_parts(build: Build, call: Call, rows_in_flight: int) -> dict[str, int]:
+    """Bytes beyond the weights at the worst moment: the first prefill, decoding, or prompts that enter later.
+
+    What the parts are called is what a table shows; their sum is the peak.
+    """
+    together = min(call.prompts, max(1, rows_in_flight // call.n))
+    rows = together * call.n
+    waiting = call.prompts > together
+    chunk = min(together, max(1, PREFILL_TOKENS // call.prompt))
+    prefill = prefill_pass(build, chunk, call.prompt)
+    a_token = prefill.kept / (chunk * call.prompt)
+    prompts = round(together * call.prompt * a_token)
+    own = round(own_columns(rows, call.completion, waiting) * a_token)
+    vocabulary = int(build.config.get_text_config().vocab_size)
+    logits = 2 * 4 * together * vocabulary  # after each prompt, and once more stacked
+    before = prompts if together > chunk else 0  # room for all is made when the first chunk is done
+    moments = [
+        {"keys and values of prompts": before, "prefill": prefill.peak + logits},
+        {
+            "keys and values of prompts": prompts,
+            "keys and values of rollouts": own,
+            "decoding and sampling": _decode(build, rows, call, vocabulary),
+        },
+    ]
+    if waiting:  # all rows end at once: the next prompts are prefilled while these are still there
+        moments.append(
+            {
+                "keys and values of prompts": 2 * prompts,
+                "keys and values of rollouts": own,
+                "prefill": prefill.peak + logits,
+            }
+        )
+    return max(moments, key=lambda parts: sum(parts.values()))
+
+
+def own_columns(rows: int, completion: int, waiting: bool) -> int:
+    """Tokens that the rows' own keys and values have room for, at most (`srl.engine.caches.OwnCache`).
+
+    Room doubles from 64 columns up to the limit. Where others enter as rows leave, all get twice the columns
+    in use: just before the end of a row that is nearly two limits.
+    """
+    return rows * max(FIRST_CAPACITY, 2 * (completion - 1) if waiting else completion)
+
+
+def _decode(build: Build, rows: int, call: Call, vocabulary: int) -> int:
+    """Scratch of one step: the sampler's, or attention's with one unpacked weight."""
+    text = build.config.get_text_config()
+    scores = SCORE_BYTES * rows * text.num_attention_heads * (call.prompt + call.completion)
+    weight = text.hidden_size * text.intermediate_size * build.computes_in.itemsize if build.nf4 else 0
+    return max(sampler_bytes(rows, vocabulary, build.device), scores + weight)
+
+
+def sampler_bytes(rows: int, vocabulary: int, device: str) -> int:
+    """The peak of `srl.engine.sampling.sample` with the logits that it is given, run without storage."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    from srl.engine.sampling import sample
+
+    where = "meta" if device == "cuda" else "cpu"  # on meta it takes the way that it takes on CUDA
+    no_values: Any = None  # nor a generator of them
+    with FakeTensorMode() if where == "cpu" else torch.device("meta"), LiveBytes() as live:
+        logits = torch.empty(rows, vocabulary, device=where)
+        live.note(logits)
+        sample(logits, Sampling(), no_values)
+        return live.peak

@@ -1,0 +1,1 @@
+"""From a name to a policy: files, weights, adapters, log-probabilities, checkpoints."""

@@ -1,0 +1,233 @@
+"""What is put on a base model: LoRA adapters, gradient checkpointing, adapter state; and its two halves.
+
+torch, transformers and peft are imported inside the functions, so that importing this module costs nothing.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from srl.errors import ConfigError, few
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from torch import Tensor, nn
+    from transformers import PreTrainedModel
+
+
+# Config fields that scale or cap the logits after the output head, in the models of transformers 5.23.
+_LOGIT_FIELDS = (
+    "final_logit_softcapping",
+    "output_logit_soft_cap",
+    "logit_scale",
+    "logits_scaling",
+    "lm_head_multiplier",
+    "output_multiplier",
+)
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """Low-rank adapters: W x + (alpha / r) B A x, without dropout.
+
+    `target_modules` is "all-linear" (every linear layer but the output head), a list of module names such as
+    [q_proj, v_proj], or a regular expression over full module names.
+    """
+
+    r: int = 16
+    alpha: int = 32
+    target_modules: str | list[str] = "all-linear"
+
+    def __post_init__(self) -> None:
+        if self.r < 1 or self.alpha < 1:
+            raise ConfigError(f"lora: r and alpha must be at least 1, found r={self.r}, alpha={self.alpha}")
+
+
+def attach_lora(model: PreTrainedModel, settings: LoraSettings, seed: int) -> PeftModel:
+    """Freeze the base and add LoRA adapters in float32, with B = 0, so that the policy starts as the base.
+
+    A is drawn on the CPU from `seed` alone; the global random state is left as it was. `ConfigError` for
+    target modules the model does not have, with those it has.
+    """
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    _check_targets(model, settings.target_modules)
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=settings.r,
+        lora_alpha=settings.alpha,
+        target_modules=settings.target_modules,
+        lora_dropout=0.0,
+    )
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", ".*is_gradient_checkpointing", FutureWarning
+        )  # peft 0.21 asks for it
+        torch.random.default_generator.manual_seed(seed)  # torch.manual_seed would reseed CUDA as well
+        try:
+            adapted: Any = get_peft_model(model, config, autocast_adapter_dtype=True)
+        except ValueError as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError(
+                f"lora.target_modules {settings.target_modules!r}: peft refuses them ({reason})"
+            ) from error
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return adapted
+
+
+def _check_targets(model: nn.Module, targets: str | list[str]) -> None:
+    """Every name of a list must match a module, where peft is content with one of them."""
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    if targets == "all-linear":
+        return
+    names = [name for name, _ in model.named_modules()]
+    if isinstance(targets, str):
+        missing = [] if any(re.fullmatch(targets, name) for name in names) else [targets]
+    else:
+        missing = [
+            target for target in targets if not any(f".{name}".endswith(f".{target}") for name in names)
+        ]
+    if missing or not targets:
+        kinds = (nn.Linear, Conv1D)
+        linear = {
+            name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, kinds)
+        }
+        raise ConfigError(
+            f"lora.target_modules: the model has no module {few([repr(name) for name in missing])}; "
+            f"linear ones: {', '.join(sorted(linear))}. "
+            "Write all-linear, a list of such names, or one regular expression over full names"
+        )
+
+
+def enable_gradient_checkpointing(model: nn.Module) -> None:
+    """Recompute each layer in the backward pass instead of storing it (non-reentrant; train mode only).
+
+    Turns the base's `config.use_cache` off, which training with checkpointing would warn about; a rollout
+    asks for its cache explicitly and, in eval mode, gets it.
+    """
+    base: Any = unwrapped(model)
+    if hasattr(base, "activation_checkpointing_enable"):  # the name from transformers 5.2x on
+        base.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    else:
+        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if not any(parameter.requires_grad for parameter in base.get_input_embeddings().parameters()):
+        base.enable_input_require_grads()
+    base.config.use_cache = False
+
+
+def adapter_state(model: nn.Module) -> dict[str, Tensor]:
+    """The trainable parameters by name, as copies on the CPU: all that a checkpoint needs to hold."""
+    return {
+        name: parameter.detach().to("cpu", copy=True)
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
+
+
+def load_adapter_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Copy `state`, as `adapter_state` returned it, into the trainable parameters.
+
+    `ConfigError` unless names and shapes are exactly those of the model; then nothing is changed.
+    """
+    import torch
+
+    own = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    problems = []
+    if missing := sorted(own.keys() - state.keys()):
+        problems.append(f"{len(missing)} missing: {few(missing)}")
+    if unexpected := sorted(state.keys() - own.keys()):
+        problems.append(f"{len(unexpected)} unexpected: {few(unexpected)}")
+    shared = sorted(own.keys() & state.keys())
+    shapes = [(name, tuple(state[name].shape), tuple(own[name].shape)) for name in shared]
+    if other := [f"{name} {found} instead of {wanted}" for name, found, wanted in shapes if found != wanted]:
+        problems.append(f"{len(other)} of another shape: {few(other)}")
+    if problems:
+        raise ConfigError(
+            f"the checkpoint's parameters do not fit this model ({'; '.join(problems)}); "
+            "use the model and the lora settings it was trained with"
+        )
+    with torch.no_grad():
+        for name, parameter in own.items():
+            parameter.copy_(state[name])
+
+
+def unwrapped(model: nn.Module) -> Any:
+    """The transformers model itself, whether or not peft is wrapped around it."""
+    from peft import PeftModel
+
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def inner_decoder(model: nn.Module) -> nn.Module:
+    """The part that turns token ids into hidden states: `decoder(input_ids).last_hidden_state` [n, T, H]."""
+    base = unwrapped(model)
+    decoder = base.get_decoder() if hasattr(base, "get_decoder") else base
+    if decoder is None or decoder is base:
+        raise ConfigError(
+            f"{type(base).__name__}: its decoder cannot be told from its output head; use another model"
+        )
+    return decoder
+
+
+def output_head(model: nn.Module) -> nn.Module:
+    """The part that turns hidden states [..., H] into logits [..., V]."""
+    base = unwrapped(model)
+    head = base.get_output_embeddings()
+    if head is None:
+        raise ConfigError(f"{type(base).__name__}: no output head; use a model for causal language modelling")
+    return head
+
+
+def checks_head(model: nn.Module) -> None:
+    """Verify on 8 tokens that `output_head(inner_decoder(ids))` are the model's own logits.
+
+    Log-probabilities are computed from hidden states at action positions only. `ConfigError`, naming the
+    config fields, where a model scales or caps its logits after the head: that would silently train something
+    else.
+    """
+    import torch
+
+    base: Any = unwrapped(model)
+    configs = {id(config): config for config in (base.config, base.config.get_text_config())}.values()
+    fields = [(name, getattr(config, name, None)) for config in configs for name in _LOGIT_FIELDS]
+    changing = {name: value for name, value in fields if value is not None and value != 1.0}
+    if changing:
+        raise ConfigError(
+            f"{type(base).__name__} changes its logits after the output head by {changing}; not supported"
+        )
+    own, ours = _logits_both_ways(model)
+    tolerance = 1e-4 if base.dtype == torch.float32 else 2e-2
+    if own.shape != ours.shape or not torch.allclose(own, ours, rtol=tolerance, atol=tolerance):
+        parts = ("logit", "scal", "cap", "multiplier")
+        suspects = [name for name in base.config.to_dict() if any(part in name for part in parts)]
+        raise ConfigError(
+            f"{type(base).__name__} changes its logits after the output head (config fields to look at: "
+            f"{few(suspects)}); not supported"
+        )
+
+
+def _logits_both_ways(model: nn.Module) -> tuple[Tensor, Tensor]:
+    """The logits of 8 tokens from the whole model and from head(decoder), float32 [1, 8, V]; in eval mode."""
+    import torch
+
+    head, decoder = output_head(model), inner_decoder(model)
+    embedding = unwrapped(model).get_input_embeddings().weight  # [V, H]
+    ids = torch.arange(8, device=embedding.device)[None] % embedding.shape[0]
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            own = model(input_ids=ids, use_cache=False).logits
+            ours = head(decoder(input_ids=ids, use_cache=False).last_hidden_state)
+    finally:
+        model.train(training)
+    return own.float(), ours.float()

@@ -1,0 +1,103 @@
+"""A checkpoint: which file it is, what of it is read, what it holds of the policy, what it must agree with.
+
+Tensors, numbers and texts alone are read, so that nothing in the file is run.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from srl.errors import ConfigError
+from srl.files import fault
+from srl.model.adapters import LoraSettings
+
+log = logging.getLogger(__name__)
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The checkpoint, its tensors on the CPU and mapped from the file until they are used.
+
+    ConfigError: it holds other objects, which could run code when they are made; or it is no checkpoint.
+    """
+    import torch
+
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        raise ConfigError(
+            f"{path}: holds more than tensors, numbers and texts, or is damaged; nothing of it was run. "
+            "Give a checkpoint that this program wrote"
+        ) from error
+    except (RuntimeError, EOFError, KeyError, ValueError) as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise ConfigError(
+            f"{path}: not a checkpoint, or a damaged one ({said}); give another file"
+        ) from error
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path}: not a checkpoint of this program; give another file")
+    return found
+
+
+def identity_of(base: str, lora: LoraSettings | None) -> dict[str, Any]:
+    """What a checkpoint must agree with. A local base may move, so it goes by its last name."""
+    return {
+        "base": base.rstrip("/").rsplit("/", 1)[-1],
+        "lora": None if lora is None else asdict(lora),
+    }
+
+
+def write_trained(
+    checkpoint: dict[str, Any], policy: nn.Module, identity: dict[str, Any], counters: dict[str, Any]
+) -> None:
+    """Trained weights only, in built-in types and tensors, so that it loads with weights_only=True."""
+    from srl.model.adapters import adapter_state
+
+    checkpoint["state_dict"] = adapter_state(policy)
+    checkpoint["srl"] = {"identity": identity, **counters}
+
+
+def read_trained(checkpoint: dict[str, Any], policy: nn.Module, identity: dict[str, Any]) -> dict[str, Any]:
+    """Load the weights and return the counters.
+
+    ConfigError: a checkpoint of another base or adapter, or with weights of other names or shapes.
+    """
+    from srl.model.adapters import load_adapter_state
+
+    saved = checkpoint.get("srl")
+    if saved is None:
+        raise ConfigError("this checkpoint was not written by srl: it has no `srl` entry")
+    if saved["identity"] != identity:
+        raise ConfigError(
+            f"the checkpoint was made with {saved['identity']}, the config says {identity}: "
+            "resume with the config that wrote it"
+        )
+    load_adapter_state(policy, checkpoint["state_dict"])
+    checkpoint["state_dict"] = {}
+    return {name: value for name, value in saved.items() if name != "identity"}
+
+
+def resolve_checkpoint(name: str, dirpath: str) -> str:
+    """`last` and `best` -> the file in the run's folder; a torn `last` -> the one before it, with a warning.
+
+    ConfigError: no such file, or one that is no checkpoint or not whole.
+    """
+    path = Path(dirpath) / f"{name}.ckpt" if name in ("last", "best") else Path(name)
+    wrong = fault(path)
+    if wrong is None:
+        return str(path)
+    previous = path.with_name("previous.ckpt")
+    if name == "last" and fault(previous) is None:
+        log.warning("%s %s; going on with %s, the one before it", path, wrong, previous)
+        return str(previous)
+    if not path.is_file():
+        raise ConfigError(
+            f"--ckpt_path {name}: there is no file {path}; start without --ckpt_path, or check "
+            "checkpoint.dirpath"
+        )
+    raise ConfigError(f"--ckpt_path {name}: {path} {wrong}; give another file")

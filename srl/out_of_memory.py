@@ -1,0 +1,197 @@
+"""What is done when memory runs out: an update with half the tokens at once, rollouts with half the rows.
+
+`TokenBudget` bounds the padded tokens of an update that go through the model at once: as set, or found by
+trying. `in_fewer_rows` samples rollouts that did not fit again, fewer at a time.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from srl.errors import TrainingStopped
+
+if TYPE_CHECKING:
+    import torch
+
+    from srl.types import Completion, Sampling, StepExample
+
+
+log = logging.getLogger(__name__)
+Generate = Callable[..., "list[list[Completion]]"]
+
+
+def in_fewer_rows(generate: Generate) -> Generate:
+    """`generate(engine, examples, n, sampling, generator)` that lowers `engine.rows_in_flight` until it fits.
+
+    The bound is one from above, so that a lower number keeps the user's word. The generator is set back to
+    where it was: what comes is what comes with the lower bound from the start. TrainingStopped: see `fewer`.
+    """
+
+    @functools.wraps(generate)
+    def fitting(
+        engine: Any,
+        examples: Sequence[StepExample],
+        n: int,
+        sampling: Sampling,
+        generator: torch.Generator,
+    ) -> list[list[Completion]]:
+        state = generator.get_state()
+        while True:
+            try:
+                return generate(engine, examples, n, sampling, generator)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            generator.set_state(state)
+            release(engine.device)  # what the failed attempt held is free once its exception is gone
+            before = min(engine.rows_in_flight, len(examples) * n)
+            engine.rows_in_flight = fewer(before, n)
+            log.warning(
+                "out of memory with %d rollouts at once: rows_in_flight is %d from now on; sampling again",
+                before,
+                engine.rows_in_flight,
+            )
+
+    return fitting
+
+
+def fewer(rows: int, n: int) -> int:
+    """Half as many, but those of one prompt, as its n rollouts always go together.
+
+    TrainingStopped where it was no more than one prompt's.
+
+    >>> fewer(64, 8), fewer(12, 8)
+    (32, 8)
+    """
+    if rows <= n:
+        raise TrainingStopped(
+            f"out of memory in rollouts: the {n} of one prompt do not fit, and model.rows_in_flight cannot "
+            "split them. Lower rollout.num_generations, or data.limits.max_prompt_tokens, step_tokens or "
+            "solution_tokens, or set model.quantization: nf4"
+        )
+    return max(rows // 2, n)
+
+
+CPU_TOKENS = 1024
+"""Where `auto` begins on the CPU, and the most it takes: more was slower (see UpdateSettings)."""
+
+
+CUDA_TOKENS = 8192
+"""Where `auto` begins on CUDA."""
+
+
+USED_AT_MOST = 0.8
+"""Growth is planned so that the peak stays within this share of the memory that can be had."""
+
+
+WORTH = 1.25
+"""A change of fewer tokens than this is not made."""
+
+
+_MESSAGES = ("can't allocate memory", "CUDA error: out of memory", "_STATUS_ALLOC_FAILED")
+
+
+class TokenBudget:
+    """The padded tokens (n * T) of a micro-batch, at most; one response alone may be longer.
+
+    setting: a number, which is never replaced, or "auto". tokens: today's number, None for auto before the
+    first update. failed: padded tokens of the smallest micro-batch that did not fit; auto never plans for as
+    many again.
+    """
+
+    def __init__(self, setting: int | Literal["auto"]) -> None:
+        self.auto = setting == "auto"
+        self.tokens: int | None = None if setting == "auto" else setting
+        self.failed: int | None = None
+        self._before = 0  # bytes allocated before the update
+
+    def begin(self, device: torch.device) -> int:
+        """The budget of the update that begins."""
+        if self.tokens is None:
+            self.tokens = CUDA_TOKENS if device.type == "cuda" else CPU_TOKENS
+        if self.auto and device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+            self._before = torch.cuda.memory_allocated(device)
+        return self.tokens
+
+    def lower(self, size: int, alone: bool, longest: int) -> int:
+        """A micro-batch of `size` padded tokens did not fit: the budget to begin the update again with.
+
+        longest: tokens of the longest prompt with its response. TrainingStopped where the budget is the
+        user's, or where the micro-batch is one response (`alone`), which cannot be split.
+        """
+        assert self.tokens is not None
+        if alone:
+            raise TrainingStopped(
+                f"out of memory in an update: one prompt with its response, {size} tokens, does not fit, and "
+                "model.update.tokens_per_micro_batch cannot split it. Lower data.limits.max_prompt_tokens, "
+                "step_tokens or solution_tokens, or set model.gradient_checkpointing: true"
+            )
+        if not self.auto:
+            raise TrainingStopped(
+                f"out of memory in an update: model.update.tokens_per_micro_batch is {self.tokens}, and a "
+                f"micro-batch of {size} padded tokens does not fit; the longest prompt with its response has "
+                f"{longest}. Set it to auto or to {size // 2}, or set model.gradient_checkpointing: true"
+            )
+        self.failed = min(size, self.failed or size)
+        self.tokens = min(self.tokens, size) // 2
+        return self.tokens
+
+    def finish(self, device: torch.device, count: int, largest: int) -> None:
+        """After an update of `count` micro-batches, the largest of `largest` padded tokens: grow on CUDA."""
+        if not self.auto or device.type != "cuda":
+            return
+        held = torch.cuda.memory_reserved(device)
+        room = torch.cuda.mem_get_info(device)[0] + held - self._before
+        self.grow(count, largest, torch.cuda.max_memory_allocated(device) - self._before, room)
+
+    def grow(self, count: int, largest: int, used: int, room: int) -> None:
+        """Take more tokens where memory allows: `largest` tokens took `used` bytes of `room`.
+
+        At most twice as many, and half of the way to what failed. One micro-batch asks for nothing more.
+        """
+        assert self.tokens is not None
+        if count < 2 or used <= 0:
+            return
+        most = min(2 * self.tokens, int(USED_AT_MOST * room * largest / used))
+        if self.failed is not None:
+            most = min(most, (self.tokens + self.failed) // 2)
+        if most >= WORTH * self.tokens:
+            self.tokens = most
+
+    def state_dict(self) -> dict[str, int | None]:
+        """What auto found; None for both where the budget is the user's."""
+        return {"tokens": self.tokens if self.auto else None, "failed": self.failed}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with what was found, unless the budget is the user's. ValueError for other fields."""
+        if set(state) != {"tokens", "failed"}:
+            raise ValueError(f"a token budget has tokens and failed, found {sorted(state)}")
+        if self.auto:
+            self.tokens, self.failed = state["tokens"], state["failed"]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """True for memory that could not be had, on the CPU or on CUDA.
+
+    >>> is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory")), is_out_of_memory(RuntimeError("no"))
+    (True, False)
+    >>> is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"))
+    True
+    """
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(message in str(error) for message in _MESSAGES)
+
+
+def release(device: torch.device) -> None:
+    """Give back what a failed pass held; call it when its exception is gone."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

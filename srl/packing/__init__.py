@@ -1,0 +1,1 @@
+"""What begins alike is computed once: token trees, their attention, micro-batches of them."""

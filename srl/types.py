@@ -1,0 +1,156 @@
+"""What moves through one update: examples, completions, groups, and the batch that carries them.
+
+Sizes, used in every comment of the project: B prompts a draw, P groups an update, G rollouts a group,
+R rollouts in flight, A action tokens (the tokens that are trained on).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import torch
+
+
+Source = Literal["steps", "problems", "suffixes"]
+LAST_POSITION = 10  # steps from here on are counted together
+
+
+@dataclass(frozen=True)
+class StepExample:
+    """One prompt with what its answer is compared to. `step` counts from 1; 0 stands for the whole problem.
+
+    The example carries how its response is read (`think`, `stop`, `max_new_tokens`), so that rollouts in
+    training, validation and the reward cannot disagree. `opened` is True when the prompt itself ends in an
+    opened `<think>` tag, as some chat templates do: the tag then belongs to the response. `given` are the
+    expert's first steps where the prompt shows them and the rest of the solution is asked for ("suffixes").
+    `goes_on`: there are more steps, and a response that ends by the model's end token is outside the format
+    (data.limits.step_end).
+    """
+
+    uid: str
+    objective: str
+    source: Source
+    step: int
+    prompt_ids: tuple[int, ...]
+    target: str  # the expert's step, or for "problems" the expert's whole solution
+    target_ids: tuple[int, ...] = ()  # only for objectives that imitate
+    answer: str | None = None
+    answer_check: str = "math"
+    think: bool = True
+    stop: tuple[str, ...] = ()
+    max_new_tokens: int = 512
+    opened: bool = False
+    n_steps: int = 0  # steps of the expert's solution; bounds the turns when solving step by step
+    given: tuple[str, ...] = ()
+    goes_on: bool = False
+
+    def response(self, text: str) -> str:
+        """The model's text as one response, with the tag that the prompt had already opened."""
+        return f"<think>{text}" if self.opened else text
+
+    def read(self, completion: Completion) -> tuple[str, str] | None:
+        """(thinking, action) of a next step; None outside the format."""
+        from srl.response import split_response  # benchmarks/gpu.py runs where cydifflib is not installed
+
+        if self.goes_on and completion.end_token:
+            return None
+        return split_response(self.response(completion.text), self.think)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn. temperature 0 is greedy; top_k 0, top_p 1 and min_p 0 cut nothing.
+
+    min_p: tokens less likely than this share of the likeliest one are never drawn (arXiv 2407.01082).
+
+    Log-probabilities are those of the uncut distribution at this temperature, which is what the trainer
+    computes; with a cut the importance ratio therefore ignores the kept mass.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0:
+            raise ValueError(f"temperature is {self.temperature}: use 0 for greedy or a positive number")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p is {self.top_p}: it must lie in (0, 1]; 1 cuts nothing")
+        if not 0 <= self.min_p < 1:
+            raise ValueError(f"min_p is {self.min_p}: it must lie in [0, 1); 0 cuts nothing")
+        if self.top_k < 0:
+            raise ValueError(f"top_k is {self.top_k}: use 0 to cut nothing")
+
+
+@dataclass
+class Completion:
+    """One rollout. `text` leaves out the stop string and the end token; `ids` has every sampled token.
+
+    `finished` is True when it stopped by itself, False when it was truncated at the token limit. `end_token`:
+    it stopped by the model's end token, not by a stop string.
+    """
+
+    ids: tuple[int, ...]
+    text: str
+    logprobs: torch.Tensor  # float32 [len(ids)], of sampling
+    finished: bool
+    end_token: bool = False
+
+
+@dataclass
+class Group:
+    """One example with its G rollouts and their rewards. An imitation example has none of either."""
+
+    example: StepExample
+    completions: list[Completion]
+    rewards: torch.Tensor  # float32 [G]
+    parts: dict[str, torch.Tensor] = field(default_factory=dict)  # name -> float32 [G]
+    sampled_at: int = 0  # global_step of the weights that sampled it
+
+    def state_dict(self) -> dict[str, Any]:
+        """Built-in types and tensors only, so that a checkpoint loads with weights_only=True."""
+        return {
+            "example": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.example).items()},
+            "completions": [
+                {
+                    "ids": list(c.ids),
+                    "text": c.text,
+                    "logprobs": c.logprobs.cpu(),
+                    "finished": c.finished,
+                    "end_token": c.end_token,
+                }
+                for c in self.completions
+            ],
+            "rewards": self.rewards.cpu(),
+            "parts": {name: part.cpu() for name, part in self.parts.items()},
+            "sampled_at": self.sampled_at,
+        }
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Group:
+        """The group that `state_dict` wrote; an unknown field raises TypeError."""
+        example: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in state["example"].items()
+        }
+        completions = [Completion(**{**c, "ids": tuple(c["ids"])}) for c in state["completions"]]
+        rest = {k: v for k, v in state.items() if k not in ("example", "completions")}
+        return cls(StepExample(**example), completions, **rest)
+
+
+def position_name(step: int) -> str:
+    """The step's place in a metric's name: 1 to 9, and one name for all later ones.
+
+    >>> position_name(3), position_name(25)
+    ('step_3', 'step_10_up')
+    """
+    return f"step_{step}" if step < LAST_POSITION else f"step_{LAST_POSITION}_up"
+
+
+def run_seed() -> int:
+    """The run's seed, `seed_everything`, as Lightning keeps it for all processes; 0 when it was never set."""
+    return int(os.environ.get("PL_GLOBAL_SEED", "0"))

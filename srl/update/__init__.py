@@ -1,0 +1,1 @@
+"""Kept groups -> one optimizer step."""

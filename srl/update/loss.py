@@ -1,0 +1,196 @@
+"""From kept groups to the loss of one micro-batch: rows, weights, log-probabilities, objective."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from srl.errors import ConfigError
+from srl.model.logprobs import token_logprobs
+from srl.packing.attention import Attention, attention_arguments
+from srl.packing.micro_batches import MicroBatch, Row
+from srl.types import Group
+from srl.update.grpo import (
+    Scaling,
+    Weighting,
+    advantages,
+    imitation_loss,
+    kl_penalty,
+    policy_loss,
+    token_weights,
+    truncated_loss,
+)
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """The paper's equation 1 and its variants.
+
+    weighting: sequence (1/(N len), the paper), token (DAPO), constant (Dr. GRPO). scaling: divide advantages
+    by the group's standard deviation (std) or not (none). clip_low, clip_high: the ratio stays in
+    [1 - clip_low, 1 + clip_high]. kl: coefficient of the KL term (0 in the paper, appendix B).
+    mask_truncated: leave completions that ran into the token limit out of the loss. truncated_ratio: instead
+    of clipping, weigh the plain policy gradient by the ratio, at most this (truncated importance sampling),
+    for rollouts of another engine (rollout.engine: vllm); null clips.
+    """
+
+    weighting: Weighting = "sequence"
+    scaling: Scaling = "std"
+    clip_low: float = 0.2
+    clip_high: float = 0.2
+    kl: float = 0.0
+    mask_truncated: bool = False
+    truncated_ratio: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.kl < 0:
+            raise ConfigError(f"model.loss.kl is {self.kl}: use 0 for none or a positive coefficient")
+        if self.truncated_ratio is not None and self.truncated_ratio < 1:
+            raise ConfigError(
+                f"model.loss.truncated_ratio is {self.truncated_ratio}: write 1 or more, or null for none"
+            )
+        if not 0 < self.clip_low <= 1 or self.clip_high <= 0:
+            raise ConfigError(
+                f"model.loss: clip_low {self.clip_low} must lie in (0, 1], clip_high {self.clip_high} above 0"
+            )
+
+
+def split_groups(groups: Sequence[Group], parts: int, seed: int | str | None = None) -> list[list[Group]]:
+    """Whole groups in `parts` mini-batches of nearly equal size, shuffled by `seed` (None: not)."""
+    order = list(groups)
+    if seed is not None:
+        random.Random(seed).shuffle(order)
+    parts = min(parts, len(order))
+    bounds = [round(i * len(order) / parts) for i in range(parts + 1)]
+    return [order[a:b] for a, b in pairwise(bounds)]
+
+
+def build_rows(
+    groups: Sequence[Group],
+    settings: LossSettings,
+    temperature: float = 1.0,
+    on_policy: bool = True,
+    step: int = 0,
+) -> list[Row]:
+    """One mini-batch of groups -> its rows; the weights of all tokens of all groups sum to 1.
+
+    Each objective's rows share a weight equal to its share of the groups, spread over its own rows, so that
+    imitation and reinforcement add up in a mixture. Rows that cannot move anything (advantage 0 and no KL)
+    are left out after weighting. A group sampled before `step`, or an update that is not the first since
+    sampling (`on_policy` False), uses the ratio to the sampling log-probabilities.
+    """
+    rows: list[Row] = []
+    for objective in dict.fromkeys(group.example.objective for group in groups):
+        mine = [group for group in groups if group.example.objective == objective]
+        made = [
+            row
+            for group in mine
+            for row in _rows_of(group, settings, temperature, not on_policy or group.sampled_at != step)
+        ]
+        weights = token_weights(
+            [len(row.action_ids) for row in made],
+            settings.weighting,
+            longest=max((group.example.max_new_tokens for group in mine), default=1),
+        )
+        share = len(mine) / len(groups)
+        rows += [_weighted(row, weight * share) for row, weight in zip(made, weights, strict=True)]
+    return [row for row in rows if row.nll or row.advantage != 0 or settings.kl > 0]
+
+
+def _weighted(row: Row, weight: float) -> Row:
+    return Row(**{**vars(row), "weight": weight})
+
+
+def _rows_of(group: Group, settings: LossSettings, temperature: float, stale: bool) -> list[Row]:
+    example = group.example
+    if not group.completions:
+        return [Row(example.prompt_ids, example.target_ids, weight=0.0, nll=True)]
+    return [
+        Row(
+            example.prompt_ids,
+            completion.ids,
+            weight=0.0,
+            advantage=float(advantage),
+            old_logprobs=completion.logprobs,
+            temperature=temperature,
+            stale=stale,
+        )
+        for completion, advantage in zip(
+            group.completions, advantages(group.rewards, settings.scaling), strict=True
+        )
+        if completion.finished or not settings.mask_truncated
+    ]
+
+
+def logprobs_of(
+    decoder: nn.Module,
+    head: Callable[[Tensor], Tensor],
+    batch: MicroBatch,
+    vocab_size: int,
+    attention: Attention = "auto",
+) -> Tensor:
+    """Log-probabilities of the action tokens under today's weights at each row's temperature, float32 [A]."""
+    hidden = decoder(
+        input_ids=batch.input_ids,
+        position_ids=batch.position_ids,
+        use_cache=False,
+        **attention_arguments(decoder, batch.plan, batch.segments, batch.ancestors, attention),
+    ).last_hidden_state  # [n, T, H]
+    actions = hidden.flatten(0, 1)[batch.predicted_from]  # [A, H]
+    return token_logprobs(head, actions, batch.targets, batch.temperatures, vocab_size)
+
+
+def loss_of(
+    new: Tensor, batch: MicroBatch, settings: LossSettings, ref: Tensor | None = None
+) -> tuple[Tensor, dict[str, float]]:
+    """new [A], ref [A] -> this micro-batch's part of the loss, and sums over its tokens for the log.
+
+    Where the update is on-policy the old log-probability is the new one, detached: the ratio is 1 and its
+    gradient that of the policy, with no second forward pass.
+    """
+    rl = ~batch.nll
+    old = torch.where(batch.stale, batch.old_logprobs, new.detach())
+    tokens = (new[rl], old[rl], batch.advantages[rl], batch.weights[rl])
+    if settings.truncated_ratio is None:
+        surrogate, clipped = policy_loss(*tokens, settings.clip_low, settings.clip_high)
+    else:
+        surrogate, clipped = truncated_loss(*tokens, settings.truncated_ratio)
+    loss = surrogate + imitation_loss(new[batch.nll], batch.weights[batch.nll])
+    stats = _sums(new.detach(), batch, rl, clipped)
+    if ref is not None:
+        penalty = kl_penalty(new[rl], ref[rl], batch.weights[rl])
+        stats["kl"] = float(penalty.detach())
+        loss = loss + settings.kl * penalty
+    return loss, stats
+
+
+def _sums(new: Tensor, batch: MicroBatch, rl: Tensor, clipped: Tensor) -> dict[str, float]:
+    """Sums over a micro-batch's tokens, brought from the device at once.
+
+    gap: how far training's log-probability of a fresh token lies from sampling's; gap_kl: of the k3 estimate
+    of KL(sampling || training), r - 1 - log r with r = p_training / p_sampling (arXiv 2402.03300, eq. 4).
+    ratio_gap: |log r| of the tokens that are not fresh, whose ratio counts.
+    """
+    fresh = rl & ~batch.stale
+    drift = (new - batch.old_logprobs)[fresh]
+    gap = drift.abs()
+    found = {
+        "tokens": rl.sum(),
+        "clipped": clipped.sum(),
+        "nll": -new[batch.nll].sum(),
+        "nll_tokens": batch.nll.sum(),
+        "neg_logprob": -new[rl].sum(),
+        "gap_tokens": fresh.sum(),
+        "gap": gap.sum(),
+        "gap_max": gap.max() if len(gap) else gap.sum(),
+        "gap_kl": (torch.expm1(drift) - drift).sum(),
+        "ratio_tokens": (rl & batch.stale).sum(),
+        "ratio_gap": (new - batch.old_logprobs)[rl & batch.stale].abs().sum(),
+    }
+    values = torch.stack([value.to(new.dtype) for value in found.values()]).tolist()
+    return dict(zip(found, values, strict=True))
