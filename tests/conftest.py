@@ -237,3 +237,12 @@ def trained(logging_ready, model_folder, expert_file, tmp_path, capsys):
         return status, captured.err, captured.out
 
     return run
+
+
+@pytest.fixture
+def inspect(logging_ready, model_folder, tmp_path, capsys):
+    def run(data, *more, status=0):
+        assert fit(model_folder, data, tmp_path / "run", *more, command="inspect") == status
+        return capsys.readouterr()
+
+    return run

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import QUIET, empty_mlflow, expert_rows, fit, write_rows
-from test_resume import equal
+from resumed import equal
 
 from srl import ranks
 from srl.errors import ConfigError

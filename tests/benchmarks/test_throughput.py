@@ -1,0 +1,76 @@
+"""The figures of benchmarks/throughput.py: which over which, and that one round cannot hide the others."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def throughput(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    yield __import__("throughput")
+    sys.modules.pop("throughput")
+
+
+def rounds(cpu, rollout, peak):
+    return [
+        {
+            "cpu": c,
+            "wall": c,
+            "rollout": r,
+            "update": c - r,
+            "tokens": 64,
+            "prompt_tokens": 9,
+            "peak_mib": peak,
+        }
+        for c, r in zip(cpu, rollout, strict=True)
+    ]
+
+
+def test_ratios_are_medians_of_theirs_over_ours_within_a_round(throughput):
+    part = {"rollout": 2.0, "generate": 6.0, "update": 4.0, "naive_update": 10.0, "decode": 2.0, "gemm": 1.5}
+    parts = [{**part, "peak_mib": 5}, {**part, "generate": 60.0, "peak_mib": 5}]
+    parts.append({**part, "rollout_without_own_blocks": 3.0, "peak_mib": 6})
+    found = throughput.summary(
+        {
+            "ours": rounds([10, 10, 20], [4, 4, 8], peak=300),
+            "trl": rounds([30, 300, 60], [20, 200, 40], peak=600),
+            "parts": parts,
+        }
+    )
+    assert found["step_ratio"] == 3  # of 3, 30 and 3
+    assert found["trl_rollout_ratio"] == 5
+    assert found["trl_update_ratio"] == pytest.approx(1.67)  # 10/6, 100/6 and 20/12
+    assert found["rollout_ratio"] == 3
+    assert found["update_ratio"] == 2.5
+    assert found["decode_vs_gemm"] == 0.75
+    assert found["memory_ratio"] == 0.5  # ours over theirs
+    assert found["tricks"] == {"rollout_without_own_blocks": 1.5}
+    assert found["prompt_tokens"] == 9
+    assert found["seconds"]["parts"]["rollout_without_own_blocks"] == 3.0
+
+
+def test_without_trl_there_is_no_ratio_to_it(throughput):
+    part = {"rollout": 2.0, "generate": 6.0, "update": 4.0, "naive_update": 10.0, "decode": 2.0, "gemm": 1.5}
+    found = throughput.summary({"ours": rounds([1], [1], 3), "parts": [{**part, "peak_mib": 5}]})
+    assert "step_ratio" not in found
+    assert "memory_ratio" not in found
+
+
+def test_every_draw_has_the_same_prompts_and_none_is_held_out_too(throughput, tmp_path):
+    import argparse
+    import json
+
+    o = argparse.Namespace(prompts=3, prompt_items=5, new_tokens=12)
+    files = throughput.write_problems(tmp_path, o)
+    train, held_out = (
+        [json.loads(line) for line in Path(files[name]).read_text().splitlines()]
+        for name in ("data", "held_out")
+    )
+    problems = [row["problem"] for row in train + held_out]
+    assert len(train) == 3
+    assert len(set(problems)) == 4
+    assert all(len(problem) == 15 for problem in problems)

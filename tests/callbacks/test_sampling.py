@@ -1,0 +1,359 @@
+"""Which groups train, when a batch is full, what is counted on the way, and rewards that are no numbers."""
+
+import logging
+import math
+from io import BytesIO
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import tiny_tokenizer
+
+from callbacks.dynamic_sampling import DynamicSamplingCallback
+from callbacks.reward import StepRewardCallback
+from srl.curriculum.phases import Phase
+from srl.curriculum.stream import StepBatch
+from srl.errors import ConfigError, TrainingStopped
+from srl.objectives import objectives
+from srl.types import Completion, Group, StepExample
+
+SRL = Phase("srl", {"srl": 1.0})
+
+
+def group(*rewards, uid="u", objective="srl", step=1, tokens=2, finished=True, parts=None):
+    source = "steps" if step else "problems"
+    example = StepExample(uid, objective, source, step, (1,), "bcde", answer="1", think=False)
+    completions = [
+        Completion(tuple(range(tokens)), f"{uid}-{i}", torch.zeros(tokens), finished)
+        for i in range(len(rewards))
+    ]
+    tensors = {name: torch.tensor(part) for name, part in (parts or {}).items()}
+    return Group(example, completions, torch.tensor(rewards, dtype=torch.float32), tensors)
+
+
+LOUD, SILENT = (0.0, 1.0), (0.5, 0.5)  # population standard deviations 0.5 and 0
+
+
+def draw(*groups, phase=SRL, size=2, seconds=0.0):
+    batch = StepBatch([g.example for g in groups])
+    batch.groups, batch.phase, batch.batch_groups, batch.rollout_seconds = list(groups), phase, size, seconds
+    batch.objectives = frozenset(phase.objectives)
+    return batch
+
+
+def feed(callback, batch):
+    """What is left to train on, by uid."""
+    trainer = SimpleNamespace(global_step=0, is_global_zero=True, fast_dev_run=False, callbacks=[])
+    callback.on_train_batch_start(trainer, SimpleNamespace(tokenizer=tiny_tokenizer()), batch, 0)
+    return [g.example.uid for g in batch.groups]
+
+
+@pytest.fixture
+def said(caplog, monkeypatch):
+    """Messages of the two callbacks; the command line stops propagation, so listen at the source."""
+    for name in ("callbacks.dynamic_sampling", "callbacks.reward"):
+        monkeypatch.setattr(logging.getLogger(name), "handlers", [caplog.handler])
+        monkeypatch.setattr(logging.getLogger(name), "propagate", False)
+        caplog.set_level(logging.INFO, logger=name)
+    return lambda: [record.getMessage() for record in caplog.records]
+
+
+# -- which groups are kept --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rewards", "epsilon", "kept"),
+    [
+        (LOUD, 0.49, True),
+        (LOUD, 0.5, False),  # exceeds, not reaches; the sample form would be 0.71
+        (SILENT, 0.0, False),
+        ((0.1, 0.1, 0.1), 0.0, False),  # no float noise
+        ((0.1, 0.1, 0.100001), 0.0, True),
+    ],
+)
+def test_a_group_is_kept_when_the_population_deviation_exceeds_epsilon(rewards, epsilon, kept):
+    callback = DynamicSamplingCallback(epsilon=epsilon)
+    assert feed(callback, draw(group(*rewards), size=1)) == (["u"] if kept else [])
+
+
+def test_without_filter_every_group_is_kept():
+    assert feed(DynamicSamplingCallback(enabled=False), draw(group(*SILENT, uid="a"), size=1)) == ["a"]
+
+
+def test_imitation_has_no_rewards_and_always_counts():
+    phase = Phase("both", {"srl": 1.0, "sft": 1.0})
+    callback = DynamicSamplingCallback(patience=1)
+    assert feed(callback, draw(group(uid="a", objective="sft"), group(*SILENT), phase=phase, size=1)) == ["a"]
+
+
+@pytest.mark.parametrize("wrong", [{"epsilon": -0.1}, {"max_draws": 0}, {"patience": 0}])
+def test_settings_out_of_range_are_refused(wrong):
+    with pytest.raises(ConfigError, match=f"{next(iter(wrong))} {next(iter(wrong.values()))}"):
+        DynamicSamplingCallback(**wrong)
+
+
+# -- when a batch is full ---------------------------------------------------------------------------------
+
+
+def test_draws_go_on_until_the_batch_is_full_and_the_rest_waits(said):
+    callback = DynamicSamplingCallback()
+    assert feed(callback, draw(group(*LOUD, uid="a"), group(*SILENT, uid="b"))) == []
+    full = draw(*(group(*LOUD, uid=uid) for uid in "cde"))
+    assert feed(callback, full) == ["a", "c"]
+    assert [g.example.uid for g in callback.buffer] == ["d", "e"]
+    assert feed(callback, draw(group(*SILENT, uid="f"))) == ["d", "e"]  # what waited fills the next at once
+    assert callback.buffer == []
+    assert said() == []
+
+
+def test_after_max_draws_a_short_batch_trains_with_a_warning(said):
+    callback = DynamicSamplingCallback(max_draws=2)
+    assert feed(callback, draw(group(*LOUD, uid="a"))) == []
+    assert feed(callback, draw(group(*SILENT, uid="b"))) == ["a"]
+    assert said() == ["update on 1 of 2 groups: 2 draws (sampling.max_draws) gave no more informative ones"]
+    assert feed(callback, draw(group(*LOUD, uid="c"))) == []  # the next batch has its own draws
+
+
+def test_with_no_group_at_all_the_draws_go_on_and_the_figures_too(said):
+    callback = DynamicSamplingCallback(max_draws=2)
+    for _ in range(3):
+        assert feed(callback, draw(group(*SILENT), group(*SILENT))) == []
+    batch = draw(group(*LOUD, uid="a"), group(*LOUD, uid="b"))
+    assert feed(callback, batch) == ["a", "b"]
+    assert said() == []  # there was no update to warn about
+    # 3 silent draws of 2 groups and the last one of 2, each group of 2 rollouts: none is forgotten
+    assert batch.metrics["rollouts/draws"] == 4
+    assert batch.metrics["rollouts/generated"] == 16
+    assert batch.metrics["rollouts/silent"] == 0.75
+
+
+def test_after_patience_the_run_stops_with_a_diagnosis():
+    callback = DynamicSamplingCallback(patience=3, max_draws=2, epsilon=0.02)
+    loud = group(*LOUD, uid="ok", parts={"format": [1.0, 1.0]})
+    assert feed(callback, draw(loud, size=1)) == ["ok"]
+    silent = group(-1.0, -1.0, uid="bad", finished=False, parts={"format": [0.0, 0.0]})
+    right = group(*SILENT, uid="same", parts={"format": [1.0, 1.0]})
+    for _ in range(2):
+        feed(callback, draw(silent, right))
+    with pytest.raises(TrainingStopped) as stopped:
+        feed(callback, draw(silent, right))
+    # rewards -1 and 0.5 on average: mean -0.25; half of the 12 rollouts truncated, half in format
+    message = str(stopped.value)
+    assert "3 draws in a row (sampling.patience)" in message
+    assert "no more than sampling.epsilon 0.02" in message
+    assert "mean reward -0.250, truncated 50% of 12 rollouts, format followed in 50%" in message
+    assert "[bad] reward -1.000: 'bad-0'" in message
+    assert "[same] reward 0.500: 'same-0'" in message
+
+
+def test_one_informative_group_gives_new_patience():
+    callback = DynamicSamplingCallback(patience=2, max_draws=99)
+    for _ in range(3):
+        feed(callback, draw(group(*SILENT), size=99))
+        feed(callback, draw(group(*LOUD), size=99))
+    assert callback.silent_draws == 0
+
+
+def test_a_hand_off_drops_what_the_new_phase_does_not_train(said):
+    callback = DynamicSamplingCallback(patience=2)
+    both = Phase("both", {"srl": 1.0, "rlvr": 1.0})
+    waiting = [group(*LOUD, uid="s"), group(*LOUD, uid="r", objective="rlvr", step=0)]
+    assert feed(callback, draw(*waiting, phase=both, size=3)) == []
+    feed(callback, draw(group(*SILENT), phase=both, size=3))  # one silent draw, forgotten at the hand-off
+    after = Phase("rlvr", {"rlvr": 1.0, "srl": 0.0})
+    assert feed(callback, draw(group(*SILENT, objective="rlvr"), phase=after, size=3)) == []
+    assert [g.example.uid for g in callback.buffer] == ["r"]
+    assert said() == ["1 groups that waited for an update left at the hand-off"]
+    assert callback.draws == 1
+
+
+# -- figures ----------------------------------------------------------------------------------------------
+
+
+def test_the_figures_by_hand():
+    callback = DynamicSamplingCallback()
+    first = draw(
+        group(0.0, 1.0, tokens=3, parts={"format": [1.0, 0.0], "exact": [0.0, 1.0]}),
+        group(0.5, 0.5, step=2, tokens=1, finished=False, parts={"format": [1.0, 1.0], "exact": [0.0, 0.0]}),
+        seconds=4.0,
+    )
+    feed(callback, first)
+    assert first.metrics == {}  # nothing is said before the update
+    second = draw(
+        group(0.0, 0.0, 1.0, 1.0, step=12, parts={"format": [1.0] * 4, "exact": [0.0] * 4}), seconds=1.0
+    )
+    assert len(feed(callback, second)) == 2
+    # tokens: 2*3 + 2*1 in 4 s, then 4*2 in 1 s: 16 in 5 s. Of the first draw's 8 tokens the silent group
+    # has 2: a quarter of 4 s was for nothing
+    assert second.metrics == pytest.approx(
+        {
+            "rollouts/used": 6.0,  # 2 + 4
+            "rollouts/draws": 2.0,
+            "rollouts/generated": 8.0,
+            "rollouts/seconds": 5.0,
+            "rollouts/seconds_rejected": 1.0,
+            "rollouts/tokens": 16.0,
+            "rollouts/tokens_per_second": 3.2,
+            "rollouts/truncated": 0.25,  # 2 of 8
+            "rollouts/silent": 1 / 3,
+            "train/kept": 2 / 3,
+            "train/reward": 0.5,
+            "train/reward_std": (0.5 + 0 + 0.5) / 3,
+            "train/format": (0.5 + 1 + 1) / 3,
+            "train/exact": (0.5 + 0 + 0) / 3,
+            "train/silent_step_1": 0.0,
+            "train/silent_step_2": 1.0,
+            "train/silent_step_10_up": 0.0,
+            "train/exact_step_1": 0.5,
+            "train/exact_step_2": 0.0,
+            "train/exact_step_10_up": 0.0,
+        }
+    )
+    third = draw(group(*LOUD), group(*LOUD))
+    feed(callback, third)
+    assert third.metrics["rollouts/draws"] == 1  # each update counts anew
+
+
+def test_imitation_alone_has_no_rollout_figures():
+    callback = DynamicSamplingCallback()
+    batch = draw(group(objective="sft"), group(objective="sft"), phase=Phase("sft", {"sft": 1.0}))
+    assert len(feed(callback, batch)) == 2
+    assert batch.metrics == {"rollouts/used": 0.0, "rollouts/draws": 1.0}
+
+
+# -- state ------------------------------------------------------------------------------------------------
+
+
+def through_a_checkpoint(state):
+    file = BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+def test_a_restored_buffer_goes_on_as_the_first_would():
+    def later(callback):
+        out = []
+        for uid in "xyz":
+            batch = draw(group(*LOUD, uid=uid, parts={"format": [1.0, 1.0]}), group(*SILENT))
+            out.append((feed(callback, batch), batch.metrics, [g.state_dict() for g in batch.groups]))
+        return str(out)
+
+    first, again = DynamicSamplingCallback(max_draws=9), DynamicSamplingCallback(max_draws=9)
+    waiting = group(*LOUD, uid="a", parts={"format": [1.0, 0.0]})
+    waiting.sampled_at = 7
+    feed(first, draw(waiting, group(*SILENT), seconds=2.0))
+    feed(first, draw(group(*SILENT)))
+    again.load_state_dict(through_a_checkpoint(first.state_dict()))
+    assert (again.draws, again.silent_draws, again.phase) == (2, 1, "srl")
+    assert again.buffer[0].example == waiting.example
+    assert again.buffer[0].sampled_at == 7
+    assert later(again) == later(first)
+
+
+# -- rewards ----------------------------------------------------------------------------------------------
+
+
+class Given:
+    """An objective whose rewards are given by the problem's uid."""
+
+    def __init__(self, rewards):
+        self.rewards = rewards
+
+    def reward(self, cases):
+        return [
+            {"reward": self.rewards[example.uid], "format": [1.0] * len(found)} for example, found in cases
+        ]
+
+
+def test_rewards_and_their_parts_are_filled_by_the_groups_objective():
+    right = group(9.0, 9.0, objective="rlvr", step=0)
+    right.completions = [Completion((1,), text, torch.zeros(1), True) for text in ("so 1", "so 2")]
+    similar = group(9.0, 9.0)
+    similar.completions = [Completion((1,), text, torch.zeros(1), True) for text in ("abcd", "bcde")]
+    silent = group(objective="sft")
+    batch = draw(similar, right, silent)
+    feed(StepRewardCallback(), batch)
+    assert similar.rewards.tolist() == [0.75, 1.0]  # abcd/bcde: 2 * 3 / 8
+    assert {name: part.tolist() for name, part in similar.parts.items()} == {
+        "format": [1.0, 1.0],
+        "exact": [0.0, 1.0],
+    }
+    assert right.rewards.tolist() == [1.0, 0.0]
+    assert silent.rewards.tolist() == []  # imitation is not scored, nor dropped
+    assert len(batch.groups) == 3
+    assert similar.rewards.dtype == torch.float32
+
+
+def test_autojunk_is_passed_on():
+    # 301 characters, both letters over 1 %: with autojunk nothing matches (tests/rewards/test_objectives.py)
+    def reward(callback):
+        one = group(0.0)
+        one.example = StepExample("u", "srl", "steps", 1, (1,), "x" + "ab" * 150, think=False)
+        one.completions = [Completion((1,), "ab", torch.zeros(1), True)]
+        feed(callback, draw(one))
+        return float(one.rewards)
+
+    assert reward(StepRewardCallback()) > 0
+    assert reward(StepRewardCallback(autojunk=True)) == 0
+
+
+def test_the_unit_of_the_reward_is_the_models_token(said):
+    # the tag is one token: M = 3 of T = 5 + 3 tokens, M = 9 of T = 11 + 9 characters, as in test_objectives
+    def reward(callback):
+        callback.setup(None, SimpleNamespace(tokenizer=tiny_tokenizer()), "fit")
+        one = group(0.0)
+        one.example = StepExample("u", "srl", "steps", 1, (1,), "a=<think>", think=False)
+        one.completions = [Completion((1,), "a=<think>bc", torch.zeros(1), True)]
+        feed(callback, draw(one))
+        return float(one.rewards)
+
+    assert reward(StepRewardCallback(unit="token")) == 0.75
+    assert reward(StepRewardCallback()) == pytest.approx(0.9)
+
+
+def test_a_reward_that_is_not_finite_costs_its_group_and_no_other(said):
+    callback = StepRewardCallback(max_bad=2)
+    callback.objectives = objectives() | {
+        "srl": Given({"a": [0.0, 1.0], "b": [0.0, math.nan], "c": [math.inf, 0.0]})
+    }
+    batch = draw(*(group(0.0, 0.0, uid=uid) for uid in "abca"))
+    assert feed(callback, batch) == ["a", "a"]
+    assert (callback.bad_draws, callback.dropped) == (1, 2)
+    assert said() == [
+        "2 groups dropped: a reward is not finite (objective srl, problem b, rewards [0.0, nan]); 2 so far"
+    ]
+    assert feed(callback, draw(group(0.0, 0.0, uid="a"))) == ["a"]
+    assert callback.bad_draws == 0  # only draws in a row count
+    feed(callback, draw(group(0.0, 0.0, uid="b")))
+    with pytest.raises(
+        TrainingStopped, match=r"2 draws in a row had a reward that is not finite: .* problem c"
+    ):
+        feed(callback, draw(group(0.0, 0.0, uid="c")))
+
+
+def test_the_count_of_bad_draws_survives_a_checkpoint():
+    callback, again = StepRewardCallback(max_bad=2), StepRewardCallback(max_bad=2)
+    callback.objectives = again.objectives = {"srl": Given({"b": [math.nan]})}
+    feed(callback, draw(group(0.0, uid="b")))
+    again.load_state_dict(through_a_checkpoint(callback.state_dict()))
+    assert again.dropped == 1
+    with pytest.raises(TrainingStopped, match="2 draws"):
+        feed(again, draw(group(0.0, uid="b")))
+
+
+def test_a_fruitless_batch_may_count_as_an_update_that_moves_nothing():
+    """For baselines without signal: after max_draws the last draw's groups, their rewards made equal."""
+    callback = DynamicSamplingCallback(epsilon=0.3, max_draws=2, patience=1, on_silence="count")
+    almost = group(0.2, 0.4, uid="a")  # deviates by 0.1, below epsilon: scaled to 1 it would be noise
+    assert feed(callback, draw(group(*SILENT), group(*SILENT))) == []
+    batch = draw(almost, group(*SILENT, uid="b"), group(*SILENT, uid="c"))
+    assert feed(callback, batch) == ["a", "b"]  # no more than a batch, and no error after so much patience
+    assert batch.groups[0].rewards.tolist() == pytest.approx([0.3, 0.3])
+    assert almost.rewards.tolist() == pytest.approx([0.2, 0.4]), "the table shows what was earned"
+    assert batch.metrics["train/silent_update"] == 1.0
+    assert batch.metrics["rollouts/draws"] == 2.0
+    assert callback.buffer == []
+    batch = draw(group(*LOUD, uid="d"), group(*LOUD, uid="e"))
+    assert feed(callback, batch) == ["d", "e"]
+    assert batch.metrics["train/silent_update"] == 0.0

@@ -1,0 +1,71 @@
+"""`inspect`: what the model will see, how long it is, and that no held-out problem is trained on."""
+
+import json
+
+from conftest import LETTER_PHASES, expert_rows, write_rows
+
+ALL = """[{name: all, mix: {srl: 1.0, rlvr: 1.0, sft_step: 1.0, holistic: 1.0}}]"""
+
+
+def test_prompts_targets_lengths_limits_and_split(inspect, tmp_path):
+    rows = expert_rows(24)
+    rows[3]["problem"] = "x" * 300
+    rows[4]["steps"][0]["body"] = "1+2+3+4=10"
+    data = write_rows(tmp_path / "data.jsonl", rows)
+    limits = '{step_tokens: 8, solution_tokens: 64, step_stop: ["\\n"], max_prompt_tokens: 120}'
+    png = tmp_path / "plots" / "lengths.png"
+    arguments = ["--data.limits", limits, "--curriculum.phases", ALL, "--data.validation.problems", "4"]
+    found = json.loads(inspect(data, *arguments, "--json", "--png", str(png), "--examples", "3").out)
+    assert set(found["examples"]) == {"srl", "rlvr", "sft_step", "holistic"}
+    assert all(len(examples) == 3 for examples in found["examples"].values())
+    by_uid = {row["uid"]: row for row in rows}
+    for example in found["examples"]["srl"]:
+        row = by_uid[example["uid"]]
+        steps = [step["body"] for step in row["steps"]]
+        assert example["compared_with"] == steps[example["step"] - 1]
+        assert example["prompt"] == "\n".join([row["problem"], *steps[: example["step"] - 1], ""])
+    for example in found["examples"]["sft_step"]:
+        assert example["imitated"] == example["compared_with"] + "\n"
+    for example in found["examples"]["rlvr"]:
+        assert example["compared_with"] == by_uid[example["uid"]]["answer"]
+    prompts = found["lengths"]["srl prompt"]
+    assert sum(prompts["counts"].values()) == prompts["of"] > 50
+    assert prompts["max"] == max(map(int, prompts["counts"]))
+    reasons = found["over_the_limits"]
+    assert any("prompt over data.limits.max_prompt_tokens 120" in reason for reason in reasons)
+    assert any("srl: expert steps over data.limits.step_tokens 8" in reason for reason in reasons)
+    split = found["split"]
+    assert (split["train"]["problems"], split["held_out"]["problems"], split["in_both"]) == (20, 4, 0)
+    assert png.read_bytes().startswith(b"\x89PNG")
+
+
+def test_held_out_problems_near_to_trained_ones_are_named(inspect, tmp_path):
+    rows = expert_rows(12)
+    words = " ".join("abcdefghijklmnopqrstuvwxyz")
+    data = write_rows(tmp_path / "data.jsonl", [row | {"problem": f"{words} {row['uid']}"} for row in rows])
+    split = json.loads(inspect(data, "--json", "--data.validation.problems", "5").out)["split"]
+    assert (split["in_both"], len(split["near"])) == (0, 5)  # 14 of 15 13-grams of each
+    assert all("% of its 13-grams are in p" in said for said in split["near"].values())
+    shown = inspect(write_rows(data, rows), "--curriculum.phases", LETTER_PHASES).out
+    assert "imitated, token by token" in shown
+    assert "in both: 0; near to one trained on: 0" in shown
+
+
+def test_special_tokens_of_the_target_show(inspect, tmp_path):
+    data = write_rows(tmp_path / "data.jsonl", expert_rows(12))
+    limits = "{step_tokens: 8, solution_tokens: 64, step_stop: []}"
+    arguments = [
+        "--data.limits",
+        limits,
+        "--curriculum.phases",
+        "[{name: a, mix: {sft_step: 1.0}}]",
+        "--json",
+    ]
+    (first, *_) = json.loads(inspect(data, *arguments).out)["examples"]["sft_step"]
+    assert first["imitated"].endswith("<eos>")
+
+
+def test_wrong_options_are_one_line(inspect, tmp_path):
+    data = write_rows(tmp_path / "data.jsonl", expert_rows(12))
+    assert "--examples -1: write 0 or more" in inspect(data, "--examples", "-1", status=2).err
+    assert "there is no key data.pth" in inspect(data, "--data.pth", "x", status=2).err

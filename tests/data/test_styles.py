@@ -1,0 +1,281 @@
+"""The step styles beside `numbered`, `auto`, and the round trip: the pieces of a split are the text."""
+
+import json
+import re
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from srl.data.styles.split import STYLES, split_steps
+
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+real_data = pytest.mark.skipif(not DATA.is_dir(), reason="no ../shared/data")
+
+
+def heads(text: str, style: str) -> list[tuple[str, str]]:
+    return [(step.title, step.body) for step in split_steps(text, style).steps]
+
+
+# --- headings ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "title", "body"),
+    [
+        ("## Step {}: Add it", "Add it", "x"),
+        ("#### Step {} - Add it ##", "Add it", "x"),
+        ("### **Step {}: Add it**", "Add it", "x"),
+        ("**Step {}: Add it** y", "Add it", "y\nx"),
+        ("**Step {}:** Add it", "", "Add it\nx"),
+        ("**Step {}**: Add it", "", "Add it\nx"),
+        ("Step {}: Add it", "", "Add it\nx"),
+        ("STEP {}. Add it", "", "Add it\nx"),
+        ("## Step {}", "", "x"),
+    ],
+)
+def test_counted_headings(line: str, title: str, body: str) -> None:
+    text = "Before.\n" + "\n\n".join(line.format(k) + "\nx" for k in (1, 2, 3))
+    split = split_steps(text, "headings")
+    assert split.preamble == "Before."
+    assert [(step.title, step.body) for step in split.steps] == [(title, body)] * 3
+    assert [step.index for step in split.steps] == [1, 2, 3]
+
+
+def test_number_words_count_and_prose_about_steps_does_not() -> None:
+    assert heads("Step One: a\nStep Two: b", "headings") == [("", "a"), ("", "b")]
+    assert heads("Step 1 gives x.\nStep 2 gives y.", "headings") == []
+    assert heads("  Step 1: a\n  Step 2: b", "headings") == []
+
+
+def test_a_step_without_text_is_named_after_its_number() -> None:
+    assert heads("## Step 1\n## Step 2: B\nb", "headings") == [("Step 1", ""), ("B", "b")]
+
+
+def test_counted_headings_win_over_others_and_end_at_a_conclusion() -> None:
+    text = "## Idea\n### Step 1: A\n#### Aside\na\n### Step 2: B\nb\n### Conclusion\nSo 4."
+    split = split_steps(text, "headings")
+    assert split.preamble == "## Idea"
+    assert [(s.title, s.body) for s in split.steps] == [("A", "#### Aside\na"), ("B", "b")]
+    assert split.conclusion == "### Conclusion\nSo 4."
+
+
+def test_a_restart_of_the_count_ends_the_steps() -> None:
+    split = split_steps("## Step 1: A\na\n## Step 2: B\nb\n## Step 1: C\nc\n## Step 2: D", "headings")
+    assert [step.title for step in split.steps] == ["A", "B"]
+    assert split.conclusion == "## Step 1: C\nc\n## Step 2: D"
+
+
+def test_named_headings_of_the_highest_level_with_two() -> None:
+    text = "# Solution\n## Problem\np\n## Case A:\na\n### Detail\nd\n## **Case B**\nb\n## Final Answer\n4"
+    split = split_steps(text, "headings")
+    assert split.preamble == "# Solution\n## Problem\np"
+    assert [(s.title, s.body) for s in split.steps] == [("Case A", "a\n### Detail\nd"), ("Case B", "b")]
+    assert split.conclusion == "## Final Answer\n4"
+
+
+def test_a_stated_answer_after_the_last_step_is_conclusion() -> None:
+    split = split_steps("## Step 1: A\na\n\n## Step 2: B\nb\n\nThe final answer is: $4$", "headings")
+    assert (split.steps[1].body, split.conclusion) == ("b", "The final answer is: $4$")
+
+
+def test_headings_inside_code_are_none() -> None:
+    text = "## Step 1: A\n```\n## Step 2: no\n```\n## Step 2: B\nb"
+    assert heads(text, "headings") == [("A", "```\n## Step 2: no\n```"), ("B", "b")]
+
+
+# --- lines, paragraphs, socratic --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("style", ["lines", "paragraphs"])
+@pytest.mark.parametrize(
+    "block", ["```py\na\n\nb\n```", "\\begin{align}\nx\n\ny\n\\end{align}", "\\[\nx = 1\n\\]", "$$\nx\n$$"]
+)
+def test_blocks_never_start_a_step(style: str, block: str) -> None:
+    gap = "\n" if style == "lines" else "\n\n"
+    assert heads(f"One.{gap}{block}{gap}Two.", style) == [("", f"One.{gap}{block}"), ("", "Two.")]
+
+
+def test_paragraphs_go_on_over_lists_and_indents() -> None:
+    text = "First:\n\n- a\n- b\n\n1. c\n\n   more\n\nSecond,\nin two lines.\n\nSo the answer is 4.\n\nDone."
+    split = split_steps(text, "paragraphs")
+    bodies = ["First:\n\n- a\n- b\n\n1. c\n\n   more", "Second,\nin two lines."]
+    assert [step.body for step in split.steps] == bodies
+    assert split.conclusion == "So the answer is 4.\n\nDone."
+
+
+def test_socratic() -> None:
+    text = "Hello.\nHow many? ** 2*3 = 6\nmore\nWhat then? ** 6+1 = 7 ** 1\n#### 7\n"
+    split = split_steps(text, "socratic")
+    assert (split.preamble, split.conclusion) == ("Hello.", "#### 7")
+    assert [(s.title, s.body) for s in split.steps] == [
+        ("How many?", "2*3 = 6\nmore"),
+        ("What then?", "6+1 = 7 ** 1"),
+    ]
+    assert split.steps[0].text == "1. **How many?**:\n2*3 = 6\nmore"
+
+
+# --- lists and calls --------------------------------------------------------------------------------------
+
+
+def test_a_json_list_is_steps() -> None:
+    text = ' [" a ", {"title": "B", "body": "  b\\n"},\n {"body": "c"} ]\n'
+    split = split_steps(text, "list")
+    assert [(s.title, s.body) for s in split.steps] == [("", "a"), ("B", "  b"), ("", "c")]
+    assert split.pieces == (" [", '" a ", ', '{"title": "B", "body": "  b\\n"},\n ', '{"body": "c"} ', "]\n")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "[1]", '["a", ""]', '["a"', "a", '{"a": 1}', '[{"title": "a"}]'])
+def test_what_is_no_list_of_steps_is_preamble(text: str) -> None:
+    split = split_steps(text, "list")
+    assert (split.steps, split.preamble) == ((), text)
+
+
+CALL = "<function=bash>\n<parameter=command>ls</parameter>\n</function>"
+
+
+@pytest.mark.parametrize(
+    ("text", "actions", "thinking"),
+    [
+        (f"I look.\n\n{CALL}\nThen:\n{CALL}", [CALL, CALL], ["I look.", "Then:"]),
+        (f"{CALL}\r\n".replace("\n", "\r\n"), [CALL], [""]),
+        ("a\n<command>\nls -F\n</command>\n", ["ls -F"], ["a"]),
+        ("a\n```bash\nls\n\ncat b\n```\nb\n```\npwd\n```", ["ls\n\ncat b", "pwd"], ["a", "b"]),
+        ("a\n````\n```\nx\n```\n````", ["```\nx\n```"], ["a"]),
+        ("<tool_call>\n{}\n</tool_call>", ["<tool_call>\n{}\n</tool_call>"], [""]),
+        (f"```\nno call\n```\n{CALL}", [CALL], ["```\nno call\n```"]),
+        ("```\nnever closed", [], []),
+        ("<function=a> never closed", [], []),
+        ("```\n\n```", [], []),
+    ],
+)
+def test_calls(text: str, actions: list[str], thinking: list[str]) -> None:
+    split = split_steps(text, "agent")
+    assert [step.text for step in split.steps] == actions
+    assert [step.thinking for step in split.steps] == thinking
+
+
+# --- auto -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "style"),
+    [
+        ("1. **A**: a\n2. **B**: b", "numbered"),
+        ("1. a\n2. b", "numbered"),
+        ("## Step 1: A\n1. **x**: y\n2. **z**: w\n## Step 2: B\nb", "numbered"),
+        (
+            "## Step 1: A\n1. x is the first of all of them\n2. y\n## Step 2: B\nb is long, long, long",
+            "headings",
+        ),
+        ("## A\na\n## B\nb", "headings"),
+        ("Q? ** a\nR? ** b\n#### 4", "socratic"),
+        ("a line\nand another", "lines"),
+        ("a paragraph\nof two lines\n\nand another", "paragraphs"),
+        ('["a", "b"]', "list"),
+        (f"a\n{CALL}\nb\n{CALL}", "agent"),
+        ("one line", "none"),
+        ("", "none"),
+        ("<answer>\n1 2\n3 4\n</answer>", "none"),
+    ],
+)
+def test_auto_says_what_it_took(text: str, style: str) -> None:
+    split = split_steps(text, "auto")
+    assert split.style == style
+    assert (len(split.steps) >= 2) == (style != "none")
+    if style != "none":
+        assert split == split_steps(text, style)
+
+
+# --- all of them ------------------------------------------------------------------------------------------
+
+PIECE = st.sampled_from(
+    ["1. ", "2. ", "3. ", "**", "T", ":", "\n", "\n\n", "\r\n", "\r", "   ", "```", "$$", "\\[", "\\]", "# "]
+    + ["## Step 1: a\n", "## Step 2\n", "**Step 3:** b\n", "### End\n", "Q ** a\n", "#### 4\n", '"', "[", "]"]
+    + [
+        "\\begin{a}",
+        "\\end{a}",
+        "1. **A**: a\n",
+        "2. **B**: b\n",
+        "<function=a>",
+        "</function>",
+        "- x\n",
+        "\f",
+    ]
+    + ["<command>\n", "\n</command>", '["a", ', '{"body": "b"}', "The answer is 4.", "\x85", "\u2028", " "]
+)
+TEXT = st.lists(PIECE, max_size=25).map("".join) | st.text(max_size=60)
+
+
+@pytest.mark.parametrize("style", STYLES)
+@settings(max_examples=120, deadline=None)
+@example(text="1. 1. \n</command>\n2. **B**: b\n")  # white space at the end of a header's line is the body's
+@example(text="Step 1: a \nb\nStep 2: c \nd\n")
+@given(text=TEXT)
+def test_joining_the_pieces_gives_the_text(style: str, text: str) -> None:
+    split = split_steps(text, style)
+    assert split.source == text
+    assert len(split.pieces) == len(split.steps) + 2
+    assert [step.index for step in split.steps] == list(range(1, len(split.steps) + 1))
+    for step, piece in zip(split.steps, split.pieces[1:], strict=False):
+        assert step.text.strip(), "a step has a text"
+        if split.style != "list":  # whose texts are JSON
+            piece = piece.replace("\r\n", "\n").replace("\r", "\n")
+            assert step.body in piece
+            assert step.thinking in piece
+    if split.style not in ("list", "agent"):
+        for part, piece in ((split.preamble, split.pieces[0]), (split.conclusion, split.pieces[-1])):
+            assert part == piece.replace("\r\n", "\n").replace("\r", "\n").strip()
+
+
+@pytest.mark.parametrize("style", ["headings", "lines", "socratic", "paragraphs", "list", "agent", "auto"])
+@pytest.mark.parametrize(
+    "text",
+    ["# " + " " * 10**5, "## Step 1: a\n" * 20_000, "a ** " * 60_000, "<function=" * 50_000]
+    + ["<function=a>" * 20_000, "<command>\n" * 20_000, "```\n" * 20_000, "[" * 50_000, "# a\n" * 20_000]
+    + [
+        "[" + '"a", ' * 20_000 + '"b"]',
+        "\n" * 50_000,
+        "\\[\n" * 20_000,
+        "**Step " * 20_000,
+        "a\n\n" * 20_000,
+    ],
+    ids=lambda text: repr(text[:9]),
+)
+def test_long_texts_take_linear_time(style: str, text: str) -> None:
+    begin = time.process_time()
+    split_steps(text, style)
+    assert time.process_time() - begin < 3.0
+
+
+# --- real solutions ---------------------------------------------------------------------------------------
+
+FILES = [
+    ("steps/numina_amc_aime", "solution", 1181, {"numbered": 1040, "headings": 105}),
+    ("steps/openthoughts_olympiads", "solution", 50, {"numbered": 47, "headings": 3}),
+    ("steps/reasoning_gym_responses", "solution", 175, {"numbered": 111, "headings": 35}),
+    ("steps/zeroeval_math_l5", "solution", 123, {"numbered": 75}),
+    ("steps/deepseek_r1_traces", "solution", 2, {"numbered": 2}),
+    ("gsm8k/train", "answer", 7473, {"lines": 7468}),
+    ("gsm8k/test_socratic_300", "answer", 300, {"socratic": 300}),
+]
+
+
+@real_data
+@pytest.mark.parametrize(("name", "field", "least", "styles"), FILES, ids=[file[0] for file in FILES])
+def test_real_solutions(name: str, field: str, least: int, styles: dict[str, int]) -> None:
+    """Two steps or more of so many, no two numbered steps in one, and the text comes back in every style."""
+    taken: Counter[str] = Counter()
+    second = re.compile(r"(?m)^\d+[.)]\s+\*\*")
+    for number, row in enumerate(map(json.loads, (DATA / f"{name}.jsonl").open())):
+        text = row[field] or ""
+        for style in STYLES if number < 300 else ():
+            assert split_steps(text, style).source == text
+        split = split_steps(text, "auto")
+        taken[split.style] += len(split.steps) >= 2
+        assert not [step for step in split.steps if second.search(step.body)], row.get("id")
+    assert sum(taken.values()) >= least
+    assert not Counter(styles) - taken

@@ -1,0 +1,70 @@
+"""bfloat16, and 4-bit weights under it: sampler and trainer agree but for rounding."""
+
+import pytest
+import torch
+from conftest import tiny_model, tiny_tokenizer
+from make import TEXTS, example, lora
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from srl.engine.engine import RolloutEngine
+from srl.model.loading import load_base
+from srl.model.sources import resolve
+from srl.packing.micro_batches import micro_batches
+from srl.types import Group, Sampling
+from srl.update.loss import LossSettings, build_rows, logprobs_of
+
+HALF = torch.bfloat16
+
+
+def half_model(kind, quantization, folder):
+    tokenizer = tiny_tokenizer()
+    tiny_model(kind, vocab_size=len(tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    files = resolve(str(folder))
+    return lora(load_base(files, quantization=quantization, device=torch.device("cpu"), dtype=HALF))
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3"])  # Qwen2 has Llama's blocks with biases
+@pytest.mark.parametrize("autocast", [True, False])  # trainer.precision bf16-mixed, and 32-true
+def test_sampler_and_trainer_agree_in_bfloat16_over_4_bit_weights(kind, autocast, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    model = half_model(kind, "nf4", tmp_path)
+    with torch.autocast("cpu", HALF, enabled=autocast):
+        engine = RolloutEngine(model, tiny_tokenizer(), (1,))
+        examples = [example(text, engine.tokenizer) for text in TEXTS]
+        found = engine.generate(examples, 4, Sampling(), torch.Generator().manual_seed(1))
+    rewards = torch.tensor([0.0, 0.5, 1.0, 0.2])
+    groups = [Group(e, c, rewards) for e, c in zip(examples, found, strict=True)]
+    model.train()
+    gaps = []
+    for batch in micro_batches(build_rows(groups, LossSettings(kl=1.0)), 60):
+        with torch.autocast("cpu", HALF, enabled=autocast):
+            new = logprobs_of(engine.decoder, engine.head, batch, engine.vocab_size)
+        gaps.append(new.detach() - batch.old_logprobs)
+    gap = torch.cat(gaps)
+    assert len(gap) > 150
+    assert 0 < gap.abs().mean() < 2e-2
+    assert (
+        gap.exp() - 1 - gap
+    ).mean() < 1e-3  # KL(sampler, trainer), estimated as in srl.update.grpo.kl_penalty
+
+
+def test_adapters_are_cast_once_a_rollout_and_not_once_a_token(tmp_path):
+    """By autocast's own cache, which lasts as long as the context around `generate`."""
+    model = half_model("llama", "none", tmp_path)
+    adapters = {id(p) for name, p in model.named_parameters() if "lora_" in name}
+    cast = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if "_to_copy" in func._schema.name and id(args[0]) in adapters:
+                cast.append(id(args[0]))
+            return func(*args, **(kwargs or {}))
+
+    with torch.autocast("cpu", HALF):
+        engine = RolloutEngine(model, tiny_tokenizer(), ())
+    with torch.autocast("cpu", HALF), Watch():
+        engine.generate(
+            [example(TEXTS[0], engine.tokenizer)], 2, Sampling(), torch.Generator().manual_seed(0)
+        )
+    assert sorted(cast) == sorted(adapters)

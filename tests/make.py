@@ -1,0 +1,107 @@
+"""Examples, groups, prompts and data modules that several tests need."""
+
+import json
+from types import SimpleNamespace
+
+import torch
+from conftest import tiny_tokenizer
+
+from datamodules.steps import StepDataModule, Validation
+from srl.engine import attention  # noqa: F401 - registers ours
+from srl.examples.prompts import PromptFormat
+from srl.model.adapters import LoraSettings, attach_lora
+from srl.types import Completion, Group, StepExample
+
+TEXTS = ["#1: 1+2+3?\n", "#12: 4+5+6 and more words?\n", "x\n", "#1: 1+2+3?\n", "a longer prompt = 17?\n"]
+
+
+def example(text, tokenizer, **kwargs):
+    defaults = {"think": False, "max_new_tokens": 12}
+    ids = tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+    return StepExample(text, "srl", "steps", 1, ids, "t", **(defaults | kwargs))
+
+
+def lora(model):
+    """An adapter that does something: B is zero at first."""
+    model = attach_lora(model, LoraSettings(r=4, alpha=8), seed=3)
+    generator = torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+def plain_logprobs(model, prompt, ids, temperature=1.0):
+    logits = model(torch.tensor([list(prompt) + list(ids)])).logits[0, len(prompt) - 1 : -1] / temperature
+    return logits.log_softmax(-1).gather(1, torch.tensor(ids)[:, None])[:, 0].detach()
+
+
+def group(prompt, lengths, rewards, objective="srl", sampled_at=0, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    completions = [
+        Completion(
+            tuple(torch.randint(5, 90, (n,), generator=generator).tolist()),
+            "",
+            -torch.rand(n, generator=generator),
+            finished=True,
+        )
+        for n in lengths
+    ]
+    example = StepExample("u", objective, "steps", 1, tuple(prompt), "t")
+    return Group(example, completions, torch.tensor(rewards), sampled_at=sampled_at)
+
+
+def imitation(prompt, target):
+    example = StepExample("u", "sft", "steps", 1, tuple(prompt), "t", target_ids=tuple(target))
+    return Group(example, [], torch.empty(0))
+
+
+GROUPS = [
+    group([5, 6, 7], [4, 9, 1], [0.0, 0.5, 1.0], seed=1),
+    group([8, 9, 10, 11, 12, 13], [2, 2, 7], [0.2, 0.9, 0.4], seed=2, sampled_at=-1),
+    group([14] * 11, [3, 5, 6], [1.0, 0.0, 0.0], seed=3),
+    imitation([5, 6, 7, 8], [20, 21, 22, 23, 24]),
+]
+
+
+NESTED = [  # the prompts of three steps, a second problem behind the same beginning, and a stranger
+    tuple(range(10, 22)),
+    (*range(10, 22), 30, 31, 32),
+    (*range(10, 22), 30, 31, 32, 33, 34),
+    (*range(10, 18), 50, 51, 52, 53),
+    (70, 71, 72),
+]  # fmt: skip
+
+
+RAW = PromptFormat("raw")
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def module(path, problems=2, **kwargs):
+    kwargs = {"validation": Validation(problems=problems), "prompt": RAW, "think": False} | kwargs
+    made = StepDataModule(str(path), **kwargs)
+    made.trainer = SimpleNamespace(lightning_module=SimpleNamespace(tokenizer=tiny_tokenizer()))
+    return made
+
+
+def ready(path, problems=2, **kwargs):
+    made = module(path, problems, **kwargs)
+    made.setup("fit")
+    return made
+
+
+def validation(made):
+    """Examples and trajectories of the two loaders, their batches joined."""
+    return [
+        [
+            pair
+            for batch in loader
+            for pair in zip(batch.examples, batch.trajectories, strict=True)
+        ]
+        for loader in made.val_dataloader()
+    ]  # fmt: skip

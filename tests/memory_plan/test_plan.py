@@ -1,0 +1,359 @@
+"""The plan of a run's memory against exact measurements: of passes, of 4-bit weights, of a run."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from srl.cli.loading import LoadCLI
+from srl.cli.main import main
+from srl.errors import ConfigError
+from srl.memory_plan import plan as plan_module
+from srl.memory_plan.check import PlanSettings, check_memory
+from srl.memory_plan.dry_run import micro_batch, update_pass
+from srl.memory_plan.live import LiveBytes
+from srl.memory_plan.memory import Memory, card
+from srl.memory_plan.optimizer import optimizer_bytes
+from srl.memory_plan.plan import GIB, make_plan
+from srl.memory_plan.rollouts import Call, own_columns, rollout_parts
+from srl.memory_plan.shapes import KNOWN, shape_of
+from srl.memory_plan.skeleton import Build, nf4_bytes, weigh
+from srl.model.adapters import (
+    LoraSettings,
+    attach_lora,
+    enable_gradient_checkpointing,
+    inner_decoder,
+    output_head,
+)
+from srl.model.loading import load_base
+from srl.model.merged_lora import merge_lora_forward
+from srl.model.sources import resolve
+from srl.packing.attention import NAME
+from srl.update.loss import logprobs_of
+
+ROOT = Path(__file__).resolve().parents[2]
+PHASES = "[{name: srl, mix: {srl: 1.0}, batch_groups: 16}]"
+BASE = ROOT / "data" / "quickstart" / "base"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A Qwen2 model of four layers with grouped heads and a tied head, as the configs for GPUs have."""
+    from transformers import AutoModelForCausalLM, Qwen2Config
+
+    config = Qwen2Config(
+        vocab_size=2000, hidden_size=128, intermediate_size=320, num_hidden_layers=4, num_attention_heads=8,
+        num_key_value_heads=2, tie_word_embeddings=True,
+    )  # fmt: skip
+    place = tmp_path_factory.mktemp("qwen")
+    AutoModelForCausalLM.from_config(config).save_pretrained(place)
+    return place
+
+
+def build_of(folder, nf4=False, lora=True, checkpointing=False, autocast=False):
+    settings = LoraSettings(8, 16) if lora else None
+    return Build(shape_of(str(folder)), "cpu", nf4, settings, checkpointing, autocast)
+
+
+def real(folder, build):
+    """The policy as `fit` builds it."""
+    device = torch.device("cpu")
+    model = load_base(resolve(str(folder)), quantization="nf4" if build.nf4 else "none", device=device)
+    if build.lora is None:
+        model.requires_grad_(True)
+    else:
+        model = attach_lora(model, build.lora, seed=0)
+        merge_lora_forward(model)
+    if build.checkpointing:
+        enable_gradient_checkpointing(model)
+    inner_decoder(model).set_attn_implementation(NAME)
+    return model
+
+
+def storages(model):
+    """The bytes of all weights and buffers, of quantised ones with everything bitsandbytes keeps for them."""
+    tensors = [*model.parameters(), *model.buffers()]
+    for parameter in model.parameters():
+        state = getattr(parameter, "quant_state", None)
+        if state is not None:
+            inner = state.state2
+            tensors += [state.absmax, state.code, state.offset, inner.absmax, inner.code]
+    with LiveBytes() as live:
+        live.note(tensors)
+        return live.live
+
+
+def test_live_bytes_are_those_of_the_storages_alive():
+    with LiveBytes() as live:
+        a = torch.zeros(1000)  # 4000 bytes
+        b = a[:10]  # a view: none of its own
+        c = a * 2  # 4000 more
+        assert (live.live, live.peak) == (8000, 8000)
+        del a, c  # b keeps the first storage
+        assert (live.live, live.peak) == (4000, 8000)
+        live.restart()
+        assert live.peak == 4000
+        del b
+        assert live.live == 0
+
+
+@pytest.mark.parametrize("shape", [(128, 128), (320, 128), (16, 4), (1000, 37)])
+def test_nf4_takes_exactly_what_bitsandbytes_lays_out(shape):
+    import bitsandbytes.functional as functional
+
+    packed, state = functional.quantize_4bit(torch.randn(shape), compress_statistics=True, quant_type="nf4")
+    inner = state.state2
+    parts = [packed, state.absmax, state.code, state.offset, inner.absmax, inner.code]
+    assert nf4_bytes(shape[0] * shape[1]) == sum(part.numel() * part.element_size() for part in parts)
+
+
+@pytest.mark.parametrize("kind", [{"nf4": True}, {}, {"lora": False}], ids=["nf4", "float32", "full"])
+def test_weights_are_exact(folder, kind):
+    build = build_of(folder, **kind)
+    found = weigh(build)
+    model = real(folder, build)
+    assert found.quantised + found.plain + found.adapter == storages(model)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    assert sorted(found.trained) == sorted(tuple(p.shape) for p in trained)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {},
+        {"autocast": True},
+        {"checkpointing": True},
+        {"nf4": True},
+        {"nf4": True, "checkpointing": True, "autocast": True},
+        {"lora": False, "checkpointing": True},
+    ],
+    ids=lambda kind: "-".join(kind) or "merged",
+)
+def test_an_update_keeps_and_takes_what_the_plan_says(folder, kind):
+    """600 tokens: 100 of prompt and 12 completions of 40 and one of 20."""
+    build = build_of(folder, **kind)
+    micro = micro_batch(100, 40, 600, True)
+    assert micro.input_ids.shape == (1, 600)
+    model = real(folder, build).train()
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.grad = torch.zeros_like(parameter)
+    decoder, head = inner_decoder(model), output_head(model)
+    with LiveBytes() as live, torch.autocast("cpu", torch.bfloat16, enabled=build.autocast):
+        with torch.no_grad():  # makes the merged weights; what the update itself brings is left
+            decoder(input_ids=torch.zeros(1, 2, dtype=torch.int64), use_cache=False)
+        live.note([*model.parameters(), *(p.grad for p in model.parameters() if p.grad is not None)])
+        torch.clear_autocast_cache()
+        before = live.live
+        live.restart()
+        found = logprobs_of(decoder, head, micro, 2000)
+        kept = live.live - before
+        found.sum().backward()
+        peak = live.peak - before
+    planned = update_pass(build, 100, 40, 600)
+    assert planned.kept == pytest.approx(kept, rel=0.03)
+    assert planned.peak == pytest.approx(peak, rel=0.03)
+
+
+def test_rollouts_take_what_the_plan_says(folder):
+    """Of 16 rows two end just before the limit: the other 14 get no room for more than the limit."""
+    from srl.engine.engine import RolloutEngine
+    from srl.types import Sampling, StepExample
+
+    build = build_of(folder)
+    model = real(folder, build).eval()
+    from conftest import tiny_tokenizer
+
+    engine = RolloutEngine(model, tiny_tokenizer(), (-1,), rows_in_flight=16)
+    examples = [
+        StepExample(str(i), "srl", "steps", 1, (i, *range(99)), "", max_new_tokens=198 if i == 0 else 200)
+        for i in range(8)
+    ]
+    generator = torch.Generator().manual_seed(0)
+    engine.generate(examples[:1], 2, Sampling(), generator)  # makes the merged weights
+    with LiveBytes() as live:
+        live.note([*model.parameters(), *model.buffers()])
+        live.note([m.forward.merged for m in model.modules() if hasattr(m.__dict__.get("forward"), "merged")])
+        before = live.live
+        live.restart()
+        engine.generate(examples, 2, Sampling(), generator)
+        measured = live.peak - before
+    planned = sum(rollout_parts(build, Call(8, 2, 100, 200), 16).values())
+    assert planned == pytest.approx(measured, rel=0.1)
+
+
+def test_own_columns_by_hand():
+    # 8 rows of 100 tokens: 64 columns would double to 128, but no row writes more than 100
+    assert own_columns(8, 100, waiting=False) == 8 * 100
+    assert own_columns(8, 100, waiting=True) == 8 * 198  # others enter when 99 columns are in use
+    assert own_columns(8, 64, waiting=False) == 8 * 64
+    assert own_columns(8, 1, waiting=True) == 8 * 64
+
+
+def test_optimizers_keep_their_own_state():
+    import bitsandbytes as bnb
+
+    shapes = ((64, 128), (128, 64))  # 16384 numbers
+    adam = optimizer_bytes(torch.optim.AdamW, shapes, "cuda")
+    assert adam.state == 2 * 4 * 16384 + 2 * 4  # two moments, and a step each
+    assert adam.scratch == 4 * 16384  # the root of the second moment of all weights at once
+    plain = optimizer_bytes(lambda weights: torch.optim.SGD(weights, lr=1.0), shapes, "cpu")
+    assert (plain.state, plain.scratch) == (0, 0)
+    eight = optimizer_bytes(bnb.optim.AdamW8bit, shapes, "cuda")
+    # two bytes each, for 256 of them one float32 each, and two tables of 256
+    assert eight.state == 2 * 16384 + 2 * 4 * 16384 // 256 + 2 * 4 * 256
+    assert optimizer_bytes(bnb.optim.PagedAdamW8bit, shapes, "cuda").state == 0
+
+    class Stranger:
+        param_groups = ()
+
+        def __init__(self, weights):
+            pass
+
+        def step(self):
+            raise TypeError("no such thing")
+
+    guessed = optimizer_bytes(Stranger, shapes, "cuda")
+    assert (guessed.state, guessed.guessed) == (2 * 4 * 16384, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "billions"), [("0.5B", 0.494), ("1.5B", 1.544), ("3B", 3.086), ("7B", 7.616)]
+)
+def test_known_shapes_have_the_published_number_of_parameters(name, billions):
+    """The model cards: 0.49, 1.54, 3.09 and 7.61 billion."""
+    build = Build(shape_of(f"Qwen/Qwen2.5-{name}-Instruct"), "cuda", False, None, False, False)
+    count = sum(torch.Size(shape).numel() for shape in weigh(build).trained)
+    assert count / 1e9 == pytest.approx(billions, abs=5e-4)
+    assert f"Qwen/Qwen2.5-{name}" in KNOWN
+
+
+def arguments(tmp_path, *more):
+    return [
+        "--config", str(ROOT / "configs" / "quickstart.yaml"), "--model.base", str(BASE), "--data.path",
+        str(ROOT / "data" / "quickstart" / "train.jsonl"), "--data.val_path",
+        str(ROOT / "data" / "quickstart" / "heldout.jsonl"), "--trainer.logger", "false",
+        "--trainer.enable_progress_bar", "false", "--checkpoint.dirpath", str(tmp_path / "run"), *more,
+    ]  # fmt: skip
+
+
+def test_the_plan_of_a_run_is_within_ten_percent_of_its_measured_peak(tmp_path):
+    """One update through `fit`. Prompts have up to 42 tokens, steps up to 21, four groups of 8 make 840."""
+    from srl.cli.plan import job_from
+
+    given = arguments(
+        tmp_path, "--trainer.limit_val_batches", "0", "--trainer.max_steps", "1",
+        "--data.limits.max_prompt_tokens", "42", "--model.update.tokens_per_micro_batch", "840",
+        "--model.rows_in_flight", "64", "--curriculum.phases", PHASES,
+    )  # fmt: skip
+    plan = make_plan(job_from(given, "cpu"))
+    assert plan.highest.name == "srl: update"
+    with LiveBytes() as live:
+        assert main(["fit", *given]) == 0
+    assert plan.peak == pytest.approx(live.peak, rel=0.1)
+
+
+def test_the_command_says_what_to_change_and_what_fits(capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    base = ["plan", "--config", "configs/quickstart.yaml", "--curriculum.phases", PHASES, "--json"]
+    base += ["--trainer.limit_val_batches", "0"]
+    assert main([*base, "--gpu_gib", "24"]) == 0
+    fits = json.loads(capsys.readouterr().out)
+    assert fits["fits"]
+    assert fits["changes"] == []
+    # 16 prompts x 8 rollouts; 16 prompts of 128 with 8 x 32 tokens each, in whole thousands
+    assert fits["largest"] == {"model.rows_in_flight": 128, "model.update.tokens_per_micro_batch": 6 * 1024}
+    assert fits["room"] == pytest.approx((24 - 1.05) * GIB / 1.05, abs=2)
+    assert fits["peak"] == max(moment["peak"] for moment in fits["moments"])
+    assert main([*base, "--gpu_gib", "1.08"]) == 0  # room for 29 MiB
+    tight = json.loads(capsys.readouterr().out)
+    assert not tight["fits"]
+    assert tight["peak"] == fits["peak"]  # the plan does not know the card
+    assert tight["changes"]
+    assert tight["changes"][-1]["peak"] <= tight["room"]
+
+
+def test_changes_make_it_fit_in_the_order_of_what_they_cost(folder):
+    from srl.memory_plan.advice import changes
+    from srl.memory_plan.job import Job, Stage
+
+    build = Build(shape_of(str(folder)), "cuda", True, LoraSettings(16, 32), False, True)
+    stage = Stage("rlvr", (Call(64, 8, 128, 128),), 128, 128, groups=64, rollouts=8)
+    held_out = Stage("validation", (Call(64, 1, 128, 128),), 128, 128)
+    job = Job(build, (stage, held_out), 64, 8192, False, True, False, torch.optim.AdamW)
+    plan = make_plan(job)
+    memory = Memory("cuda", plan.peak // 2, 0, 0.0)
+    found = changes(plan, memory)
+    assert found[0].key == "model.gradient_checkpointing"
+    assert found[-1].peak <= memory.room
+    assert [one.peak for one in found] == sorted((one.peak for one in found), reverse=True)
+
+
+def test_fit_refuses_what_cannot_fit(tmp_path, monkeypatch, capsys):
+    """With 30 MiB of memory, of which the quick start wants more."""
+    from srl.memory_plan import memory
+
+    small = Memory("cpu", 30 * 2**20, 0, 0.05)
+    monkeypatch.setattr(memory, "here", lambda device: small)
+    given = arguments(tmp_path, "--trainer.limit_val_batches", "0", "--curriculum.phases", PHASES)
+    assert main(["fit", *given]) == 2
+    said = capsys.readouterr().err
+    assert "this run does not fit. Set model." in said
+    config = LoadCLI.launch(["fit", *given]).config_init["fit"]
+    check_memory(config, PlanSettings("warn"), "cpu")
+    assert "it does not fit. To make it fit: model." in capsys.readouterr().err
+    check_memory(config, PlanSettings("off"), "cpu")
+    assert not capsys.readouterr().err
+
+    def unplanned(job):
+        raise RuntimeError("no such kernel")
+
+    monkeypatch.setattr(plan_module, "make_plan", unplanned)
+    check_memory(config, PlanSettings("refuse"), "cpu")  # a model that cannot be planned is not refused
+    assert "no plan could be made (RuntimeError: no such kernel)" in capsys.readouterr().err
+
+
+def test_fit_says_nothing_where_there_is_plenty(tmp_path, capsys, monkeypatch):
+    """On the CPU not even the plan is made."""
+    config = LoadCLI.launch(["fit", *arguments(tmp_path)]).config_init["fit"]
+    capsys.readouterr()
+    monkeypatch.setattr(plan_module, "make_plan", None)
+    check_memory(config, PlanSettings(), "cpu")
+    assert not capsys.readouterr().err
+
+
+def test_every_config_for_a_gpu_begins_with_its_plan_and_fits():
+    """As `python docs/make_gpu.py` writes it, into the table of docs/gpu.md, too."""
+    sys.path.insert(0, str(ROOT / "docs"))
+    import make_gpu
+
+    plans = make_gpu.plans()
+    assert len(plans) == 6
+    for path, plan in plans.items():
+        assert path.read_text().splitlines()[2] == make_gpu.line(path, plan)
+        assert card(make_gpu.card_of(path)).fits(plan)
+    assert make_gpu.table(plans) in (ROOT / "docs" / "gpu.md").read_text()
+    goal = plans[ROOT / "configs" / "gpu" / "24gb_qwen2.5_7b.yaml"]
+    assert goal.peak < 16 * GIB
+
+
+def test_a_card_keeps_its_context_and_slack_for_itself():
+    # 24 GiB less 0.7 of context and 0.35 that torch does not see, over 1.05
+    assert card(24).room == pytest.approx(22.95 / 1.05 * GIB, rel=1e-9)
+
+
+def test_a_4bit_base_without_an_adapter_is_refused(capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    command = ["plan", "--config", "configs/quickstart.yaml", "--gpu_gib", "24", "--model.lora", "null"]
+    assert main(command) == 2
+    assert "model.quantization: none" in capsys.readouterr().err
+    assert main(["plan", "--config", "configs/quickstart.yaml", "--gpu_gib", "0.5"]) == 2
+    assert "--gpu_gib 0.5" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match=r"no such folder"):
+        shape_of("/nowhere/at/all")
+    assert replace(card(24), slack=0.0).room > card(24).room

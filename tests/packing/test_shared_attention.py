@@ -1,0 +1,89 @@
+"""Three ways to attend over packed rows: the same log-probabilities, gradients where there are any."""
+
+import pytest
+import torch
+from conftest import tiny_model
+from make import NESTED
+
+import srl.packing.attention
+from srl.engine import attention  # noqa: F401 - registers ours
+from srl.errors import ConfigError
+from srl.packing.attention import NAME, block_mask
+from srl.packing.micro_batches import Row, micro_batches
+from srl.packing.tree import on_device
+from srl.update.loss import logprobs_of
+
+
+@pytest.fixture(scope="module", params=["llama", "qwen3"])
+def model(request):
+    model = tiny_model(request.param)
+    model.model.set_attn_implementation(NAME)
+    return model
+
+
+def batch(length=5, padded=False):
+    """Two completions behind each of the nested prompts, in one micro-batch; padded: of several rows."""
+    rows = [Row(prompt, tuple(range(40, 40 + length + i)), 1.0) for prompt in NESTED for i in range(2)]
+    batches = micro_batches(rows, 10**6, share_prompt=not padded)
+    assert len(batches) == 1
+    return batches[0]
+
+
+def logprobs(model, micro, how):
+    return logprobs_of(model.model, model.lm_head, micro, 96, how)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_flex_and_siblings_give_what_the_mask_gives(model, padded):
+    micro = batch(padded=padded)
+    with torch.no_grad():
+        expected = logprobs(model, micro, "mask")
+        for how in ("siblings", "flex"):
+            assert torch.allclose(logprobs(model, micro, how), expected, atol=1e-5), how
+
+
+def test_flex_leaves_out_blocks_that_nobody_sees(model):
+    # a prompt of 128 tokens and two completions of 128: 3 x 3 blocks of 128. Above the diagonal nothing is
+    # seen, and the second completion does not see the first: 5 of 9 are left
+    rows = [Row(tuple(range(5, 133)), tuple(tokens), 1.0) for tokens in (range(128), range(128, 0, -1))]
+    rows = [
+        Row(tuple(i % 91 + 5 for i in r.prompt_ids), tuple(i % 96 for i in r.action_ids), 1.0) for r in rows
+    ]
+    (micro,) = micro_batches(rows, 10**6)
+    mask = block_mask(micro.segments, micro.ancestors)
+    assert mask.kv_num_blocks.sum() + mask.full_kv_num_blocks.sum() == 5
+    with torch.no_grad():
+        found, expected = (logprobs(model, micro, how) for how in ("flex", "mask"))
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("grouped", [("cpu",), ()])  # (): heads copied, as on CUDA
+def test_gradients_of_siblings_are_those_of_the_mask(model, grouped, monkeypatch):
+    monkeypatch.setattr(srl.packing.attention, "GROUPED", grouped)
+    grads = []
+    for how in ("siblings", "mask"):
+        logprobs(model, batch(), how).sum().backward()
+        grads.append([parameter.grad for parameter in model.parameters()])
+        model.zero_grad()
+    for ours, theirs in zip(*grads, strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-4 * float(theirs.abs().max()))
+
+
+def test_flex_is_refused_where_it_has_no_gradient(model):
+    with pytest.raises(ConfigError, match="attention: flex has no gradient on the CPU"):
+        logprobs(model, batch(), "flex")
+
+
+def test_a_decoder_without_our_attention_gets_the_mask():
+    model = tiny_model()
+    with torch.no_grad():
+        found = logprobs(model, batch(), "siblings")
+        assert torch.allclose(found, logprobs(model, batch(), "mask"), atol=1e-5)
+
+
+def test_on_the_cpu_nothing_is_copied():
+    micro = batch()
+    moved = micro.to(torch.device("cpu"))
+    assert moved.input_ids is micro.input_ids
+    assert moved.plan is micro.plan
+    assert on_device(micro.weights, torch.device("cpu")) is micro.weights

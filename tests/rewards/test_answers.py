@@ -1,0 +1,234 @@
+"""Final answers: where they are found, what equals what; nothing a model writes can raise or cheat."""
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from answer_cases import CASES, RESPONSES
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from srl.errors import ConfigError
+from srl.rewards.answers import are_correct, are_equal, extract_answer, gold_is_usable, is_correct
+
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+real_data = pytest.mark.skipif(not DATA.is_dir(), reason="no ../shared/data")
+
+
+@pytest.mark.parametrize(
+    ("response", "answer"),
+    [
+        (r"So \boxed{\frac{1}{2}}.", r"\frac{1}{2}"),  # braces inside the box
+        (r"\boxed{1}, no: \boxed{2}", "2"),
+        (r"\boxed{1}, no: \boxed{2", "1"),  # the last balanced one
+        (r"\boxed{1} and \boxed{ }", "1"),  # a blank box states nothing
+        (r"\boxed{\{1,2\}}", r"\{1,2\}"),  # escaped braces do not count
+        ("\\boxed{7}\n#### 8\nThe answer is 9.", "7"),  # box, then ####, then the phrase
+        ("The answer is 9.\n#### 8", "8"),
+        ("#### 8\n#### Case 2\nas above", "8"),  # a heading is no answer
+        ("#### $1,000", "$1,000"),
+        ("#### 8\n#### 9", "9"),
+        (r"\boxed{\boxed{5}}", "5"),  # the one that opens last
+        ("</think>\\boxed{3}</think> no", None),
+        ("The answer is 3.5. Done", "3.5"),
+        ("The answer is 3. The answer is 4.", "4"),
+        ("The ANSWER is: $x=5$.", "x=5"),
+        ("The answer is **7**.", "7"),
+        ("The answer is 72 clips.", "72"),
+        ("The answer is\n\\[\n5\n\\]", "5"),
+        ("The answer is (B).", "(B)"),
+        ("So we get 72 clips.", "72"),  # math-verify finds it
+        ("<think>\\boxed{3}</think> It is \\boxed{4}.", "4"),
+        ("\\boxed{3}<think></think> The answer is 4", "4"),
+        ("\\boxed{3}<think>x</think>", None),
+        ("<think>The answer is 5.", None),
+        ("\\boxed{5}<think>", None),
+        ("no idea", None),
+        ("", None),
+    ],
+)
+def test_extract_answer(response: str, answer: str | None) -> None:
+    assert extract_answer(response) == answer
+
+
+TABLE = [(kind, gold, f"\\boxed{{{found}}}", ok) for kind in CASES for gold, found, ok in CASES[kind]]
+TABLE += [(kind, gold, response, ok) for kind in RESPONSES for gold, response, ok in RESPONSES[kind]]
+
+
+@pytest.fixture(scope="module")
+def verdicts() -> list[bool]:
+    return are_correct([(response, gold, "math") for _, gold, response, _ in TABLE])
+
+
+@pytest.mark.parametrize("at", range(len(TABLE)), ids=[f"{case[0]}-{case[1][:12]}" for case in TABLE])
+def test_a_case_of_the_table(at: int, verdicts: list[bool]) -> None:
+    assert verdicts[at] is TABLE[at][3], TABLE[at]
+
+
+def test_the_table_is_large_and_holds_wrong_answers() -> None:
+    assert len(set(TABLE)) == len(TABLE) >= 200
+    assert sum(not case[3] for case in TABLE) >= 80
+
+
+def test_many_at_once_say_what_each_one_alone_says(verdicts: list[bool]) -> None:
+    for (_, gold, response, _), verdict in zip(TABLE[::7], verdicts[::7], strict=True):
+        assert is_correct(response, gold) is verdict
+    assert are_equal([("7", "7.0"), ("7", "8"), ("x", "x")]) == [True, False, True]
+    mixed = [("a b", "a b", "exact"), ("#### 5", None, "math"), ("#### 5", "5", "math"), ("", "", "exact")]
+    assert are_correct(mixed) == [True, False, True, False]
+    assert are_correct([]) == are_equal([]) == []
+
+
+@pytest.mark.parametrize(
+    ("response", "gold"),
+    [
+        (r"\boxed{0.5}", r"\frac{1}{2}"),
+        (r"\boxed{\frac{2}{4}}", "1/2"),
+        (r"\boxed{x=5}", "5"),
+        (r"\boxed{73}", "073"),
+        ("#### 1,000", "1000"),
+        (r"\boxed{2\,000}", "2000"),
+        (r"\boxed{\sqrt{12}}", r"2\sqrt{3}"),
+        (r"\boxed{B}", r"\textbf{(B)}"),
+        (r"\boxed{\text{Paris}}", "Paris"),
+        (r"\boxed{\{2, 1\}}", r"\{1,2\}"),
+        ("The answer is 72 clips.", "72"),
+    ],
+)
+def test_math_equals(response: str, gold: str) -> None:
+    assert is_correct(response, gold)
+
+
+@pytest.mark.parametrize(
+    ("response", "gold"),
+    [
+        (r"\boxed{5}", "6"),
+        (r"\boxed{5 or 6}", "5"),  # hedging
+        (r"\boxed{5} \boxed{6}", "5"),
+        (r"\boxed{Prias}", "Paris"),  # no product of letters
+        (r"\boxed{C}", "B"),
+        (r"\boxed{2000}", r"2\,001"),
+        ("<think>\\boxed{5}</think>", "5"),
+        ("<think>The answer is 5", "5"),
+        ("", "5"),
+        (r"\boxed{[0,1)}", "(0,1)"),
+    ],
+)
+def test_math_differs(response: str, gold: str) -> None:
+    assert not is_correct(response, gold)
+
+
+@pytest.mark.parametrize("gold", ["", "  ", "???", r"\frac{1}{", "1 2 3", "9" * 1001, None])
+def test_an_unreadable_gold_answer_is_never_rewarded(gold: str | None) -> None:
+    assert not gold_is_usable(gold)
+    assert not is_correct(f"\\boxed{{{gold}}}", gold)
+    assert not is_correct(gold or "", gold)
+
+
+def test_exact_compares_what_is_outside_the_thinking() -> None:
+    assert is_correct("<think>b a</think>\na b\n c\n", "a b\nc", "exact") is False  # an indent counts
+    assert is_correct("<think>b a</think>\na b \r\nc\n", "a b\nc ", "exact")
+    assert is_correct("a<think>1</think> b<think>2</think>", "a b", "exact")
+    assert not is_correct("a  b", "a b", "exact")
+    assert not is_correct("A b", "a b", "exact")
+    assert not is_correct("a b<think>", "a b", "exact")
+    assert not is_correct("", " ", "exact")
+    assert not gold_is_usable(" ", "exact")
+
+
+def test_an_unknown_check_is_an_error() -> None:
+    with pytest.raises(ConfigError, match=r"'fuzzy'.*math, exact"):
+        is_correct("5", "5", "fuzzy")
+
+
+FRAGMENT = st.sampled_from(
+    [
+        "\\boxed{",
+        "}",
+        "{",
+        "\\",
+        "\\frac",
+        "<think>",
+        "</think>",
+        "####",
+        "\n",
+        "the answer is ",
+        "$",
+        "\\(",
+        "\\[",
+    ]
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(FRAGMENT | st.text(max_size=6) | st.integers().map(str), max_size=12).map("".join))
+def test_never_raises(response: str) -> None:
+    for check in ("math", "exact"):
+        assert is_correct(response, "5", check) in (True, False)
+        assert is_correct("\\boxed{5}", response, check) in (True, False)
+
+
+@pytest.mark.parametrize(
+    "response",
+    ["<think>" * 150_000, "\\boxed{" * 150_000, "answer is " * 100_000, "9" * 10**6, "{" * 10**6, "$" * 10**6]
+    + ["#### \n" * 200_000, "\\frac{" * 150_000, "1 " * 500_000, "the answer is " + "so " * 300_000],
+    ids=lambda text: text[:8],
+)
+def test_a_megabyte_takes_no_time(response: str) -> None:
+    is_correct("5", "5")  # the imports
+    begin = time.perf_counter()
+    assert not is_correct(response, "5")
+    assert not is_correct(response, "5", "exact")
+    assert time.perf_counter() - begin < 15.0  # under a second when the machine is free
+
+
+def test_works_in_another_thread() -> None:
+    found: list[bool] = []
+    # a gold answer not met before: a cached result would prove nothing
+    thread = threading.Thread(target=lambda: found.append(is_correct(r"\boxed{\frac{34}{2}}", "17.0")))
+    thread.start()
+    thread.join()
+    assert found == [True]
+
+
+@pytest.mark.parametrize(
+    "monster", ["10^{10^{11}}", "(" * 900]
+)  # gigabytes when computed, minutes when parsed
+def test_the_time_limit_holds(monster: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("srl.rewards.verifier.TIME_LIMIT", 1.0)
+    begin = time.perf_counter()
+    assert not is_correct(f"\\boxed{{{monster}}}", "5")
+    assert time.perf_counter() - begin < 20.0  # several limits of a second, on a busy machine
+
+
+def rows(path: str) -> list[dict[str, str]]:
+    return [json.loads(line) for line in (DATA / path).open(encoding="utf-8")]
+
+
+@real_data
+@pytest.mark.parametrize(
+    ("name", "unusable"), [("amc23", 0), ("aime24", 0), ("aime25", 0), ("math500", 0), ("minerva_math", 3)]
+)
+def test_benchmark_answers_are_usable_and_equal_themselves(
+    name: str, unusable: int, record_property: Callable[[str, object], None]
+) -> None:
+    answers = [row["answer"] for row in rows(f"benchmarks/{name}.jsonl")]
+    usable = [gold for gold in answers if gold_is_usable(gold)]
+    verdicts = are_correct([(f"So \\boxed{{{gold}}}.", gold, "math") for gold in usable])
+    assert [gold for gold, right in zip(usable, verdicts, strict=True) if not right] == []
+    record_property("unusable", f"{len(answers) - len(usable)} of {len(answers)}")
+    assert len(answers) - len(usable) <= unusable
+
+
+@real_data
+def test_gsm8k_solutions_are_right_and_each_others_are_wrong() -> None:
+    solutions = [row["answer"] for row in rows("gsm8k/test_300.jsonl")]
+    golds = [solution.rpartition("#### ")[2] for solution in solutions]
+    assert all(is_correct(solution, gold) for solution, gold in zip(solutions, golds, strict=True))
+    shifted = [*golds[1:], golds[0]]
+    wrong = [is_correct(s, g) for s, own, g in zip(solutions, golds, shifted, strict=True) if own != g]
+    assert len(wrong) > 280
+    assert not any(wrong)

@@ -1,0 +1,101 @@
+"""A resumed run equals the uninterrupted one bitwise: weights, moments, generators, cursor, buffer, phase."""
+
+import pytest
+import torch
+from resumed import Keep, equal, run, what_counts
+
+
+def test_resume_is_bitwise_equal_from_every_checkpoint(model_folder, expert_file, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        keep = Keep(patch, tmp_path)
+        run(model_folder, expert_file, tmp_path / "whole")
+    expected = what_counts(tmp_path / "whole" / "last.ckpt")
+    assert expected["global_step"] == 7
+    states = [torch.load(copy, weights_only=True) for copy in keep.copies]
+    half_full = [
+        copy
+        for copy, state in zip(keep.copies, states, strict=True)
+        if 0 < state["global_step"] < 7
+        and any(v.get("buffer") for k, v in state["callbacks"].items() if "DynamicSampling" in k)
+    ]
+    after_hand_off = [c for c, s in zip(keep.copies, states, strict=True) if 3 < s["global_step"] < 7]
+    before_hand_off = [c for c, s in zip(keep.copies, states, strict=True) if 0 < s["global_step"] < 3]
+    assert half_full, "no checkpoint had groups waiting: the test would prove less than it says"
+    chosen = dict.fromkeys([before_hand_off[0], half_full[0], half_full[-1], after_hand_off[0]])
+    for copy in chosen:
+        folder = tmp_path / f"again-{copy.stem}"
+        run(model_folder, expert_file, folder, "--ckpt_path", str(copy))
+        equal(expected, what_counts(folder / "last.ckpt"))
+
+
+def test_a_validation_that_was_due_is_made_up_for_whole(model_folder, expert_file, tmp_path, monkeypatch):
+    """Lightning would go on where the validation before it ended, and make none after the last update."""
+    from modules.policy import PolicyModule
+
+    step, calls = PolicyModule.validation_step, []
+
+    def counted(module, batch, batch_idx, dataloader_idx=0):
+        calls.append((module.global_step, dataloader_idx, batch_idx))
+        return step(module, batch, batch_idx, dataloader_idx)
+
+    monkeypatch.setattr(PolicyModule, "validation_step", counted)
+    more = ["--trainer.val_check_interval", "1", "--data.validation.batch_size", "2"]
+    keep = Keep(monkeypatch, tmp_path)
+    more += ["--trainer.max_steps", "3"]
+    run(model_folder, expert_file, tmp_path / "whole", *more)
+    made = list(calls)
+    assert {loader for _, loader, _ in made} == {0, 1}
+    expected = what_counts(tmp_path / "whole" / "last.ckpt")
+    for update in (2, 3):
+        due = keep.copies[2 * (update - 1)]  # each update has one before its validation and one after
+        calls.clear()
+        assert run(model_folder, expert_file, tmp_path / "again", *more, "--ckpt_path", str(due)) == 0
+        assert calls == [call for call in made if call[0] >= update]
+        equal(expected, what_counts(tmp_path / "again" / "last.ckpt"))
+
+
+def test_a_damaged_last_checkpoint_gives_way_to_the_one_before_it(
+    model_folder, expert_file, tmp_path, capsys, monkeypatch
+):
+    keep = Keep(monkeypatch, tmp_path)
+    by_time = ["--checkpoint.every_n_updates", "1000", "--checkpoint.every_n_minutes", "0.0000001"]
+    folder = tmp_path / "run"
+    more = [*by_time, "--trainer.val_check_interval", "100", "--sampling.enabled", "false"]
+    assert run(model_folder, expert_file, folder, *more, "--trainer.max_steps", "2") == 0
+    steps = [torch.load(copy, weights_only=True)["global_step"] for copy in keep.copies]
+    assert steps == [1, 2, 2]  # by the minute, and before and after the validation at the end
+    last, previous = folder / "last.ckpt", folder / "previous.ckpt"
+    last.write_bytes(last.read_bytes()[:-1000])
+    capsys.readouterr()
+    resume = [*more, "--ckpt_path", "last", "--trainer.max_steps", "3"]
+    assert run(model_folder, expert_file, folder, *resume) == 0
+    out, err = capsys.readouterr()
+    assert f"{last} is not a checkpoint, or a torn one" in err
+    assert f"going on with {previous}, the one before it" in err
+    assert f"Restored {previous}: going on after update 2" in out
+    assert torch.load(last, weights_only=True)["global_step"] == 3
+    assert torch.load(previous, weights_only=True)["global_step"] in (2, 3)  # never the damaged one
+
+
+def test_resuming_says_so_and_refuses_another_model_and_other_data(
+    model_folder, expert_file, tmp_path, capsys
+):
+    run(model_folder, expert_file, tmp_path / "a", "--trainer.max_steps", "2")
+    status = run(model_folder, expert_file, tmp_path / "a", "--ckpt_path", "last", "--trainer.max_steps", "3")
+    assert status == 0
+    assert "going on after update 2" in capsys.readouterr().out
+    last = ["--ckpt_path", str(tmp_path / "a" / "last.ckpt")]
+    assert run(model_folder, expert_file, tmp_path / "b", *last, "--model.lora.r", "2") == 2
+    assert "the checkpoint was made with" in capsys.readouterr().err
+    assert run(model_folder, expert_file, tmp_path / "b", *last, "--data.include_last", "false") == 2
+    assert "resume with the same data" in capsys.readouterr().err
+    assert run(model_folder, expert_file, tmp_path / "nothing", "--ckpt_path", "last") == 2
+    assert "there is no file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("lora", ["null", "{r: 4, alpha: 8}"])
+def test_a_checkpoint_holds_the_trained_weights_only(model_folder, expert_file, tmp_path, lora):
+    run(model_folder, expert_file, tmp_path / "a", "--trainer.max_steps", "1", "--model.lora", lora)
+    state = torch.load(tmp_path / "a" / "last.ckpt", weights_only=True)["state_dict"]
+    assert state
+    assert all(("lora_" in name) == (lora != "null") for name in state)
