@@ -27,7 +27,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 from datamodules.steps import StepDataModule, Validation
 from srl.examples import ResponseLimits
-from srl.prompts import PromptFormat
+from srl.examples.prompts import PromptFormat
 bpe = Tokenizer(models.BPE())
 bpe.pre_tokenizer, bpe.decoder = pre_tokenizers.ByteLevel(False), decoders.ByteLevel()
 alphabet = pre_tokenizers.ByteLevel.alphabet()

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,8 @@ PURE = [
     path
     for path in SOURCES
     if path.is_relative_to(ROOT / "srl")
-    and path.relative_to(ROOT / "srl").as_posix() not in ("cli.py", "__main__.py", "lightning_cli.py")
-    and "commands" not in path.relative_to(ROOT).parts
+    and path.name != "__main__.py"
+    and "cli" not in path.relative_to(ROOT).parts
 ]
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 
@@ -93,8 +94,12 @@ def test_the_first_import_is_light(statement):
 
 
 @named(SOURCES)
-def test_a_file_has_at_most_300_lines(path):
-    assert len(path.read_text().splitlines()) <= 300
+def test_a_file_has_at_most_400_lines(path):
+    """A thought is not cut where a counter says: from 300 lines on this only warns."""
+    lines = len(path.read_text().splitlines())
+    if lines > 300:
+        warnings.warn(f"{path.relative_to(ROOT)} has {lines} lines: does it hold two thoughts?", stacklevel=1)
+    assert lines <= 400
 
 
 @pytest.fixture

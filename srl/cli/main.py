@@ -62,10 +62,10 @@ def _fail(message: str, status: int) -> int:
 
 def check_packages() -> None:
     """Our other top-level packages must lie beside `srl`: another one of that name may win the import."""
-    home = Path(__file__).resolve().parent.parent
+    home = Path(__file__).resolve().parents[2]
     for name in ("modules", "datamodules", "callbacks"):
         spec = importlib.util.find_spec(name)
-        found = Path(spec.origin).resolve().parent.parent if spec and spec.origin else None
+        found = Path(spec.origin).resolve().parents[1] if spec and spec.origin else None
         if found != home:
             where = f"at {found / name}" if found else "nowhere"
             raise ConfigError(

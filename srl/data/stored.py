@@ -27,7 +27,7 @@ LARGE = 64_000_000
 
 _RENEW = 64  # reads after which the file is mapped anew, so that the pages read so far are given back
 _BATCH = 64  # rows written at once
-_SOURCES = Path(__file__).resolve().parent.parent / "srl"
+_SOURCES = Path(__file__).resolve().parents[2] / "srl"
 
 
 def _hashed(key: str) -> bytes:

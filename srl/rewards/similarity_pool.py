@@ -34,8 +34,8 @@ Pair = tuple[str, str]
 
 _PROGRAM = f"""import signal, sys
 signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-sys.path[:] = [{str(Path(__file__).resolve().parent.parent)!r}, *filter(None, sys.path)]  # not the cwd
-from srl.reward_pool import main
+sys.path[:] = [{str(Path(__file__).resolve().parents[2])!r}, *filter(None, sys.path)]  # not the cwd
+from srl.rewards.similarity_pool import main
 main()"""
 
 _workers: "list[_Worker]" = []

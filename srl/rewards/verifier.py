@@ -42,8 +42,8 @@ START_LIMIT = 60.0
 _CHUNK, _CHUNK_BYTES = 16, 32_000  # less than a pipe holds: writing a chunk to an idle worker never blocks
 _STARTS, _TRIES = 3, 2  # of a worker that dies before it is ready, of a question whose worker dies
 _PROGRAM = f"""import sys
-sys.path[:] = [{str(Path(__file__).resolve().parent.parent)!r}, *filter(None, sys.path)]  # not the cwd
-from srl.verifier_worker import main
+sys.path[:] = [{str(Path(__file__).resolve().parents[2])!r}, *filter(None, sys.path)]  # not the cwd
+from srl.rewards.verifier_worker import main
 main()"""
 
 Question = tuple[str, ...]

@@ -149,7 +149,7 @@ def test_importing_starts_nothing_and_numbers_and_exact_checks_start_nothing() -
     code = """
 import sys, threading
 from srl.rewards import verifier
-from srl.answers import are_correct
+from srl.rewards.answers import are_correct
 assert are_correct([("a", "a", "exact"), ("#### 7", "7.0", "math"), ("#### 8", "9", "math")]) == [1, 1, 0]
 assert verifier._living == [] and threading.active_count() == 1
 assert not {"sympy", "math_verify", "torch"} & set(sys.modules)
@@ -254,7 +254,7 @@ def test_a_worker_finds_srl_from_any_folder_and_not_what_lies_there(tmp_path: Pa
     code = f"""
 import sys
 sys.path[:] = [{str(ROOT)!r}, *filter(None, sys.path)]
-from srl.verifier import ask
+from srl.rewards.verifier import ask
 print(ask([("equal", "x+1", "1+x")]))
 """
     assert python(code, cwd=tmp_path).communicate(timeout=60)[0] == "[True]\n"

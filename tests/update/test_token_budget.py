@@ -270,8 +270,8 @@ import torch
 torch.set_num_threads(1)
 from conftest import tiny_model
 from make import group
-from modules.update import accumulate
-from srl.token_budget import TokenBudget
+from srl.update.accumulate import accumulate
+from srl.out_of_memory import TokenBudget
 from srl.update import LossSettings, build_rows, logprobs_of, loss_of
 
 model = tiny_model()
