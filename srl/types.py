@@ -1,7 +1,22 @@
-"""What moves through one update: examples, completions, groups, and the batch that carries them.
+"""What moves through one update: examples, completions, groups, and the letters of every shape.
 
-Sizes, used in every comment of the project: B prompts a draw, P groups an update, G rollouts a group,
-R rollouts in flight, A action tokens (the tokens that are trained on).
+| letter | is |
+|---|---|
+| B | prompts of a draw |
+| P | groups of an update |
+| G | rollouts of a group |
+| R | rollouts in flight at once, one row each |
+| U | distinct prompts in flight |
+| Lp | padded tokens of these prompts |
+| t | tokens that the rollouts in flight have written: columns of their own keys and values |
+| n, T | packed rows of a micro-batch, and their padded tokens |
+| S | nodes of the largest tree in them |
+| C, M, K | sibling nodes, their padded tokens, and the tokens of the path above them |
+| A, a | action tokens (those that are trained on) of a micro-batch, and of a chunk of it |
+| N, L | rows of an update, and the most tokens that a response may have |
+| V, H | tokens of the vocabulary, and the hidden size |
+| Hq, Hkv, rep, D | heads of queries, of keys and values, Hq / Hkv, and the width of a head |
+| r | rank of an adapter |
 """
 
 from __future__ import annotations
@@ -9,6 +24,8 @@ from __future__ import annotations
 import os
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
+
+from srl.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
@@ -77,13 +94,15 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if self.temperature < 0:
-            raise ValueError(f"temperature is {self.temperature}: use 0 for greedy or a positive number")
+            raise ConfigError(
+                f"rollout.temperature is {self.temperature}: use 0 for greedy or a positive number"
+            )
         if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p is {self.top_p}: it must lie in (0, 1]; 1 cuts nothing")
+            raise ConfigError(f"rollout.top_p is {self.top_p}: it must lie in (0, 1]; 1 cuts nothing")
         if not 0 <= self.min_p < 1:
-            raise ValueError(f"min_p is {self.min_p}: it must lie in [0, 1); 0 cuts nothing")
+            raise ConfigError(f"rollout.min_p is {self.min_p}: it must lie in [0, 1); 0 cuts nothing")
         if self.top_k < 0:
-            raise ValueError(f"top_k is {self.top_k}: use 0 to cut nothing")
+            raise ConfigError(f"rollout.top_k is {self.top_k}: use 0 to cut nothing")
 
 
 @dataclass
