@@ -3,7 +3,7 @@
 Targets: steps (step styles and response formats), agent (chat messages), data (files of every format),
 verifier (the rules for answers), asked (answers by way of math-verify in worker processes), config (YAML).
 Coverage-guided by atheris, which is no dependency of this project (`pip install atheris`); without it
-(--random) mutations of the seeds are drawn blindly. What must hold stands in `fuzz_targets.py`.
+(--random) mutations of the seeds are drawn blindly. What must hold stands in `targets.py`.
 
 Every input is also held to a time: half a second of CPU for up to 4 kB, and two for 30,000 characters that
 repeat a piece of the input, which makes quadratic work stand out. Prints one JSON object on the last line:
@@ -188,7 +188,7 @@ def place_of(error: BaseException) -> str:
 
 def target(name: str, folder: Path) -> Callable[[bytes], None]:
     """What to call with an input; everything that it needs is imported, and built, here."""
-    import fuzz_targets
+    from fuzz import targets
 
     logging.disable(logging.CRITICAL)
 
@@ -203,25 +203,25 @@ def target(name: str, folder: Path) -> Callable[[bytes], None]:
         from srl.data.styles.split import STYLES
 
         ending, style, *_ = (*content[:2], 0, 0)
-        fuzz_targets.data(
+        targets.data(
             content[2:],
-            fuzz_targets.ENDINGS[ending % len(fuzz_targets.ENDINGS)],
+            targets.ENDINGS[ending % len(targets.ENDINGS)],
             sorted(STYLES)[style % len(STYLES)],
             folder,
             large=style >= 240,
         )
 
     if name == "config":
-        parser, keys = fuzz_targets.fit_parser()
-        return lambda content: fuzz_targets.config(content, folder, parser, keys)
+        parser, keys = targets.fit_parser()
+        return lambda content: targets.config(content, folder, parser, keys)
     if name == "steps":
-        return lambda content: fuzz_targets.steps(text_of(content))
+        return lambda content: targets.steps(text_of(content))
     if name == "agent":
-        return lambda content: fuzz_targets.agent(text_of(content))
+        return lambda content: targets.agent(text_of(content))
     if name == "verifier":
-        return lambda content: fuzz_targets.verifier(*pair(content))
+        return lambda content: targets.verifier(*pair(content))
     if name == "asked":
-        return lambda content: fuzz_targets.asked([pair(content)])
+        return lambda content: targets.asked([pair(content)])
     return data
 
 

@@ -28,7 +28,7 @@ from typing import Any
 import torch
 
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).resolve().parent)]
-import gpu_trl  # noqa: E402
+from gpu import trl_step  # noqa: E402
 
 GIB = 2**30
 
@@ -91,7 +91,7 @@ def main() -> None:
     clock = Clock(device, options.seconds)
     found: dict[str, Any] = {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "torch": torch.__version__, "trl": gpu_trl.version(), "goals": GOALS, "cases": [], "left_out": [],
+        "torch": torch.__version__, "trl": trl_step.version(), "goals": GOALS, "cases": [], "left_out": [],
     }  # fmt: skip
     found["copy_gb_per_second"] = bandwidth(device, clock)
     slowest = 0.0
@@ -135,7 +135,7 @@ def bandwidth(device: torch.device, clock: Clock) -> float:
 
 def run(case: Case, device: torch.device, clock: Clock, found: dict[str, Any]) -> dict[str, Any]:
     """One case, from an empty device."""
-    from gpu_case import Measured
+    from gpu.case import Measured
 
     if device.type == "cuda":
         total = torch.cuda.get_device_properties(device).total_memory

@@ -28,8 +28,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
-from kill_at import KINDS  # noqa: E402
-from kill_compare import difference, gaps, series_of, state_of  # noqa: E402
+from kill.at import KINDS  # noqa: E402
+from kill.compare import difference, gaps, series_of, state_of  # noqa: E402
 
 BY_CLOCK = 4
 CONFIG = """
@@ -54,7 +54,7 @@ trainer:
   logger:
     init_args: {{tracking_uri: "sqlite:///{folder}/mlflow.db", artifact_location: {folder}/artifacts}}
   callbacks:
-    - {{class_path: kill_at.KillAt, init_args: {{kind: "{kind}", nth: {nth}, counts: {folder}/counts.json}}}}
+    - {{class_path: kill.at.KillAt, init_args: {{kind: "{kind}", nth: {nth}, counts: {folder}/counts.json}}}}
   enable_progress_bar: false
   max_steps: 8
   val_check_interval: 3

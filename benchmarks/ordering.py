@@ -5,7 +5,7 @@
 Each run is a whole `fit` of configs/ordering/METHOD.yaml in a process of its own (benchmarks/fits.py), under
 one parent run in MLflow. A seed has its own training data (make_data.py --seed), adapter and rollouts; base
 model and held-out problems are the same. A run ends when its tokens (generated and trained on) reach the
-budget; all tables are read from the runs' curves (benchmarks/ordering_tables.py). Finished runs are found in
+budget; all tables are read from the runs' curves (benchmarks/ordering/tables.py). Finished runs are found in
 MLflow and not made again, so the command can be interrupted.
 
 Writes ordering.json, ordering.png and RESULTS.md to the output folder; with --publish also JSON and PNG to
@@ -17,21 +17,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
-import ordering_signals
-from fits import CHEAPER, ROOT, Fit, Store, dumped, options
-from ordering_plot import plot
-from ordering_tables import METHODS, report, summary
-
-TRAIN = (
-    "rollouts/silent", "train/reward", "train/reward_std", "train/format", "train/neg_logprob",
-    *(f"train/{figure}_step_{position}" for figure in ("silent", "exact") for position in (1, 2, 3)),
-)  # fmt: skip
+from fits import Store, dumped
+from ordering import signals
+from ordering.plot import plot
+from ordering.runs import TRAIN, fit, publish, say
+from ordering.tables import METHODS, report, summary
 
 
 def main() -> None:
@@ -46,8 +38,8 @@ def main() -> None:
     result |= summary(runs, chosen.tokens)
     (store.folder / "ordering.json").write_text(dumped(result))
     plot(result, store.folder / "ordering.png")
-    ordering_signals.plot(runs, store.folder / "ordering_signals.png")
-    texts = {"ordering": report(result), "signals": ordering_signals.report(runs)}
+    signals.plot(runs, store.folder / "ordering_signals.png")
+    texts = {"ordering": report(result), "signals": signals.report(runs)}
     (store.folder / "RESULTS.md").write_text("\n".join(texts.values()))
     if chosen.publish:
         publish(store.folder, "ordering", texts)
@@ -66,51 +58,6 @@ def arguments() -> argparse.Namespace:
     chosen = parser.parse_args()
     chosen.seeds = chosen.seeds or (2 if chosen.quick else 5)
     return chosen
-
-
-def fit(folder: Path, seed: int, method: str, tokens: int) -> Fit:
-    """The run of a method and a seed. srl measures its attempts with noise at every validation, to show when
-    the outcome signal comes; the others do so before the first and after the last update.
-    """
-    file = "train_thinking.jsonl" if method == "sft_reasoning" else "train.jsonl"
-    settings = CHEAPER | ({"model.validation.full_every": "1"} if method == "srl" else {})
-    arguments = options(
-        {
-            "config": f"configs/ordering/{method}.yaml",
-            "seed_everything": str(seed),
-            "data.path": str(data(folder, seed) / file),
-            "budget.tokens": str(tokens),
-            "trainer.max_steps": "0" if method == "base" else "100000",
-            "trainer.val_check_interval": "10" if method in ("sft_outline", "sft_reasoning") else "4",
-            **settings,
-        }
-    )
-    return Fit(f"{method}-{tokens}-{seed}", arguments, {"method": method, "seed": str(seed)})
-
-
-def data(folder: Path, seed: int) -> Path:
-    """The seed's training files."""
-    target = folder / f"data{seed}"
-    if not (target / "train_thinking.jsonl").exists():
-        script = ROOT / "data" / "quickstart" / "make_data.py"
-        subprocess.run([sys.executable, script, "--seed", str(seed), "--output", target], check=True)
-    return target
-
-
-def publish(folder: Path, name: str, texts: dict[str, str]) -> None:
-    """JSON and pictures to benchmarks/results, each text between its markers in docs/RESULTS.md."""
-    for file in (*folder.glob(f"{name}*.json"), *folder.glob(f"{name}*.png")):
-        shutil.copy(file, ROOT / "benchmarks" / "results")
-    page = ROOT / "docs" / "RESULTS.md"
-    for marker, text in texts.items():
-        head, begin, rest = page.read_text().partition(f"<!-- {marker} -->\n")
-        _, end, tail = rest.partition(f"<!-- /{marker} -->")
-        assert end, f"{page} has no <!-- {marker} --> ... <!-- /{marker} -->"
-        page.write_text(head + begin + text + end + tail)
-
-
-def say(text: Any) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python benchmarks/regimes.py [--factors hand-off noise ...] [--jobs 2] [--made] [--publish]
 
 Reads the JSON of benchmarks/ordering.py, which has the runs at the defaults. Each run is a whole `fit`, as
-there; finished ones are found in MLflow and not made again. benchmarks/regimes_grid.py has the grid.
+there; finished ones are found in MLflow and not made again. benchmarks/regimes/grid.py has the grid.
 
 Writes regimes.json, regimes_FACTOR.png and RESULTS.md to the output folder; with --publish also to
 benchmarks/results, and the tables to docs/RESULTS.md.
@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from fits import ROOT, Fit, Store, dumped
-from ordering import TRAIN, publish, say
-from regimes_bases import make_bases
-from regimes_grid import grid
-from regimes_plot import plot
-from regimes_tables import report, tables
+from ordering.runs import TRAIN, publish, say
+from regimes.bases import make_bases
+from regimes.grid import grid
+from regimes.plot import plot
+from regimes.tables import report, tables
 
 
 def main() -> None:

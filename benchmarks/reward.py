@@ -61,7 +61,7 @@ def seconds(work: Callable[[], Any]) -> tuple[float, float, Any]:
 def tokens_per_second(source: str) -> float:
     """Response tokens a second through one rollout and one update."""
     import torch
-    from throughput_parts import update
+    from throughput.parts import update
 
     from srl.engine.engine import RolloutEngine
     from srl.model.adapters import LoraSettings, attach_lora

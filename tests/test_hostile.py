@@ -25,7 +25,7 @@ SOURCES = [
     for path in sorted((ROOT / part).rglob("*.py"))
 ]
 sys.path.append(str(ROOT / "benchmarks"))
-import fuzz_targets  # noqa: E402 - what must hold of each reader, as benchmarks/fuzz.py has it
+from fuzz import targets  # noqa: E402 - what must hold of each reader, as benchmarks/fuzz.py has it
 
 # -- the source ---------------------------------------------------------------------------------------------
 
@@ -206,8 +206,8 @@ TEXT = st.lists(PIECE, max_size=20).map("".join) | st.text(
 @example("a ** b\n# ** \n# **** d\n## 1")  # a title of marks alone, with a space behind it
 @given(TEXT)
 def test_steps_come_through_expert_jsonl_as_they_were(text):
-    fuzz_targets.steps(text)
-    fuzz_targets.agent(text)
+    targets.steps(text)
+    targets.agent(text)
 
 
 @settings(max_examples=300, deadline=None)
@@ -215,7 +215,7 @@ def test_steps_come_through_expert_jsonl_as_they_were(text):
 @example("\\{2,2\\}", "\\{2,1\\}")
 @given(TEXT, TEXT)
 def test_the_rules_for_answers_agree_with_each_other(gold, found):
-    fuzz_targets.verifier(gold, found)
+    targets.verifier(gold, found)
 
 
 def test_marks_alone_do_not_hide_an_answer():
@@ -243,15 +243,15 @@ BYTES = st.lists(ROW, max_size=3).map(lambda rows: "\n".join(map(json.dumps, row
 
 
 @settings(max_examples=60, deadline=None)
-@given(BYTES, st.sampled_from(fuzz_targets.ENDINGS), st.sampled_from(["auto", "numbered", "agent"]))
+@given(BYTES, st.sampled_from(targets.ENDINGS), st.sampled_from(["auto", "numbered", "agent"]))
 def test_no_row_is_lost_and_every_other_file_is_refused(content, ending, style):
     with tempfile.TemporaryDirectory() as folder:
-        fuzz_targets.data(content, ending, style, Path(folder))
+        targets.data(content, ending, style, Path(folder))
 
 
 @pytest.fixture(scope="module")
 def parser():
-    return fuzz_targets.fit_parser()
+    return targets.fit_parser()
 
 
 @pytest.mark.parametrize(
@@ -265,7 +265,7 @@ def parser():
     ids=lambda text: repr(text[:16]),
 )  # fmt: skip
 def test_any_config_is_read_or_refused_in_a_line(parser, tmp_path, text):
-    fuzz_targets.config(text, tmp_path, *parser)
+    targets.config(text, tmp_path, *parser)
 
 
 def test_the_fuzzer_finds_what_is_planted(tmp_path, monkeypatch):

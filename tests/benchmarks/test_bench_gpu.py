@@ -43,7 +43,7 @@ def test_it_runs_on_the_cpu(absent, tmp_path):
     if absent:
         assert every["trl"] is None
         assert "trl_seconds" not in case
-    else:  # gpu_trl.py has counted the tokens of its step
+    else:  # trl_step.py has counted the tokens of its step
         assert every["trl"].startswith("1.")
         assert case["trl_capped"]
         assert case["trl_ratio"] == pytest.approx(case["trl_seconds"] / case["step_seconds"])
@@ -52,7 +52,7 @@ def test_it_runs_on_the_cpu(absent, tmp_path):
 def test_every_benchmark_imports_what_there_is():
     """Imports within functions as well, which only a full run would reach."""
     folders = ["benchmarks", "data/quickstart", "tests"]
-    programs = [path for folder in folders[:2] for path in sorted((ROOT / folder).glob("*.py"))]
+    programs = [path for folder in folders[:2] for path in sorted((ROOT / folder).rglob("*.py"))]
     wanted = sorted({name for path in programs for name in imported(path)})
     program = (
         f"import sys\nsys.path[:0] = {[str(ROOT / folder) for folder in folders]}\n"

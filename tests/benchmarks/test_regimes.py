@@ -13,10 +13,10 @@ sys.path.insert(0, str(ROOT / "data" / "quickstart"))
 
 from fits import Fit, Store, options
 from make_data import hidden_sign, shows_every_error
-from regimes_data import heldout_file, rows_of, slipped, train_problems, training_file
-from regimes_grid import grid
-from regimes_long import long_problem, long_problems
-from regimes_tables import DEFAULT, place, report, seeds, tables
+from regimes.data import heldout_file, rows_of, slipped, train_problems, training_file
+from regimes.grid import grid
+from regimes.long import long_problem, long_problems
+from regimes.tables import DEFAULT, place, report, seeds, tables
 
 
 def test_the_tables_follow_from_the_runs():

@@ -7,18 +7,17 @@ from committed import ROOT, committed, shown
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-import ordering_signals
-import ordering_tables
 import similarity_kinds
+from ordering import signals, tables
 
 
 def test_the_tables_follow_from_the_runs():
     saved = committed()
-    again = ordering_tables.summary(saved["runs"], saved["tokens"])
+    again = tables.summary(saved["runs"], saved["tokens"])
     for key in again:
         assert again[key] == saved[key], key
-    assert shown("ordering") == ordering_tables.report(saved)
-    assert shown("signals") == ordering_signals.report(saved["runs"])
+    assert shown("ordering") == tables.report(saved)
+    assert shown("signals") == signals.report(saved["runs"])
 
 
 def test_the_table_of_similarities_follows_from_the_groups():
@@ -43,7 +42,7 @@ def test_two_ways_to_compare_by_hand():
 def test_nine_methods_and_five_seeds_each_with_its_run_in_mlflow():
     saved = committed()
     pairs = [(run["method"], run["seed"]) for run in saved["runs"]]
-    assert sorted(pairs) == sorted((method, seed) for method in ordering_tables.METHODS for seed in range(5))
+    assert sorted(pairs) == sorted((method, seed) for method in tables.METHODS for seed in range(5))
     assert len({run["mlflow_run"] for run in saved["runs"]}) == len(pairs)
     for run in saved["runs"]:
         if run["method"] != "base":  # the update that reaches the budget is the last, and is never cut short
@@ -52,17 +51,17 @@ def test_nine_methods_and_five_seeds_each_with_its_run_in_mlflow():
 
 def test_an_interval_by_hand():
     # mean 0.6; both deviate by 0.1: sample deviation sqrt(0.02), standard error 0.1; t = 12.706: 0.6 ± 1.27
-    assert ordering_tables.interval([0.5, 0.7]) == {
+    assert tables.interval([0.5, 0.7]) == {
         "mean": 0.6,
         "low": 0.0,
         "high": 1.0,
         "values": [0.5, 0.7],
     }
-    assert ordering_tables.interval([0.5, 0.7], lowest=-1.0)["low"] == pytest.approx(0.6 - 1.2706)
+    assert tables.interval([0.5, 0.7], lowest=-1.0)["low"] == pytest.approx(0.6 - 1.2706)
     # three at 0.1, 0.2, 0.3: standard error 0.1 / sqrt(3), t = 4.303: 0.2 ± 0.2484
-    found = ordering_tables.interval([0.1, 0.2, 0.3])
+    found = tables.interval([0.1, 0.2, 0.3])
     assert (found["low"], found["high"]) == (0.0, 0.4484)
-    assert ordering_tables.interval([0.5])["low"] is None
+    assert tables.interval([0.5])["low"] is None
 
 
 def test_a_reading_lies_on_the_line_between_two_validations():
@@ -71,7 +70,7 @@ def test_a_reading_lies_on_the_line_between_two_validations():
         {"cpu_seconds": c, "accuracy": a, "step_reward": a} for c, a in zip(costs, accuracies, strict=True)
     ]
     read = [
-        ordering_tables.at("cpu_seconds", limit)({"curve": curve})["accuracy"]
+        tables.at("cpu_seconds", limit)({"curve": curve})["accuracy"]
         for limit in (0.0, 2.5, 5.0, 8.0, 11.0, 99.0)  # 8 is half of the way from 5 to 11
     ]
     assert read == [0.0, 0.2, 0.4, 0.7, 1.0, 1.0]
@@ -81,11 +80,11 @@ def test_a_claim_counts_seeds():
     ends = {("srl", 0): 0.5, ("srl", 1): 0.5, ("srl", 2): 0.1, ("base", 0): 0.4, ("base", 1): 0.5,
             ("base", 2): 0.2}  # fmt: skip
     runs = [{"method": m, "seed": s, "curve": [{"accuracy": a}]} for (m, s), a in ends.items()]
-    found = ordering_tables.claim(runs, ordering_tables.at_end, "srl", "base")
+    found = tables.claim(runs, tables.at_end, "srl", "base")
     assert (found["held"], found["tied"], found["reversed"]) == (1, 1, 1)
     assert found["gaps"] == [0.1, 0.0, -0.1]
     runs[0]["curve"][0]["accuracy"] = 0.4 + 0.5 / 96  # less than a problem: as between two validations
-    assert ordering_tables.claim(runs, ordering_tables.at_end, "srl", "base")["tied"] == 2
+    assert tables.claim(runs, tables.at_end, "srl", "base")["tied"] == 2
 
 
 def test_signals_by_hand():
@@ -94,12 +93,12 @@ def test_signals_by_hand():
         {"method": "rlvr", "train": series, "hand_off": None,
          "curve": [{"accuracy": 0.25, "format": 1.0, "step_reward": 0.5}]},
     ]  # fmt: skip
-    assert ordering_signals.in_window(runs, "rollouts/silent", (1, 4)) == 0.4  # (0.5 + 0.3) / 2
-    assert ordering_signals.by_update(runs, "rollouts/silent") == {1: 0.5, 2: 0.3, 5: 0.0}
+    assert signals.in_window(runs, "rollouts/silent", (1, 4)) == 0.4  # (0.5 + 0.3) / 2
+    assert signals.by_update(runs, "rollouts/silent") == {1: 0.5, 2: 0.3, 5: 0.0}
     points = [
         {"step": 0, "step_reward": 0.5, "informative": i, "avg": 0, "pass": 0, "accuracy": 0} for i in (0, 1)
     ]
     srl = [{"method": "srl", "curve": [point]} for point in points]
-    assert ordering_signals.outcome_signal(srl)[0]["informative"] == 0.5
+    assert signals.outcome_signal(srl)[0]["informative"] == 0.5
     srl[0]["curve"].append({**points[0], "step": 4})  # one seed alone has it: left out
-    assert len(ordering_signals.outcome_signal(srl)) == 1
+    assert len(signals.outcome_signal(srl)) == 1

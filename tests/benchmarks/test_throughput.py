@@ -1,6 +1,5 @@
 """The figures of benchmarks/throughput.py: which over which, and that one round cannot hide the others."""
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,8 +10,9 @@ BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 @pytest.fixture
 def throughput(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    yield __import__("throughput")
-    sys.modules.pop("throughput")
+    from throughput import rounds
+
+    return rounds
 
 
 def rounds(cpu, rollout, peak):

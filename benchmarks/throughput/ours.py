@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import throughput_common as common
 from lightning.pytorch import Callback
+
+from throughput import common
 
 
 class Gate(Callback):

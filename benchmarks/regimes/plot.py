@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ordering_tables import COLOURS, METHODS
-from regimes_tables import TITLES, place
+from ordering.tables import COLOURS, METHODS
+
+from regimes.tables import TITLES, place
 
 
 def plot(factor: str, rows: list[dict[str, Any]], path: Path) -> None:

@@ -2,7 +2,7 @@
 
 The stronger ones are the shipped one after a few updates on thinking traces, merged. The traces are those of
 a seed that no run uses. So the base differs in one thing: how often it takes the true operators. The one for
-longer problems is made by regimes_long.py.
+longer problems is made by regimes/long.py.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from collections.abc import Collection
 from pathlib import Path
 
 from fits import CHEAPER, ROOT, Fit, Store, call, options, warm_server
-from regimes_data import training_file
+
+from regimes.data import training_file
 
 SEED = 1000
 UPDATES = (14, 12, 9)  # of 16 traces each, the strongest first
@@ -37,7 +38,7 @@ def make_bases(store: Store, factors: Collection[str]) -> None:
             if not (folder / "config.json").exists():
                 make(store, file, updates, folder)
     if "steps" in factors and not (long_base(store.folder) / "config.json").exists():
-        script = Path(__file__).with_name("regimes_long.py")
+        script = Path(__file__).with_name("long.py")
         subprocess.run([sys.executable, str(script), str(long_base(store.folder))], check=True)
 
 

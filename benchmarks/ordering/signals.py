@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ordering_tables import COLOURS, METHODS
+from ordering.tables import COLOURS, METHODS
 
 WINDOWS = ((1, 4), (5, 8), (9, 12), (13, 16), (17, 20), (21, 24))  # updates
 SAMPLED = ("rlvr", "sft_rlvr", "holistic", "srl", "srl_rlvr")  # and filtered, so that silence is counted

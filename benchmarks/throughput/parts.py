@@ -6,7 +6,6 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
-import throughput_common as common
 import torch
 
 import srl.model.logprobs
@@ -21,6 +20,7 @@ from srl.packing.attention import Attention
 from srl.packing.micro_batches import micro_batches
 from srl.types import Group, Sampling, StepExample
 from srl.update.loss import LossSettings, build_rows, logprobs_of, loss_of
+from throughput import common
 
 SAMPLING = Sampling()
 

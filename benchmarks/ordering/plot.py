@@ -6,7 +6,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from ordering_tables import COLOURS, METHODS, at
+from ordering.tables import COLOURS, METHODS, at
 
 
 def plot(result: dict[str, Any], path: Path) -> None:

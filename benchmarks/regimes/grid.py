@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from fits import CHEAPER, Fit, options
-from regimes_bases import bases, long_base
-from regimes_data import heldout_file, training_file
+
+from regimes.bases import bases, long_base
+from regimes.data import heldout_file, training_file
 
 SRL = {"name": "srl", "mix": {"srl": 1.0}, "batch_groups": 16, "warmup": 5}
 RLVR = {"name": "rlvr", "mix": {"rlvr": 1.0}, "batch_groups": 8}

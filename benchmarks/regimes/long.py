@@ -4,8 +4,8 @@ The base is the shipped one, trained on by its own recipe (data/quickstart/make_
 and three more registers. It has every skill that a step needs, wherever the step stands, and the same wrong
 belief.
 
-    python benchmarks/regimes_long.py FOLDER           # about five minutes of one core, then a JSON line
-    python benchmarks/regimes_long.py FOLDER --check   # the JSON line alone
+    python benchmarks/regimes/long.py FOLDER           # about five minutes of one core, then a JSON line
+    python benchmarks/regimes/long.py FOLDER --check   # the JSON line alone
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "data" / "quickstart"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "data" / "quickstart"))
 from make_base import (
     CHARACTERS,
     HERE,

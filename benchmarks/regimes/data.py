@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "data" / "quickstart"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "data" / "quickstart"))
 from make_data import (
     HELDOUT_SEED,
     HELDOUT_SIZE,
@@ -23,7 +23,8 @@ from make_data import (
     record,
     train_problems,
 )
-from regimes_long import long_problems
+
+from regimes.long import long_problems
 
 __all__ = ["rows_of", "slipped", "train_problems", "training_file"]
 
@@ -41,7 +42,7 @@ def training_file(
     """`size` traces of the seed, of whose steps a share `noise` is wrong; written once.
 
     The first 100 without noise are those of make_data.py, and fewer are the first of them. steps: a problem,
-    three where it is None; a number takes them from regimes_long.py.
+    three where it is None; a number takes them from regimes/long.py.
     """
     name = f"seed{seed}-{size}-{round(100 * noise)}{'-thinking' if thinking else ''}"
     target = folder / (name + (f"-{steps}steps" if steps else "") + ".jsonl")

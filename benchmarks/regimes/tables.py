@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ordering_tables import METHODS, interval
+from ordering.tables import METHODS, interval
 
 DEFAULT = {  # factor -> its value in configs/ordering
     "hand-off": "16 updates",

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
-import gpu_trl
 import torch
-from gpu_model import random_policy
 
+from gpu import trl_step
+from gpu.model import random_policy
 from srl.engine.engine import RolloutEngine
 from srl.memory_plan.job import Job, Stage
 from srl.memory_plan.live import LiveBytes
@@ -183,12 +183,12 @@ class Measured:
         if seconds is not None:
             self.found["generate_ratio"] = seconds / ours
             estimate += seconds * case.completion / case.compared
-        if gpu_trl.version() is None:
+        if trl_step.version() is None:
             return
         if self.clock.left() < 2 * estimate:
             left_out.append(f"{case.base}: TRL")
             return
-        step = gpu_trl.step_of(case, self.policy, int(self.config.vocab_size), self.clock.now)
+        step = trl_step.step_of(case, self.policy, int(self.config.vocab_size), self.clock.now)
         seconds = self._theirs("trl", step)
         if seconds is not None:
             self.found["trl_ratio"] = seconds / self.found["step_seconds"]

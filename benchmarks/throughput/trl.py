@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import throughput_common as common
 import torch
 from datasets import Dataset
 from peft import LoraConfig
@@ -13,6 +12,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from srl.model.loading import load_base
 from srl.rewards.similarity import similarity
+from throughput import common
 
 MICRO_BATCH = 8
 
