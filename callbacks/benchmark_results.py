@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 SHOWN = ("accuracy", "avg_at", "pass_at", "maj_at", "mean_of", "format", "truncated", "words", "tokens")
 
 
-class Results(Callback):
+class BenchmarkResults(Callback):
     """Writes `FOLDER/BENCHMARK.jsonl`, one problem a line, and the figures of each benchmark as it ends.
 
     While a benchmark runs its finished batches stand in `BENCHMARK.partial.jsonl`. folder: of the files.

@@ -1,4 +1,4 @@
-"""Health: alarms when a run drifts or games its reward, said in log, bar and MLflow; bad rows to a file."""
+"""Health: alarms when a run drifts or games its reward, said in log, bar and MLflow."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from callbacks import checkpoints as bad_rows
 from callbacks.run_info import set_tag
 from srl.curriculum.stream import StepBatch
 from srl.errors import ConfigError
@@ -80,7 +79,6 @@ class Health(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: StepBatch, batch_idx: int
     ) -> None:
-        self._keep_rows(trainer, pl_module)
         if trainer.global_step == self._step:
             return
         assert batch.phase is not None
@@ -98,13 +96,6 @@ class Health(Callback):
         rows = sorted(pl_module.validation_rows, key=lambda row: -row["reward"])
         samples = [(row["uid"], row["reward"], row["response"]) for row in rows[:SAMPLES]]
         self._raise(trainer, self.monitor.validation(metrics), samples)
-
-    def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
-        self._keep_rows(trainer, pl_module)
-
-    def _keep_rows(self, trainer: Trainer, pl_module: Any) -> None:
-        bad_rows.keep(trainer, pl_module.bad.records)
-        pl_module.bad.records = []
 
     def _raise(self, trainer: Trainer, alarms: list[Alarm], samples: list[tuple[str, float, str]]) -> None:
         step = trainer.global_step

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from callbacks import checkpoints as bad_rows
 from srl.curriculum.stream import StepBatch
 from srl.errors import ConfigError, TrainingStopped
 from srl.objectives import Unit, objectives, token_units
@@ -16,7 +15,7 @@ from srl.ranks import all_groups, total
 from srl.rewards import similarity_pool as reward_pool
 from srl.rewards import verifier
 from srl.types import Group
-from srl.update.bad_numbers import rows_of_groups
+from srl.update.bad_numbers import REMEDIES, records_of
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +63,7 @@ class StepRewardCallback(Callback):
         log.warning(
             "%d groups dropped: a %s is not finite (%s); %d so far", len(bad), cause, where, self.dropped
         )
-        bad_rows.keep(trainer, rows_of_groups(cause, trainer.global_step, bad, pl_module.tokenizer))
+        pl_module.bad.records += records_of(cause, trainer.global_step, bad)
         if self.bad_draws >= self.max_bad:
             raise TrainingStopped(
                 f"{self.bad_draws} draws in a row had a {cause} that is not finite: {where}. "
@@ -93,13 +92,6 @@ class StepRewardCallback(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.bad_draws, self.dropped = int(state_dict["bad_draws"]), int(state_dict["dropped"])
-
-
-REMEDIES = {
-    "reward": "Correct the objective that gives it; its rows are in bad_rows.jsonl beside the checkpoints",
-    "log-probability": "The model itself gives such numbers: go on from an earlier checkpoint with a lower "
-    "learning rate, or train in float32 (trainer.precision: 32-true)",
-}
 
 
 def fault_of(group: Group) -> str | None:

@@ -1,4 +1,4 @@
-"""RolloutTable: sampled rollouts and how rewards spread, as tables in MLflow, to read what the model does.
+"""RolloutTables: sampled rollouts and how rewards spread, as tables in MLflow, to read what the model does.
 
 How rewards spread is counted by bin, the penalty for a broken format and the full reward on their own.
 """
@@ -24,7 +24,7 @@ HISTOGRAMS = "reward_histograms.json"
 NOT_KEPT = 1 / 4  # of the rows, for groups that the update leaves out
 
 
-class RolloutTable(Callback):
+class RolloutTables(Callback):
     """Every `every_n_updates` updates, `rollouts` of the rollouts of an update, as rows of one table.
 
     kept: whether the update trained on the row's group; one that is silent, or waits for the next update, is

@@ -10,7 +10,6 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import MLFlowLogger
 
-from callbacks.checkpoints import Checkpoints
 from callbacks.run_info import mlflow_loggers
 
 log = logging.getLogger(__name__)
@@ -76,12 +75,10 @@ class Tracking(Callback):
 
 
 def _keep_checkpoints(trainer: Trainer, logger: MLFlowLogger) -> None:
-    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-    for callback in callbacks:
-        if isinstance(callback, Checkpoints):
-            for path in (callback.last_path, callback.best_path):
-                if path.is_file():
-                    logger.experiment.log_artifact(str(logger.run_id), str(path), "checkpoints")
+    checkpoint: Any = trainer.checkpoint_callback
+    for path in (checkpoint.last_path, checkpoint.best_path):
+        if path.is_file():
+            logger.experiment.log_artifact(str(logger.run_id), str(path), "checkpoints")
 
 
 def _keep_model(logger: MLFlowLogger, pl_module: Any) -> None:

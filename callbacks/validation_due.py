@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.call import _call_callback_hooks
 
 
-class ValidationByUpdates(Callback):
+class ValidationDue(Callback):
     """Makes `trainer.val_check_interval` count updates.
 
     Lightning counts draws, of which many leave the weights as they are. Here no weights are validated twice,

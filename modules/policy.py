@@ -203,7 +203,7 @@ class PolicyModule(LightningModule):
             optimizer.step()  # without rows nothing moves, but it counts, or a run might never end
         optimizer.zero_grad()
         if rows:
-            self.bad.count(cause, step + 1, rows, groups, self.tokenizer)
+            self.bad.count(cause, step + 1, groups)
         if cause is not None:
             return self.bad.metrics()
         metrics = {"train/grad_norm": norm, "train/lr": lr} | self.bad.metrics()

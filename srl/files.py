@@ -53,6 +53,14 @@ def _sync_folder(folder: Path) -> None:
         os.close(number)
 
 
+def no_link(path: str, flags: int) -> int:
+    """The `opener` of a file that is written in a run's folder: a symbolic link there is not followed.
+
+    Else whoever may write in the folder would choose the file that is overwritten. OSError for a link.
+    """
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+
 def fault(path: Path) -> str | None:
     """What is wrong with a file that `torch.save` wrote: None for a whole one. Reads all of it.
 

@@ -25,10 +25,10 @@ class Keep:
     """Copies last.ckpt each time it is written, by update and by how full the buffer was."""
 
     def __init__(self, monkeypatch, folder):
-        from callbacks.checkpoints import Checkpoints
+        from callbacks.checkpoint import Checkpoint
 
         self.copies = []
-        save = Checkpoints._save
+        save = Checkpoint._save
 
         def saving(callback, trainer, path):
             save(callback, trainer, path)
@@ -37,7 +37,7 @@ class Keep:
                 shutil.copy(path, copy)
                 self.copies.append(copy)
 
-        monkeypatch.setattr(Checkpoints, "_save", saving)
+        monkeypatch.setattr(Checkpoint, "_save", saving)
 
 
 def equal(a, b, where=""):

@@ -16,9 +16,9 @@ from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from mlflow.exceptions import MlflowException
 
-from callbacks.benchmark_results import Results
+from callbacks.benchmark_results import BenchmarkResults
 from callbacks.budget import Budget
-from callbacks.checkpoints import Checkpoints
+from callbacks.checkpoint import Checkpoint
 from callbacks.curriculum import CurriculumCallback
 from callbacks.dynamic_sampling import DynamicSamplingCallback
 from callbacks.health import Health
@@ -26,10 +26,10 @@ from callbacks.progress import Summary, UpdateBar
 from callbacks.random_state import RandomState
 from callbacks.reward import StepRewardCallback
 from callbacks.rollout import RolloutCallback
-from callbacks.rollout_tables import RolloutTable
+from callbacks.rollout_tables import RolloutTables
 from callbacks.run_info import RunInfo, run_exists, run_of_checkpoint, status_kept
 from callbacks.tracking import Tracking
-from callbacks.validation_due import ValidationByUpdates
+from callbacks.validation_due import ValidationDue
 from datamodules.steps import StepDataModule
 from modules.policy import PolicyModule
 from modules.ranks import check_strategy
@@ -60,9 +60,9 @@ CALLBACKS = {
     "reward": StepRewardCallback,
     "sampling": DynamicSamplingCallback,
     "health": Health,
-    "samples": RolloutTable,
+    "samples": RolloutTables,
     "tracking": Tracking,
-    "checkpoint": Checkpoints,
+    "checkpoint": Checkpoint,
 }
 
 
@@ -216,10 +216,10 @@ class SRLCLI(LightningCLI):
         method = method_name(self._arguments, [p["name"] for p in self.config_dump["curriculum"]["phases"]])
         info = RunInfo(self.config_dump, text, config.get("ckpt_path"), self._joined, method)
         if self.subcommand in ("test", "predict"):  # which train nothing, and take any curriculum's weights
-            core, ours = [config.checkpoint], [info, Results(self._results_folder(config), text)]
+            core, ours = [config.checkpoint], [info, BenchmarkResults(self._results_folder(config), text)]
         else:
             core = [config[key] for key in CALLBACKS]
-            ours = [RandomState(), ValidationByUpdates(), Summary(), info]
+            ours = [RandomState(), ValidationDue(), Summary(), info]
         shows_bar = config.trainer.get("enable_progress_bar") is not False
         if shows_bar and not any(isinstance(callback, ProgressBar) for callback in user):
             ours.insert(0, UpdateBar())  # it ends before the tables are printed

@@ -52,6 +52,13 @@ def identity_of(base: str, lora: LoraSettings | None) -> dict[str, Any]:
     }
 
 
+RENAMED = {  # callbacks of earlier versions, whose state would else be left out in silence
+    "Checkpoints": "Checkpoint",
+    "RolloutTable": "RolloutTables",
+    "ValidationByUpdates": "ValidationDue",
+}
+
+
 def write_trained(
     checkpoint: dict[str, Any], policy: nn.Module, identity: dict[str, Any], counters: dict[str, Any]
 ) -> None:
@@ -78,6 +85,8 @@ def read_trained(checkpoint: dict[str, Any], policy: nn.Module, identity: dict[s
             "resume with the config that wrote it"
         )
     load_adapter_state(policy, checkpoint["state_dict"])
+    states = checkpoint.get("callbacks", {})
+    checkpoint["callbacks"] = {RENAMED.get(name, name): state for name, state in states.items()}
     checkpoint["state_dict"] = {}
     return {name: value for name, value in saved.items() if name != "identity"}
 

@@ -40,7 +40,7 @@ class UpdateSettings:
     mini_batches,
     epochs: optimizer steps are mini_batches * epochs a batch; 1 and 1 is strictly on-policy. max_grad_norm:
     clip above it. max_bad: stop after this many updates in a row that were skipped, as a log-probability, the
-    loss or the gradient was not finite; their rows are kept in bad_rows.jsonl beside the checkpoints.
+    loss or the gradient was not finite; their problems are kept in bad_rows.jsonl beside the checkpoints.
     try_longest: before the first update sample and train on the longest prompts, each to its limit, and throw
     the result away, so that what does not fit fails at once; auto does on CUDA (no GPU has run this).
     """

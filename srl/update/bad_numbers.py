@@ -1,4 +1,4 @@
-"""Updates with numbers that are not finite: what was not, how often, which rows, and when to stop."""
+"""Updates and rewards with numbers that are not finite: what was not, how often, whose, and when to stop."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ from srl.errors import TrainingStopped
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import PreTrainedTokenizerBase
 
     from srl.packing.micro_batches import Row
     from srl.types import Group
 
 
 log = logging.getLogger(__name__)
-ROWS = 64  # kept of one update, at most
 REMEDIES = {
+    "reward": "Correct the objective that gives it; the problems are in bad_rows.jsonl by the checkpoints",
     "log-probability": "The model itself gives such numbers: go on from an earlier checkpoint with a lower "
     "learning rate, or train in float32 (trainer.precision: 32-true)",
     "loss": "Look at rewards and log-probabilities of the rows; lower model.update.epochs and mini_batches, "
@@ -42,40 +41,42 @@ def cause_of(sums: dict[str, float]) -> str | None:
     return None if math.isfinite(sums.get("loss", 0.0)) else "loss"
 
 
-class BadUpdates:
-    """Counts the updates that were skipped, and keeps their rows until someone writes them down.
+def records_of(cause: str, step: int, groups: Sequence[Group]) -> list[dict[str, Any]]:
+    """A line of bad_rows.jsonl for each group: whose numbers, which, and in which update."""
+    return [
+        {"uid": group.example.uid, "position": group.example.step, "cause": cause, "update": step}
+        for group in groups
+    ]
 
-    limit: so many in a row end the run. in_a_row, total: so far. causes: the same by cause.
+
+class BadUpdates:
+    """Counts the updates that were skipped, and keeps whose they were until someone writes it down.
+
+    limit: so many in a row end the run. in_a_row, total: so far. causes: the same by cause. records: to be
+    written, of updates and of groups whose reward was at fault.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.in_a_row = self.total = 0
         self.causes: Counter[str] = Counter()
-        self.records: list[dict[str, Any]] = []  # to be written
-        self._suspects: list[tuple[Row, Tensor]] = []  # of the update under way
+        self.records: list[dict[str, Any]] = []
+        self._suspects: set[tuple[int, ...]] = set()  # prompts of the update under way
 
     def suspect(self, rows: Sequence[Row], logprobs: Tensor) -> None:
-        """The rows of a micro-batch whose loss is not finite, and their tokens' log-probabilities [A]."""
+        """A micro-batch has a loss that is not finite: the rows with such log-probabilities [A], else all."""
         parts = logprobs.split([len(row.action_ids) for row in rows])
-        self._suspects += zip(rows, parts, strict=True)
+        bad = [row for row, part in zip(rows, parts, strict=True) if not bool(part.isfinite().all())]
+        self._suspects.update(row.prompt_ids for row in bad or rows)
 
-    def count(
-        self,
-        cause: str | None,
-        step: int,
-        rows: Sequence[Row],
-        groups: Sequence[Group],
-        tokenizer: PreTrainedTokenizerBase,
-    ) -> None:
-        """An update on these rows has been made (cause None) or skipped. TrainingStopped at the limit."""
+    def count(self, cause: str | None, step: int, groups: Sequence[Group]) -> None:
+        """An update on these groups has been made (cause None) or skipped. TrainingStopped at the limit."""
+        suspects, self._suspects = self._suspects, set()
         if cause is None:
             self.in_a_row = 0
             return
-        pairs: list[tuple[Row, Tensor | None]] = [(row, row.old_logprobs) for row in rows]
-        pairs = list(self._suspects) or pairs
-        self._suspects = []
-        self.records += rows_of_update(cause, step, pairs, groups, tokenizer)
+        at_fault = [group for group in groups if group.example.prompt_ids in suspects]
+        self.records += records_of(cause, step, at_fault or groups)
         self.in_a_row += 1
         self.total += 1
         self.causes[cause] += 1
@@ -83,7 +84,7 @@ class BadUpdates:
         if self.in_a_row >= self.limit:
             raise TrainingStopped(
                 f"{self.in_a_row} updates in a row had a {cause} that is not finite; none of them was "
-                f"applied, and their rows are in bad_rows.jsonl beside the checkpoints. {REMEDIES[cause]}"
+                f"applied, and their problems are in bad_rows.jsonl beside the checkpoints. {REMEDIES[cause]}"
             )
 
     def metrics(self) -> dict[str, float]:
@@ -103,79 +104,3 @@ class BadUpdates:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.in_a_row, self.total = int(state["bad_updates"]), int(state["skipped_updates"])
         self.causes = Counter(state.get("skipped_causes", {}))  # not in checkpoints of earlier versions
-
-
-# -- rows to look at ----------------------------------------------------------------------------------
-
-
-def rows_of_update(
-    cause: str,
-    step: int,
-    pairs: Sequence[tuple[Row, Tensor | None]],
-    groups: Sequence[Group],
-    tokenizer: PreTrainedTokenizerBase,
-) -> list[dict[str, Any]]:
-    """Rows of an update that was skipped, each with its tokens' log-probabilities, as plain records.
-
-    Where some have log-probabilities that are not finite these are the rows at fault; else all are kept.
-    """
-    bad = [pair for pair in pairs if pair[1] is not None and not bool(pair[1].isfinite().all())]
-    known = {
-        (group.example.prompt_ids, completion.ids): (group, place)
-        for group in groups
-        for place, completion in enumerate(group.completions)
-    }
-    imitated = {(group.example.prompt_ids, group.example.target_ids): (group, 0) for group in groups}
-    found = []
-    for row, values in (bad or pairs)[:ROWS]:
-        group, place = (imitated if row.nll else known)[row.prompt_ids, row.action_ids]
-        record = record_of(cause, step, group, place, tokenizer)
-        found.append(record | {"advantage": shown(row.advantage), "logprobs": summary(values)})
-    return found
-
-
-def rows_of_groups(
-    cause: str, step: int, groups: Sequence[Group], tokenizer: PreTrainedTokenizerBase
-) -> list[dict[str, Any]]:
-    """All rollouts of groups that were dropped for a reward or a log-probability that is not finite."""
-    return [
-        record_of(cause, step, group, place, tokenizer) | {"logprobs": summary(completion.logprobs)}
-        for group in groups
-        for place, completion in enumerate(group.completions)
-    ][:ROWS]
-
-
-def record_of(
-    cause: str, step: int, group: Group, place: int, tokenizer: PreTrainedTokenizerBase
-) -> dict[str, Any]:
-    example = group.example
-    rollout = group.completions[place] if group.completions else None
-    return {
-        "cause": cause,
-        "update": step,
-        "uid": example.uid,
-        "objective": example.objective,
-        "position": example.step,
-        "prompt": tokenizer.decode(list(example.prompt_ids)),
-        "response": example.target if rollout is None else rollout.text,
-        "reward": shown(float(group.rewards[place])) if len(group.rewards) else None,
-    }
-
-
-def summary(logprobs: Tensor | None) -> dict[str, Any] | None:
-    """Number, least, mean and greatest of a row's log-probabilities, and how many are not finite."""
-    if logprobs is None or not len(logprobs):
-        return None
-    values = logprobs.detach().float().cpu()
-    bad = int((~values.isfinite()).sum())
-    least, mean, greatest = (shown(float(one)) for one in (values.min(), values.mean(), values.max()))
-    return {"tokens": len(values), "not_finite": bad, "min": least, "mean": mean, "max": greatest}
-
-
-def shown(value: float) -> float | str:
-    """A number that JSON can hold, or the word for one that it cannot.
-
-    >>> shown(0.5), shown(float("-inf"))
-    (0.5, '-inf')
-    """
-    return value if math.isfinite(value) else str(value)

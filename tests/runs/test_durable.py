@@ -76,13 +76,13 @@ def test_cut_short_anywhere_a_whole_file_is_there(tmp_path, monkeypatch, call, n
 
 
 def test_a_fresh_run_does_not_keep_what_another_one_left(tmp_path):
-    from callbacks.checkpoints import Checkpoints
+    from callbacks.checkpoint import Checkpoint
 
     last, previous, draft = (tmp_path / name for name in ("last.ckpt", "previous.ckpt", "last.tmp"))
     for resumed, kept in [(None, None), (last, 2.0), (previous, 1.0), (tmp_path / "best.ckpt", None)]:
         saved(last, 2.0)
         saved(previous, 1.0)
-        checkpoints = Checkpoints(str(tmp_path))
+        checkpoints = Checkpoint(str(tmp_path))
         checkpoints._keeps = resumed == last  # as on_train_start finds it
         checkpoints._put(resumed, saved(draft, 3.0), last)
         assert (value_of(previous) if previous.exists() else None) == kept

@@ -41,8 +41,9 @@ def test_a_group_with_a_nan_reward_is_dropped_and_counted(trained, tmp_path, nan
     assert "1 groups dropped: a reward is not finite" in err
     assert "update skipped" not in err  # the others were trained on
     rows = [json.loads(line) for line in (tmp_path / "run" / "bad_rows.jsonl").read_text().splitlines()]
-    assert {(row["cause"], row["reward"]) for row in rows} == {("reward", "nan")}
-    assert rows[0]["response"]
+    assert rows[0].keys() == {"uid", "position", "cause", "update"}
+    assert {row["cause"] for row in rows} == {"reward"}
+    assert len(rows) >= 2  # the first group of every second draw
     state = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
     rewards = next(v for k, v in state["callbacks"].items() if "StepRewardCallback" in k)
     assert rewards["dropped"] >= 2
@@ -123,13 +124,10 @@ def test_an_update_that_is_not_finite_is_skipped_counted_and_its_rows_kept(train
     assert (saved["skipped_updates"], saved["bad_updates"]) == (3, 0)
     rows = [json.loads(line) for line in (tmp_path / "run" / "bad_rows.jsonl").read_text().splitlines()]
     by_cause = {cause: [row for row in rows if row["cause"] == cause] for cause in ("loss", "gradient")}
-    assert all(4 <= len(found) <= 12 for found in by_cause.values())  # 3 groups of 4, silent ones left out
+    assert all(1 <= len(found) <= 3 for found in by_cause.values())  # 3 groups, silent ones left out
     (row,) = [row for row in rows if row["cause"] == "log-probability"]  # the one at fault alone
-    assert (row["update"], row["objective"], row["logprobs"]["not_finite"]) == (2, "srl", 1)
+    assert row["update"] == 2
     assert row["uid"].startswith("p")
-    assert row["prompt"].startswith("#")
-    assert isinstance(row["reward"], float)
-    assert all(row["logprobs"]["not_finite"] == 0 for row in by_cause["gradient"])
 
 
 def test_updates_in_a_row_that_are_not_finite_stop_the_run(trained, tmp_path, monkeypatch):
@@ -141,7 +139,7 @@ def test_updates_in_a_row_that_are_not_finite_stop_the_run(trained, tmp_path, mo
     assert len(calls) == 3
     rows = [json.loads(line) for line in (tmp_path / "run" / "bad_rows.jsonl").read_text().splitlines()]
     assert {row["update"] for row in rows} == {1}  # none was made; those of the last one are there, too
-    assert len(rows) >= 9
+    assert len(rows) >= 3
 
 
 def test_without_an_informative_group_the_run_stops_with_a_diagnosis(trained):

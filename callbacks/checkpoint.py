@@ -1,6 +1,6 @@
-"""Checkpoints: `last.ckpt` and `best.ckpt`, and a clean end on Ctrl-C and SIGTERM.
+"""Checkpoint: `last.ckpt` and `best.ckpt`, and a clean end on Ctrl-C and SIGTERM.
 
-Rows with numbers that are not finite go to a file beside them, to be looked at.
+Problems with numbers that are not finite go to a file beside them, to be looked at.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
 
 from callbacks.run_info import set_tag
 from srl.errors import ConfigError, Interrupted, TrainingStopped
-from srl.files import put
+from srl.files import no_link, put
 from srl.ranks import most
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 FALLBACK = "val/steps/reward"  # where no held-out problem has an answer
 
 
-class Checkpoints(Checkpoint):
+class Checkpoint(LightningCheckpoint):
     """Keeps the state after the newest saved update and the one with the best validation.
 
     dirpath: the run's folder. monitor: the metric whose maximum is best; the proxy reward would choose badly.
@@ -97,6 +97,7 @@ class Checkpoints(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        self._keep_rows(trainer, pl_module)
         self._hear()
         step = trainer.global_step
         updated = step != self._saved_at
@@ -128,6 +129,9 @@ class Checkpoints(Checkpoint):
                 trainer, "best_checkpoint", f"{self.best_path} ({name} {self.best:.4f} at {self.best_step})"
             )
         self._save(trainer, self.last_path)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._keep_rows(trainer, pl_module)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         for number, handler in self._handlers.items():
@@ -189,6 +193,12 @@ class Checkpoints(Checkpoint):
             self.previous_path.unlink(missing_ok=True)  # of another run
         put(draft, path, self.previous_path if self._keeps else None)
         self._keeps = True
+
+    def _keep_rows(self, trainer: Trainer, pl_module: Any) -> None:
+        """Whose numbers were not finite since the last draw, in bad_rows.jsonl."""
+        rows, pl_module.bad.records = pl_module.bad.records, []
+        if rows and trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            keep_rows(self.dirpath, rows)
 
     def _unwritten(self, trainer: Trainer, path: Path, error: OSError) -> str:
         left = "there is no earlier one"
@@ -256,22 +266,16 @@ def _same(path: object, other: Path) -> bool:
     return path is not None and Path(str(path)).absolute() == other.absolute()
 
 
-FILE = "bad_rows.jsonl"
-
-
-def keep(trainer: Trainer, rows: Sequence[dict[str, Any]]) -> None:
-    """Append the rows, a line each; a run that goes on after a kill may append some again.
+def keep_rows(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Append the rows to a file, a line each; a run that goes on after a kill may append some again.
 
     A disk that takes none is said and does not end the run.
     """
-    if not rows or not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
-        return
-    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-    for folder in (one.dirpath for one in callbacks if isinstance(one, Checkpoints)):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with open(folder / FILE, "a", encoding="utf-8") as file:
-                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-            log.warning("%d rows with such numbers are in %s", len(rows), folder / FILE)
-        except OSError as error:
-            log.warning("%d rows are lost: %s cannot be written (%s)", len(rows), folder / FILE, error)
+    path = folder / "bad_rows.jsonl"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(path, "a", encoding="utf-8", opener=no_link) as file:
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        log.warning("%d problems with such numbers are in %s", len(rows), path)
+    except OSError as error:
+        log.warning("%d problems are lost: %s cannot be written (%s)", len(rows), path, error)
