@@ -25,7 +25,7 @@ begun = time.perf_counter()
 sys.path.insert(0, "ROOT")
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
-from datamodules.steps import StepDataModule, Validation
+from datamodules.expert import ExpertDataModule, Validation
 from srl.examples import ResponseLimits
 from srl.examples.prompts import PromptFormat
 bpe = Tokenizer(models.BPE())
@@ -35,7 +35,7 @@ trainer = trainers.BpeTrainer(
     vocab_size=2000, special_tokens=["<eos>"], initial_alphabet=alphabet, show_progress=False)
 bpe.train_from_iterator([open(sys.argv[1]).read(1_000_000)], trainer)
 tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<eos>")
-data = StepDataModule(
+data = ExpertDataModule(
     sys.argv[1], prompt=PromptFormat("plain", context_turns=2),
     limits=ResponseLimits(max_prompt_tokens=int(sys.argv[2])),
     validation=Validation(problems=30, max_steps=650),

@@ -68,7 +68,7 @@ def tokens_per_second(source: str) -> float:
     from srl.model.loading import load_base, load_tokenizer
     from srl.model.merged_lora import merge_lora_forward
     from srl.model.sources import resolve
-    from srl.types import Group, Sampling, StepExample
+    from srl.types import Example, Group, Sampling
 
     files = resolve(source)
     base = load_base(files, quantization="none", device=torch.device("cpu"), dtype=None)
@@ -78,7 +78,7 @@ def tokens_per_second(source: str) -> float:
     generator = torch.Generator().manual_seed(0)
     prompts = torch.randint(engine.vocab_size, (PROMPTS, PROMPT_TOKENS), generator=generator).tolist()
     made = [
-        StepExample(str(i), "srl", "steps", 1, tuple(ids), "", think=False, max_new_tokens=NEW_TOKENS)
+        Example(str(i), "srl", "steps", 1, tuple(ids), "", think=False, max_new_tokens=NEW_TOKENS)
         for i, ids in enumerate(prompts)
     ]
 

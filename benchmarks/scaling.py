@@ -36,7 +36,7 @@ from srl.model.merged_lora import merge_lora_forward
 from srl.model.sources import resolve
 from srl.packing.micro_batches import micro_batches
 from srl.packing.tree import TokenTree, grow
-from srl.types import Completion, Group, Sampling, StepExample
+from srl.types import Completion, Example, Group, Sampling
 from srl.update.loss import LossSettings, build_rows, logprobs_of, loss_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -62,10 +62,10 @@ def prompts_of(point: Point, high: int) -> list[tuple[int, ...]]:
     return [tuple(row[:end]) for row in rows.tolist() for end in ends]
 
 
-def examples_of(point: Point, high: int) -> list[StepExample]:
+def examples_of(point: Point, high: int) -> list[Example]:
     size = point["new_tokens"]
     return [
-        StepExample(str(i), "srl", "steps", 1, prompt, "", think=False, max_new_tokens=size)
+        Example(str(i), "srl", "steps", 1, prompt, "", think=False, max_new_tokens=size)
         for i, prompt in enumerate(prompts_of(point, high))
     ]
 

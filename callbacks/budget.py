@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from srl.curriculum.stream import StepBatch
+from srl.curriculum.stream import Draw
 from srl.errors import ConfigError
 from srl.ranks import total
 
@@ -37,13 +37,13 @@ class Budget(Callback):
         self._step = 0
 
     def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: StepBatch, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, batch: Draw, batch_idx: int
     ) -> None:
         self._began = (time.perf_counter(), time.process_time())
         self._step = trainer.global_step
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: StepBatch, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Draw, batch_idx: int
     ) -> None:
         totals = self.totals
         totals["seconds"] += time.perf_counter() - self._began[0]

@@ -11,7 +11,7 @@ from callbacks.run_info import set_tag
 from srl.curriculum.phases import Phase, check_phases, check_pools
 from srl.curriculum.schedule import HandOff, Schedule
 from srl.curriculum.selectors import Adaptive, Reverse
-from srl.curriculum.stream import StepBatch
+from srl.curriculum.stream import Draw
 from srl.errors import ConfigError
 from srl.evaluation.validation import ONLY_FULL
 from srl.objectives import NAMES
@@ -74,7 +74,7 @@ class CurriculumCallback(Callback):
             self._hand_off(trainer, self.schedule.observe(self._validated))
 
     def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: StepBatch, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, batch: Draw, batch_idx: int
     ) -> None:
         phase, shares = self.schedule.phase, self.schedule.shares
         batch.phase = phase
@@ -89,7 +89,7 @@ class CurriculumCallback(Callback):
         self._global_step = trainer.global_step
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: StepBatch, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Draw, batch_idx: int
     ) -> None:
         trainer.datamodule.stream.observe(batch.scored)  # type: ignore[attr-defined]
         updates = trainer.global_step - self._global_step

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from srl.curriculum.stream import StepBatch
+from srl.curriculum.stream import Draw
 from srl.errors import ConfigError, TrainingStopped
 from srl.types import Group, position_name
 from srl.update.grpo import population_std
@@ -52,7 +52,7 @@ class DynamicSamplingCallback(Callback):
         self.sums: dict[str, float] = defaultdict(float)  # since the last update
 
     def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: StepBatch, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, batch: Draw, batch_idx: int
     ) -> None:
         assert batch.phase is not None
         if batch.phase.name != self.phase:
@@ -89,7 +89,7 @@ class DynamicSamplingCallback(Callback):
         """Imitation has no rewards and always counts."""
         return not self.enabled or not group.completions or population_std(group.rewards) > self.epsilon
 
-    def _new_phase(self, batch: StepBatch) -> None:
+    def _new_phase(self, batch: Draw) -> None:
         """Groups of objectives that the new phase does not train are dropped, and that is said."""
         assert batch.phase is not None
         stay = [group for group in self.buffer if group.example.objective in batch.objectives]
@@ -99,7 +99,7 @@ class DynamicSamplingCallback(Callback):
 
     # -- figures ----------------------------------------------------------------------------------------
 
-    def _count(self, batch: StepBatch, kept: list[Group]) -> None:
+    def _count(self, batch: Draw, kept: list[Group]) -> None:
         sums = self.sums
         keeps = {id(group) for group in kept}
         tokens = sum(len(c.ids) for group in batch.groups for c in group.completions)
@@ -130,7 +130,7 @@ class DynamicSamplingCallback(Callback):
         self.sums[f"mean/{name}"] += value
         self.sums[f"count/{name}"] += 1
 
-    def _report(self, batch: StepBatch) -> None:
+    def _report(self, batch: Draw) -> None:
         """Figures of everything drawn since the last update, kept or not."""
         sums = self.sums
         batch.metrics["rollouts/used"] = float(sum(len(group.completions) for group in batch.groups))
@@ -151,7 +151,7 @@ class DynamicSamplingCallback(Callback):
             batch.metrics[f"train/{name}"] = sums[key] / sums[f"count/{name}"]
         self.sums = defaultdict(float)
 
-    def _diagnosis(self, batch: StepBatch) -> str:
+    def _diagnosis(self, batch: Draw) -> str:
         sums = self.sums
         lines = [
             f"{self.silent_draws} draws in a row (sampling.patience) had no informative group: the rewards "

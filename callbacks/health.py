@@ -9,7 +9,7 @@ from typing import Any, Literal
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from callbacks.run_info import set_tag
-from srl.curriculum.stream import StepBatch
+from srl.curriculum.stream import Draw
 from srl.errors import ConfigError
 from srl.evaluation.alarms import Alarm, Limits, Monitor
 
@@ -72,12 +72,12 @@ class Health(Callback):
             self.monitor.limits = replace(self.monitor.limits, logprob_gap=gap)
 
     def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: StepBatch, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, batch: Draw, batch_idx: int
     ) -> None:
         self._step = trainer.global_step
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: StepBatch, batch_idx: int
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Draw, batch_idx: int
     ) -> None:
         if trainer.global_step == self._step:
             return

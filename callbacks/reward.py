@@ -1,4 +1,4 @@
-"""StepRewardCallback: scores every group by its objective; a number that is not finite costs its group."""
+"""RewardCallback: scores every group by its objective; a number that is not finite costs its group."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from srl.curriculum.stream import StepBatch
+from srl.curriculum.stream import Draw
 from srl.errors import ConfigError, TrainingStopped
 from srl.objectives import Unit, objectives, token_units
 from srl.ranks import all_groups, total
@@ -20,7 +20,7 @@ from srl.update.bad_numbers import REMEDIES, records_of
 log = logging.getLogger(__name__)
 
 
-class StepRewardCallback(Callback):
+class RewardCallback(Callback):
     """Fills `group.rewards` [G] and its parts. Long texts are compared by worker processes, one a core.
 
     autojunk: difflib's heuristic, which changes ranks above 200 characters; off, as in the paper's formula.
@@ -43,7 +43,7 @@ class StepRewardCallback(Callback):
             self.objectives = objectives(self.autojunk, token_units(pl_module.tokenizer))
 
     def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: StepBatch, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, batch: Draw, batch_idx: int
     ) -> None:
         self._score([group for group in batch.groups if group.completions])
         batch.groups = all_groups(batch.groups, batch.examples)  # of several devices each scored its part

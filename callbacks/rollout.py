@@ -10,13 +10,13 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from modules.longest import try_longest
-from srl.curriculum.stream import StepBatch
+from srl.curriculum.stream import Draw
 from srl.engine.vllm import VllmEngine, VllmSettings, require
 from srl.errors import ConfigError
 from srl.examples.own_thinking import OwnThinking
 from srl.objectives import objectives
 from srl.ranks import all_examples, by_rank, gathered, rank, share
-from srl.types import Completion, Group, Sampling, StepExample, run_seed
+from srl.types import Completion, Example, Group, Sampling, run_seed
 
 if TYPE_CHECKING:
     from srl.engine.engine import RolloutEngine
@@ -101,9 +101,7 @@ class RolloutCallback(Callback):
         with trainer.precision_plugin.forward_context():
             try_longest(pl_module, stream.sources, stream.batch_size, self.num_generations, self.sampling)
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: Any, batch: StepBatch, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Draw, batch_idx: int) -> None:
         assert self._generator is not None
         start = time.perf_counter()
         examples = share(batch.examples)  # of several devices each samples its part
@@ -124,8 +122,8 @@ class RolloutCallback(Callback):
         batch.rollout_seconds = max(gathered(time.perf_counter() - start))
 
     def _with_thinking(
-        self, thinking: OwnThinking, examples: list[StepExample], pl_module: Any, batch: StepBatch
-    ) -> list[StepExample]:
+        self, thinking: OwnThinking, examples: list[Example], pl_module: Any, batch: Draw
+    ) -> list[Example]:
         """The same examples, some of which show the policy's thinking before the earlier steps."""
         assert self._generator is not None
         wanted = [one for one in examples if self._has_history(one)]
@@ -137,10 +135,10 @@ class RolloutCallback(Callback):
         found = {id(before): after for before, after in zip(wanted, drawn.examples, strict=True)}
         return [found.get(id(example), example) for example in examples]
 
-    def _has_history(self, example: StepExample) -> bool:
+    def _has_history(self, example: Example) -> bool:
         return self._samples[example.objective] and example.step > 1
 
-    def _generate(self, pl_module: Any, examples: Sequence[StepExample], n: int) -> list[list[Completion]]:
+    def _generate(self, pl_module: Any, examples: Sequence[Example], n: int) -> list[list[Completion]]:
         assert self._generator is not None
         return self._sampler(pl_module).generate(examples, n, self.sampling, self._generator)
 

@@ -12,7 +12,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from callbacks.run_info import mlflow_loggers
-from srl.curriculum.stream import StepBatch
+from srl.curriculum.stream import Draw
 from srl.errors import ConfigError
 from srl.response import split_response, split_solution
 from srl.rewards.similarity import similarity
@@ -41,7 +41,7 @@ class RolloutTables(Callback):
         self._histogram = RewardHistogram()
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: StepBatch, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Draw, batch_idx: int
     ) -> None:
         for group in batch.scored:
             if group.completions:
@@ -56,7 +56,7 @@ class RolloutTables(Callback):
         _log(trainer, [place | row for row in self._rows(batch, pl_module)], ARTIFACT)
         _log(trainer, [place | row for row in self._histogram.rows()], HISTOGRAMS)
 
-    def _rows(self, batch: StepBatch, pl_module: Any) -> list[dict[str, Any]]:
+    def _rows(self, batch: Draw, pl_module: Any) -> list[dict[str, Any]]:
         kept = [group for group in batch.groups if group.completions]
         ids = {id(group) for group in kept}
         left = [group for group in batch.scored if group.completions and id(group) not in ids]

@@ -14,7 +14,7 @@ from srl.data.trajectory import Skip, Trajectory, problem_key
 from srl.errors import ConfigError
 from srl.evaluation.batches import BenchmarkBatch, ValidationBatch
 from srl.examples.builder import ExampleBuilder
-from srl.types import StepExample
+from srl.types import Example
 
 
 class BenchmarkLoader:
@@ -71,12 +71,12 @@ def benchmark_loader(
 class Held(NamedTuple):
     """A held-out example without its prompt, the prompt's tokens at 4 bytes each, and the trajectory."""
 
-    example: StepExample
+    example: Example
     prompt_ids: array[int]
     trajectory: Trajectory
 
     @staticmethod
-    def of(example: StepExample, trajectory: Trajectory) -> Held:
+    def of(example: Example, trajectory: Trajectory) -> Held:
         return Held(replace(example, prompt_ids=()), array("i", example.prompt_ids), trajectory)
 
 

@@ -40,12 +40,12 @@ def main() -> None:
 
 
 def text() -> str:
-    from datamodules.steps import StepDataModule
+    from datamodules.expert import ExpertDataModule
     from modules.policy import PolicyModule
     from srl.cli.lightning import CALLBACKS
     from srl.memory_plan.check import PlanSettings
 
-    sections = {"model": PolicyModule, "data": StepDataModule, **CALLBACKS, "plan": PlanSettings}
+    sections = {"model": PolicyModule, "data": ExpertDataModule, **CALLBACKS, "plan": PlanSettings}
     parts = [HEAD, *(section(key, owner) for key, owner in sections.items()), trainer()]
     return "\n".join(parts).rstrip() + "\n"
 

@@ -13,7 +13,7 @@ import torch
 
 from srl.examples.lazy import StepExamples
 from srl.packing.micro_batches import MicroBatch, Row
-from srl.types import Sampling, StepExample
+from srl.types import Example, Sampling
 from srl.update.accumulate import accumulate
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ LOOKED_AT = 4  # times as many of the longest texts are tokenised as are asked f
 
 
 def try_longest(
-    module: PolicyModule, sources: Mapping[str, Sequence[StepExample]], count: int, n: int, sampling: Sampling
+    module: PolicyModule, sources: Mapping[str, Sequence[Example]], count: int, n: int, sampling: Sampling
 ) -> None:
     """Sample the `count` longest prompts of a source, n times each to its token limit, and train on them.
 
@@ -51,19 +51,19 @@ def try_longest(
     log.info("The longest draw fits: up to %d tokens, %.1f s", most, time.perf_counter() - start)
 
 
-def size(example: StepExample) -> int:
+def size(example: Example) -> int:
     """Tokens of the prompt and the longest response to it."""
     return len(example.prompt_ids) + (len(example.target_ids) or example.max_new_tokens)
 
 
-def longest(examples: Sequence[StepExample], count: int) -> list[StepExample]:
+def longest(examples: Sequence[Example], count: int) -> list[Example]:
     """The `count` longest, longest first; of prompts built on demand, among those with the longest texts."""
     if isinstance(examples, StepExamples):
         examples = examples.long_texts(LOOKED_AT * count)
     return sorted((one for one in examples if one.prompt_ids), key=size, reverse=True)[:count]
 
 
-def _sampled(module: PolicyModule, examples: list[StepExample], n: int, sampling: Sampling) -> list[Row]:
+def _sampled(module: PolicyModule, examples: list[Example], n: int, sampling: Sampling) -> list[Row]:
     """Rollouts that nothing ends before their limit, as rows of an update that is not on-policy."""
     engine: Any = module.engine
     generator = torch.Generator(module.device).manual_seed(0)

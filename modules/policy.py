@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from modules.ranks import accumulate_over_ranks
 from srl.curriculum.phases import Phase
-from srl.curriculum.stream import StepBatch
+from srl.curriculum.stream import Draw
 from srl.engine.settings import DecodeSettings
 from srl.errors import ConfigError
 from srl.evaluation.benchmark import TestSettings, benchmark_records, predictions
@@ -168,7 +168,7 @@ class PolicyModule(LightningModule):
 
     # -- one update ------------------------------------------------------------------------------------
 
-    def training_step(self, batch: StepBatch, batch_idx: int) -> None:
+    def training_step(self, batch: Draw, batch_idx: int) -> None:
         """Update on the kept groups, if dynamic sampling handed any on; log once per batch that updated."""
         if not batch.groups:
             return
@@ -188,7 +188,7 @@ class PolicyModule(LightningModule):
         for logger in self.loggers:
             logger.log_metrics(batch.metrics, step=self.global_step)
 
-    def _update(self, groups: list[Group], batch: StepBatch, on_policy: bool, step: int) -> dict[str, float]:
+    def _update(self, groups: list[Group], batch: Draw, on_policy: bool, step: int) -> dict[str, float]:
         """Accumulate the gradient over micro-batches, clip, step. Returns what to log."""
         settings, budget = self.update_settings, self.token_budget
         rows = build_rows(groups, self.loss_settings, batch.temperature, on_policy, step)

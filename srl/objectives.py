@@ -13,7 +13,7 @@ from srl.response import split_solution
 from srl.rewards.answers import are_correct
 from srl.rewards.similarity import FORMAT_PENALTY
 from srl.rewards.similarity_pool import similarities
-from srl.types import Completion, Source, StepExample
+from srl.types import Completion, Example, Source
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Unit = Literal["character", "token"]
 Imitated = Literal["step", "outline", "reasoning"]
-Case = tuple[StepExample, Sequence[Completion]]
+Case = tuple[Example, Sequence[Completion]]
 Parts = dict[str, list[float]]
 SURROGATES = 0xD800  # to 0xDFFF: no characters of their own
 
@@ -77,7 +77,7 @@ class Similarity:
         self,
         name: str,
         source: Source,
-        read: Callable[[StepExample, Completion], tuple[str, str] | None],
+        read: Callable[[Example, Completion], tuple[str, str] | None],
         autojunk: bool,
         units: Callable[[str], str] | None = None,
     ) -> None:
@@ -107,13 +107,13 @@ class Similarity:
             for example, found in actions
         ]
 
-    def action(self, example: StepExample, completion: Completion) -> str | None:
+    def action(self, example: Example, completion: Completion) -> str | None:
         """What is scored; None outside the format."""
         parts = self.read(example, completion)
         return None if parts is None else parts[1]
 
 
-def _whole(example: StepExample, completion: Completion) -> tuple[str, str] | None:
+def _whole(example: Example, completion: Completion) -> tuple[str, str] | None:
     return split_solution(example.response(completion.text), example.think)
 
 
@@ -141,7 +141,7 @@ class Outcome:
         right = iter(are_correct(asked))
         return [{"reward": [float(next(right)) for _ in completions]} for _, completions in cases]
 
-    def solution(self, example: StepExample, completion: Completion) -> str:
+    def solution(self, example: Example, completion: Completion) -> str:
         assert example.answer is not None, "examples without an answer are left out when built"
         given = example.given if example.answer_check == "exact" else ()
         return "\n".join([*given, example.response(completion.text)])
@@ -163,7 +163,7 @@ def objectives(autojunk: bool = False, units: Callable[[str], str] | None = None
         Imitation("sft", "problems", "reasoning"),
         Imitation("sft_outline", "problems", "outline"),
         Imitation("sft_step", "steps", "step"),
-        Similarity("srl", "steps", StepExample.read, autojunk, units),
+        Similarity("srl", "steps", Example.read, autojunk, units),
         Outcome("rlvr", "problems"),
         Similarity("holistic", "problems", _whole, autojunk, units),
         Outcome("reverse", "suffixes"),

@@ -19,7 +19,7 @@ from srl.errors import TrainingStopped
 if TYPE_CHECKING:
     import torch
 
-    from srl.types import Completion, Sampling, StepExample
+    from srl.types import Completion, Example, Sampling
 
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ def in_fewer_rows(generate: Generate) -> Generate:
     @functools.wraps(generate)
     def fitting(
         engine: Any,
-        examples: Sequence[StepExample],
+        examples: Sequence[Example],
         n: int,
         sampling: Sampling,
         generator: torch.Generator,

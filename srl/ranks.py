@@ -21,7 +21,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from srl.errors import ConfigError
-from srl.types import Completion, Group, StepExample
+from srl.types import Completion, Example, Group
 
 if TYPE_CHECKING:
     from srl.packing.micro_batches import Row
@@ -43,7 +43,7 @@ def share(items: Sequence[T]) -> list[T]:
     return list(items[rank() :: size()])
 
 
-def all_groups(mine: Sequence[Group], examples: Sequence[StepExample]) -> list[Group]:
+def all_groups(mine: Sequence[Group], examples: Sequence[Example]) -> list[Group]:
     """The groups of a whole draw, in its order, from those that each rank made of its `share` of it.
 
     examples: those of the draw. A group keeps its example, as every rank has it.
@@ -54,7 +54,7 @@ def all_groups(mine: Sequence[Group], examples: Sequence[StepExample]) -> list[G
     return [_unpacked(state, example) for state, example in zip(packed, examples, strict=True)]
 
 
-def all_examples(mine: Sequence[StepExample], examples: Sequence[StepExample]) -> list[StepExample]:
+def all_examples(mine: Sequence[Example], examples: Sequence[Example]) -> list[Example]:
     """The examples of a whole draw with the prompts that each rank gave to its `share` of it."""
     if size() == 1:
         return list(mine)
@@ -84,7 +84,7 @@ def _packed(group: Group) -> dict[str, Any]:
     }
 
 
-def _unpacked(state: dict[str, Any], example: StepExample) -> Group:
+def _unpacked(state: dict[str, Any], example: Example) -> Group:
     completions = [
         Completion(tuple(ids.tolist()), text, logprobs, finished, end_token)
         for ids, text, logprobs, finished, end_token in state["completions"]

@@ -36,7 +36,7 @@ LAST_POSITION = 10  # steps from here on are counted together
 
 
 @dataclass(frozen=True)
-class StepExample:
+class Example:
     """One prompt with what its answer is compared to. `step` counts from 1; 0 stands for the whole problem.
 
     The example carries how its response is read (`think`, `stop`, `max_new_tokens`), so that rollouts in
@@ -124,7 +124,7 @@ class Completion:
 class Group:
     """One example with its G rollouts and their rewards. An imitation example has none of either."""
 
-    example: StepExample
+    example: Example
     completions: list[Completion]
     rewards: torch.Tensor  # float32 [G]
     parts: dict[str, torch.Tensor] = field(default_factory=dict)  # name -> float32 [G]
@@ -158,7 +158,7 @@ class Group:
         }
         completions = [Completion(**{**c, "ids": tuple(c["ids"])}) for c in state["completions"]]
         rest = {k: v for k, v in state.items() if k not in ("example", "completions")}
-        return cls(StepExample(**example), completions, **rest)
+        return cls(Example(**example), completions, **rest)
 
 
 def position_name(step: int) -> str:

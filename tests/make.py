@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import torch
 from conftest import tiny_tokenizer
 
-from datamodules.steps import StepDataModule, Validation
+from datamodules.expert import ExpertDataModule, Validation
 from srl.engine import attention  # noqa: F401 - registers ours
 from srl.examples.prompts import PromptFormat
 from srl.model.adapters import LoraSettings, attach_lora
-from srl.types import Completion, Group, StepExample
+from srl.types import Completion, Example, Group
 
 TEXTS = ["#1: 1+2+3?\n", "#12: 4+5+6 and more words?\n", "x\n", "#1: 1+2+3?\n", "a longer prompt = 17?\n"]
 
@@ -18,7 +18,7 @@ TEXTS = ["#1: 1+2+3?\n", "#12: 4+5+6 and more words?\n", "x\n", "#1: 1+2+3?\n", 
 def example(text, tokenizer, **kwargs):
     defaults = {"think": False, "max_new_tokens": 12}
     ids = tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
-    return StepExample(text, "srl", "steps", 1, ids, "t", **(defaults | kwargs))
+    return Example(text, "srl", "steps", 1, ids, "t", **(defaults | kwargs))
 
 
 def lora(model):
@@ -48,12 +48,12 @@ def group(prompt, lengths, rewards, objective="srl", sampled_at=0, seed=0):
         )
         for n in lengths
     ]
-    example = StepExample("u", objective, "steps", 1, tuple(prompt), "t")
+    example = Example("u", objective, "steps", 1, tuple(prompt), "t")
     return Group(example, completions, torch.tensor(rewards), sampled_at=sampled_at)
 
 
 def imitation(prompt, target):
-    example = StepExample("u", "sft", "steps", 1, tuple(prompt), "t", target_ids=tuple(target))
+    example = Example("u", "sft", "steps", 1, tuple(prompt), "t", target_ids=tuple(target))
     return Group(example, [], torch.empty(0))
 
 
@@ -84,7 +84,7 @@ def write(path, rows):
 
 def module(path, problems=2, **kwargs):
     kwargs = {"validation": Validation(problems=problems), "prompt": RAW, "think": False} | kwargs
-    made = StepDataModule(str(path), **kwargs)
+    made = ExpertDataModule(str(path), **kwargs)
     made.trainer = SimpleNamespace(lightning_module=SimpleNamespace(tokenizer=tiny_tokenizer()))
     return made
 

@@ -71,7 +71,7 @@ def what_counts(path):
             name: callbacks[name]
             for name in (
                 "CurriculumCallback", "DynamicSamplingCallback", "RolloutCallback", "RandomState",
-                "StepRewardCallback",
+                "RewardCallback",
             )
         },
     }  # fmt: skip

@@ -21,7 +21,7 @@ from resumed import equal
 from srl import ranks
 from srl.errors import ConfigError
 from srl.packing.micro_batches import Row
-from srl.types import Completion, Group, StepExample
+from srl.types import Completion, Example, Group
 
 # -- the pure parts -----------------------------------------------------------------------------------------
 
@@ -47,7 +47,7 @@ def over(count, work, tmp_path):
 
 
 def examples(count):
-    return [StepExample(f"p{i}", "srl", "steps", 1, (i, i + 1), "t") for i in range(count)]
+    return [Example(f"p{i}", "srl", "steps", 1, (i, i + 1), "t") for i in range(count)]
 
 
 def group_of(example):

@@ -22,7 +22,7 @@ from srl.memory_plan.shapes import KNOWN
 from srl.memory_plan.skeleton import Build, weigh
 from srl.model.adapters import LoraSettings, inner_decoder, output_head, unwrapped
 from srl.packing.micro_batches import Row, micro_batches
-from srl.types import Sampling, StepExample
+from srl.types import Example, Sampling
 from srl.update.loss import LossSettings, logprobs_of, loss_of
 
 LORA = LoraSettings(16, 32)
@@ -97,11 +97,11 @@ class Measured:
     def _autocast(self) -> Any:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.cuda)
 
-    def _generate(self, completion: int) -> list[tuple[StepExample, list[Any]]]:
+    def _generate(self, completion: int) -> list[tuple[Example, list[Any]]]:
         case = self.case
         highest = int(self.config.vocab_size) - 1
         examples = [
-            StepExample(
+            Example(
                 str(i), "srl", "steps", 1, tuple(random.choices(range(highest), k=case.prompt)), "",
                 max_new_tokens=completion,
             )
@@ -111,7 +111,7 @@ class Measured:
             found = self.engine.generate(examples, case.n, Sampling(), self.generator)
         return list(zip(examples, found, strict=True))
 
-    def _rollouts(self) -> list[tuple[StepExample, list[Any]]]:
+    def _rollouts(self) -> list[tuple[Example, list[Any]]]:
         """Tokens a second, and what a decode step must read over what can be read in its time."""
         case = self.case
         first, _ = self.clock.time(lambda: self._generate(1))
@@ -129,7 +129,7 @@ class Measured:
         }
         return found
 
-    def _rows(self, found: list[tuple[StepExample, list[Any]]]) -> list[Row]:
+    def _rows(self, found: list[tuple[Example, list[Any]]]) -> list[Row]:
         """Advantages of both signs, as a group's are."""
         count = sum(len(one.ids) for _, completions in found for one in completions)
         return [
@@ -158,7 +158,7 @@ class Measured:
         self.optimizer.zero_grad()
         return totals
 
-    def _updates(self, found: list[tuple[StepExample, list[Any]]]) -> None:
+    def _updates(self, found: list[tuple[Example, list[Any]]]) -> None:
         rows = self._rows(found)
         with self._peak("update"):
             seconds, totals = self.clock.time(lambda: self._update(rows))

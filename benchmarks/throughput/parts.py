@@ -18,14 +18,14 @@ from srl.model.logprobs import head_logits
 from srl.model.merged_lora import merge_lora_forward
 from srl.packing.attention import Attention
 from srl.packing.micro_batches import micro_batches
-from srl.types import Group, Sampling, StepExample
+from srl.types import Example, Group, Sampling
 from srl.update.loss import LossSettings, build_rows, logprobs_of, loss_of
 from throughput import common
 
 SAMPLING = Sampling()
 
 
-def generate(model: Any, made: list[StepExample], group: int, new_tokens: int) -> None:
+def generate(model: Any, made: list[Example], group: int, new_tokens: int) -> None:
     """transformers, with its own prefill of every rollout's prompt, padded on the left."""
     model.eval()
     longest = max(len(e.prompt_ids) for e in made)
@@ -73,7 +73,7 @@ def changed(module: Any, name: str, value: Any, work: Callable[[], Any]) -> Call
 
 @torch.no_grad()
 def decode_and_gemm(
-    engine: RolloutEngine, made: list[StepExample], group: int, steps: int
+    engine: RolloutEngine, made: list[Example], group: int, steps: int
 ) -> tuple[float, float]:
     """CPU seconds of `steps` decode steps of all rollouts, and of their products with weights alone.
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from datamodules.steps import StepDataModule
+from datamodules.expert import ExpertDataModule
 from srl.cli.options import OptionParser
 from srl.cli.plan_curriculum import PlanCLI
 from srl.data.duplicates import Overlap
@@ -23,7 +23,7 @@ from srl.data.prepare import Distribution
 from srl.data.trajectory import problem_key
 from srl.errors import ConfigError
 from srl.objectives import Objective, objectives
-from srl.types import StepExample
+from srl.types import Example
 
 NEAR = 0.5  # share of common 13-grams from which a held-out problem is called near to one trained on
 MEASURED = 2000  # examples of an objective whose lengths are measured, spread over all
@@ -59,7 +59,7 @@ def _options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
 class InspectCLI(PlanCLI):
     """Parses a config as `fit` would and builds its data; no trainer and no weights."""
 
-    data: StepDataModule
+    data: ExpertDataModule
     tokenizer: Any
 
     def _run_subcommand(self, subcommand: str) -> None:
@@ -69,7 +69,7 @@ class InspectCLI(PlanCLI):
         config.curriculum.build_stream(self.data)
 
 
-def inspected(data: StepDataModule, tokenizer: Any, count: int) -> dict[str, Any]:
+def inspected(data: ExpertDataModule, tokenizer: Any, count: int) -> dict[str, Any]:
     """Everything that the command shows, as built-in types."""
     assert data.stream is not None
     sources, known = data.stream.sources, objectives()
@@ -88,7 +88,7 @@ def inspected(data: StepDataModule, tokenizer: Any, count: int) -> dict[str, Any
     }
 
 
-def _split(data: StepDataModule) -> dict[str, Any]:
+def _split(data: ExpertDataModule) -> dict[str, Any]:
     """The two sides of the split by problem, and what they have in common."""
     train = {problem_key(trajectory) for trajectory in data.train}
     held_out = {problem_key(trajectory): trajectory.uid for trajectory in data.held_out}
@@ -106,7 +106,7 @@ def _split(data: StepDataModule) -> dict[str, Any]:
     }
 
 
-def _spread(examples: Sequence[StepExample], count: int) -> list[StepExample]:
+def _spread(examples: Sequence[Example], count: int) -> list[Example]:
     """So many of the examples, at even distances."""
     if len(examples) <= count:
         return list(examples)
@@ -114,7 +114,7 @@ def _spread(examples: Sequence[StepExample], count: int) -> list[StepExample]:
 
 
 def _shown(
-    objective: Objective, examples: Sequence[StepExample], tokenizer: Any, count: int
+    objective: Objective, examples: Sequence[Example], tokenizer: Any, count: int
 ) -> list[dict[str, Any]]:
     """Prompt and target as text with special tokens visible."""
     return [
@@ -129,7 +129,7 @@ def _shown(
     ]
 
 
-def _lengths(name: str, examples: Sequence[StepExample], tokenizer: Any) -> list[tuple[str, dict[str, Any]]]:
+def _lengths(name: str, examples: Sequence[Example], tokenizer: Any) -> list[tuple[str, dict[str, Any]]]:
     """Token lengths of prompts and targets, of all examples or of 2,000 spread over them."""
     prompts, targets = Distribution(), Distribution()
     chosen = _spread(examples, MEASURED)
@@ -146,7 +146,7 @@ def _lengths(name: str, examples: Sequence[StepExample], tokenizer: Any) -> list
     ]
 
 
-def _over(data: StepDataModule, sources: Any, tokenizer: Any) -> dict[str, int]:
+def _over(data: ExpertDataModule, sources: Any, tokenizer: Any) -> dict[str, int]:
     """What was left out and why, and expert steps that no response may be long enough to repeat."""
     found = Counter(
         f"left out: {skip.where.split(':')[0]}: {skip.reason.split(':')[0]}" for skip in data.report.skipped

@@ -24,13 +24,13 @@ from callbacks.dynamic_sampling import DynamicSamplingCallback
 from callbacks.health import Health
 from callbacks.progress import Summary, UpdateBar
 from callbacks.random_state import RandomState
-from callbacks.reward import StepRewardCallback
+from callbacks.reward import RewardCallback
 from callbacks.rollout import RolloutCallback
 from callbacks.rollout_tables import RolloutTables
 from callbacks.run_info import RunInfo, run_exists, run_of_checkpoint, status_kept
 from callbacks.tracking import Tracking
 from callbacks.validation_due import ValidationDue
-from datamodules.steps import StepDataModule
+from datamodules.expert import ExpertDataModule
 from modules.policy import PolicyModule
 from modules.ranks import check_strategy
 from srl.cli.commands import COMMANDS, launched_rank
@@ -57,7 +57,7 @@ CALLBACKS = {
     "budget": Budget,
     "curriculum": CurriculumCallback,
     "rollout": RolloutCallback,
-    "reward": StepRewardCallback,
+    "reward": RewardCallback,
     "sampling": DynamicSamplingCallback,
     "health": Health,
     "samples": RolloutTables,
@@ -117,7 +117,7 @@ class SRLCLI(LightningCLI):
         try:
             return cls(
                 PolicyModule,
-                StepDataModule,
+                ExpertDataModule,
                 save_config_callback=None,
                 seed_everything_default=0,
                 trainer_defaults=trainer_defaults(),
@@ -249,7 +249,7 @@ class SRLCLI(LightningCLI):
         steps = "_steps" if settings.mode == "steps" else ""
         return config.checkpoint.dirpath / f"{self.subcommand}{base}{steps}"
 
-    def fit(self, model: PolicyModule, datamodule: StepDataModule, **kwargs: Any) -> None:
+    def fit(self, model: PolicyModule, datamodule: ExpertDataModule, **kwargs: Any) -> None:
         """A fresh run measures step 0 first; a resumed one says where it goes on."""
         path = kwargs.get("ckpt_path")
         config = self.config_init[self.subcommand]
@@ -259,18 +259,18 @@ class SRLCLI(LightningCLI):
             self.trainer.validate(model, datamodule=datamodule, verbose=False, weights_only=True)
         self.trainer.fit(model, datamodule=datamodule, ckpt_path=path, weights_only=True)
 
-    def validate(self, model: PolicyModule, datamodule: StepDataModule, **kwargs: Any) -> None:
+    def validate(self, model: PolicyModule, datamodule: ExpertDataModule, **kwargs: Any) -> None:
         self.trainer.validate(
             model, datamodule=datamodule, ckpt_path=kwargs.get("ckpt_path"), weights_only=True
         )
 
-    def test(self, model: PolicyModule, datamodule: StepDataModule, **kwargs: Any) -> None:
+    def test(self, model: PolicyModule, datamodule: ExpertDataModule, **kwargs: Any) -> None:
         """Benchmarks, with a checkpoint or the base model; figures go into the run of the checkpoint."""
         path = kwargs.get("ckpt_path")
         with status_kept(self.trainer):
             self.trainer.test(model, datamodule=datamodule, ckpt_path=path, verbose=False, weights_only=True)
 
-    def predict(self, model: PolicyModule, datamodule: StepDataModule, **kwargs: Any) -> None:
+    def predict(self, model: PolicyModule, datamodule: ExpertDataModule, **kwargs: Any) -> None:
         """Solutions of the benchmarks' problems as JSONL; no answers are needed."""
         self.trainer.predict(
             model,

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from callbacks.curriculum import CurriculumCallback
-from datamodules.steps import StepDataModule
+from datamodules.expert import ExpertDataModule
 from srl.cli.loading import LoadCLI
 from srl.curriculum.phases import Phase
 
@@ -48,7 +48,7 @@ class PlanCLI(LoadCLI):
 
 
 def plan_of(
-    curriculum: CurriculumCallback, data: StepDataModule, generations: int, max_steps: int, interval: Any
+    curriculum: CurriculumCallback, data: ExpertDataModule, generations: int, max_steps: int, interval: Any
 ) -> dict[str, Any]:
     """What the curriculum asks for and what the data has, as built-in types.
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from srl.curriculum.phases import PerProblem
-from srl.types import StepExample
+from srl.types import Example
 
 
 class Pools:
@@ -20,8 +20,8 @@ class Pools:
     def __init__(
         self,
         settings: PerProblem,
-        steps: Mapping[str, Sequence[StepExample]],
-        outcome: Mapping[str, Sequence[StepExample]],
+        steps: Mapping[str, Sequence[Example]],
+        outcome: Mapping[str, Sequence[Example]],
         seed: int,
     ) -> None:
         self.settings, self.seed = settings, seed
@@ -34,7 +34,7 @@ class Pools:
         self.solved: set[str] = set()  # of these, all rollouts of the newest group right
         self._streak: dict[str, int] = {}  # groups in a row that speak for moving
 
-    def take(self) -> StepExample:
+    def take(self) -> Example:
         """The next problem's next example: of its pool's objective, or a probe."""
         lap, place = divmod(self._drawn, len(self._uids))
         if self._order[0] != lap:
@@ -53,7 +53,7 @@ class Pools:
         self._next_step[uid] = turn + 1
         return steps[turn % len(steps)]
 
-    def observe(self, example: StepExample, rewards: Sequence[float]) -> None:
+    def observe(self, example: Example, rewards: Sequence[float]) -> None:
         """Move the problem by the rewards of one group of whole solutions; groups of steps say nothing."""
         if example.objective != self.settings.outcome:
             return

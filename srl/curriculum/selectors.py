@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from srl.errors import ConfigError
 from srl.examples.lazy import StepExamples
-from srl.types import StepExample
+from srl.types import Example
 
 
 class Selector(Protocol):
@@ -24,9 +24,9 @@ class Selector(Protocol):
     def begin(self) -> None:
         """A new draw begins."""
 
-    def take(self) -> StepExample: ...
+    def take(self) -> Example: ...
 
-    def observe(self, example: StepExample, reward: float) -> None:
+    def observe(self, example: Example, reward: float) -> None:
         """The mean reward of the group that this example's rollouts made."""
 
     def metrics(self) -> dict[str, float]: ...
@@ -39,7 +39,7 @@ class Selector(Protocol):
 class Shuffled:
     """Every example once a lap, each lap in an order of its own."""
 
-    def __init__(self, examples: Sequence[StepExample], name: str, seed: int) -> None:
+    def __init__(self, examples: Sequence[Example], name: str, seed: int) -> None:
         self.examples, self.name, self.seed = examples, name, seed
         self._cursor = 0  # examples taken, ever
         self._order: tuple[int, list[int]] = (-1, [])
@@ -47,7 +47,7 @@ class Shuffled:
     def begin(self) -> None:
         pass
 
-    def take(self) -> StepExample:
+    def take(self) -> Example:
         """The next example whose prompt is not too long, as may turn out only now. ConfigError: none."""
         for _ in range(len(self.examples)):
             example = self._next()
@@ -57,7 +57,7 @@ class Shuffled:
             f"objective {self.name}: every prompt is over data.limits.max_prompt_tokens; raise it"
         )
 
-    def _next(self) -> StepExample:
+    def _next(self) -> Example:
         lap, position = divmod(self._cursor, len(self.examples))
         if self._order[0] != lap:
             order = list(range(len(self.examples)))
@@ -69,7 +69,7 @@ class Shuffled:
     def _over_limit(self) -> int:
         return self.examples.over_limit if isinstance(self.examples, StepExamples) else 0
 
-    def observe(self, example: StepExample, reward: float) -> None:
+    def observe(self, example: Example, reward: float) -> None:
         pass
 
     def metrics(self) -> dict[str, float]:
@@ -113,7 +113,7 @@ class AdaptiveSelector:
     Within a draw no prompt is preferred twice; explored ones follow the plain order.
     """
 
-    def __init__(self, examples: Sequence[StepExample], name: str, seed: int, settings: Adaptive) -> None:
+    def __init__(self, examples: Sequence[Example], name: str, seed: int, settings: Adaptive) -> None:
         self.name, self.seed, self.settings = name, seed, settings
         self._plain = Shuffled(examples, name, seed)
         self._examples = examples
@@ -125,7 +125,7 @@ class AdaptiveSelector:
     def begin(self) -> None:
         self._weights = None
 
-    def take(self) -> StepExample:
+    def take(self) -> Example:
         rng = random.Random(f"{self.seed}/{self.name}/adaptive/{self._taken}")
         self._taken += 1
         if self._weights is None:
@@ -156,7 +156,7 @@ class AdaptiveSelector:
             found[key] = math.exp(-distance * distance / 2)
         return found
 
-    def observe(self, example: StepExample, reward: float) -> None:
+    def observe(self, example: Example, reward: float) -> None:
         key, decay = _key(example), self.settings.decay
         self._means[key] = decay * self._means[key] + (1 - decay) * reward if key in self._means else reward
 
@@ -196,7 +196,7 @@ class Reverse:
 class ReverseSelector:
     """Draws starts of solutions that leave `left` steps to the model, or the whole of a shorter problem."""
 
-    def __init__(self, examples: Sequence[StepExample], name: str, seed: int, settings: Reverse) -> None:
+    def __init__(self, examples: Sequence[Example], name: str, seed: int, settings: Reverse) -> None:
         self.name, self.seed, self.settings = name, seed, settings
         self._starts: dict[int, Shuffled] = {}  # by steps left; none where every prompt was too long
         for left in range(1, max(example.n_steps for example in examples) + 1):
@@ -210,14 +210,14 @@ class ReverseSelector:
     def begin(self) -> None:
         pass
 
-    def take(self) -> StepExample:
+    def take(self) -> Example:
         rng = random.Random(f"{self.seed}/{self.name}/reverse/{self._taken}")
         self._taken += 1
         if rng.random() < self.settings.frontier:
             return self._starts[self.left].take()
         return self._starts[rng.choice([left for left in self._starts if left <= self.left])].take()
 
-    def observe(self, example: StepExample, reward: float) -> None:
+    def observe(self, example: Example, reward: float) -> None:
         """Count a group of the frontier; at the pass rate, the next start begins with an empty window."""
         if not _is_start(example, self.left):
             return
@@ -246,17 +246,17 @@ class ReverseSelector:
         self._recent = deque(state["recent"], maxlen=self.settings.window)
 
 
-def _keys(examples: Sequence[StepExample]) -> list[str]:
+def _keys(examples: Sequence[Example]) -> list[str]:
     """The keys of the examples, without building those that are built when drawn."""
     if isinstance(examples, StepExamples):
         return [f"{uid}/{step}/0" for uid, step in examples.keys()]  # noqa: SIM118 - no dict
     return [_key(example) for example in examples]
 
 
-def _key(example: StepExample) -> str:
+def _key(example: Example) -> str:
     return f"{example.uid}/{example.step}/{len(example.given)}"
 
 
-def _is_start(example: StepExample, left: int) -> bool:
+def _is_start(example: Example, left: int) -> bool:
     """Whether it leaves this many steps to the model, or all of a problem with fewer."""
     return len(example.given) == max(0, example.n_steps - left)

@@ -10,7 +10,7 @@ from srl.curriculum.pools import Pools
 from srl.curriculum.selectors import Adaptive, AdaptiveSelector, Reverse, ReverseSelector, Selector, Shuffled
 from srl.errors import ConfigError
 from srl.examples.lazy import StepExamples
-from srl.types import Group, StepExample
+from srl.types import Example, Group
 
 if TYPE_CHECKING:
     from srl.curriculum.phases import Phase
@@ -28,7 +28,7 @@ class Stream:
 
     def __init__(
         self,
-        sources: Mapping[str, Sequence[StepExample]],
+        sources: Mapping[str, Sequence[Example]],
         draws_per_epoch: int,
         seed: int = 0,
         adaptive: Adaptive | None = None,
@@ -72,16 +72,16 @@ class Stream:
         """Draws an epoch: constant over the run, because Lightning reads it once an epoch."""
         return self.draws_per_epoch
 
-    def __iter__(self) -> Iterator[StepBatch]:
+    def __iter__(self) -> Iterator[Draw]:
         while True:  # Lightning counts the draws of an epoch; the cursor goes on across epochs
             yield self.draw()
 
-    def draw(self) -> StepBatch:
+    def draw(self) -> Draw:
         """The next B examples, each from the source that is owed most; those of one source stand together."""
         if self._pooled:
             assert self.pools is not None
             examples = [self.pools.take() for _ in range(self.batch_size)]
-            return StepBatch(sorted(examples, key=lambda example: example.objective))
+            return Draw(sorted(examples, key=lambda example: example.objective))
         for name, share in self.mix.items():
             self._credit[name] += share * self.batch_size
         counts = dict.fromkeys(self.mix, 0)
@@ -91,9 +91,7 @@ class Stream:
             counts[owed_most] += 1
         for name in counts:
             self.selectors[name].begin()
-        return StepBatch(
-            [self.selectors[name].take() for name, count in counts.items() for _ in range(count)]
-        )
+        return Draw([self.selectors[name].take() for name, count in counts.items() for _ in range(count)])
 
     def observe(self, groups: Sequence[Group]) -> None:
         """Learn from the rewards of a draw, all of its groups, before any was filtered out."""
@@ -142,7 +140,7 @@ class Stream:
 
 
 def _selector(
-    examples: Sequence[StepExample], name: str, seed: int, adaptive: Adaptive | None, reverse: Reverse | None
+    examples: Sequence[Example], name: str, seed: int, adaptive: Adaptive | None, reverse: Reverse | None
 ) -> Selector:
     if examples[0].source == "suffixes":
         return ReverseSelector(examples, name, seed, reverse or Reverse())
@@ -151,20 +149,20 @@ def _selector(
     return Shuffled(examples, name, seed)
 
 
-def _by_problem(examples: Sequence[StepExample]) -> Mapping[str, Sequence[StepExample]]:
+def _by_problem(examples: Sequence[Example]) -> Mapping[str, Sequence[Example]]:
     if isinstance(examples, StepExamples):
         return examples.by_problem()
-    found: dict[str, list[StepExample]] = {}
+    found: dict[str, list[Example]] = {}
     for example in examples:
         if example.prompt_ids:  # empty where a prompt built on demand proves too long; that is counted there
             found.setdefault(example.uid, []).append(example)
     return found
 
 
-class StepBatch:
+class Draw:
     """One draw. A plain class: Lightning deep-copies dataclasses when it moves batches to a device."""
 
-    def __init__(self, examples: list[StepExample]) -> None:
+    def __init__(self, examples: list[Example]) -> None:
         self.examples = examples  # B
         self.groups: list[Group] = []
         self.scored: list[Group] = []  # every group with its rewards, before any is filtered out

@@ -25,7 +25,7 @@ from srl.model.adapters import inner_decoder, output_head
 from srl.model.logprobs import head_logits
 from srl.out_of_memory import in_fewer_rows
 from srl.packing.attention import NAME, Attention
-from srl.types import Completion, Sampling, StepExample
+from srl.types import Completion, Example, Sampling
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -76,7 +76,7 @@ class RolloutEngine:
 
     @in_fewer_rows
     def generate(
-        self, examples: Sequence[StepExample], n: int, sampling: Sampling, generator: torch.Generator
+        self, examples: Sequence[Example], n: int, sampling: Sampling, generator: torch.Generator
     ) -> list[list[Completion]]:
         """B examples -> n completions each, in order. `generator` must live on the model's device.
 
@@ -97,7 +97,7 @@ class RolloutEngine:
                 self.steps.forget()
         return flight.completions(self.end_ids, self.text_of)
 
-    def check_length(self, example: StepExample) -> None:
+    def check_length(self, example: Example) -> None:
         """ConfigError for a prompt and response beyond what the model attends to."""
         size = len(example.prompt_ids) + example.max_new_tokens
         if size > self.context:

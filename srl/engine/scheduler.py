@@ -15,7 +15,7 @@ from torch import Tensor
 
 from srl.engine.sampling import TokenTexts
 from srl.response import StopRule
-from srl.types import Completion, StepExample
+from srl.types import Completion, Example
 
 LEAVE_AT = 1 / 8
 """Finished rows leave the batch when they are this share of it, for leaving copies the rest."""
@@ -28,7 +28,7 @@ class Rollout:
     """One response in the making. number: its place in the log-probabilities."""
 
     number: int
-    example: StepExample
+    example: Example
     rule: StopRule
     text: str  # so far, from the tokens' own texts: enough to see where it stops
     ids: list[int] = field(default_factory=list)
@@ -36,7 +36,7 @@ class Rollout:
     ended: bool = False  # or by its limit
 
     @classmethod
-    def of(cls, example: StepExample, number: int = 0) -> Rollout:
+    def of(cls, example: Example, number: int = 0) -> Rollout:
         rule = StopRule(example.stop, example.think)
         return cls(number, example, rule, "<think>" if example.opened else "")
 
@@ -58,7 +58,7 @@ class Flight:
     """
 
     def __init__(
-        self, examples: Sequence[StepExample], n: int, rows_in_flight: int, device: torch.device, lag: int = 0
+        self, examples: Sequence[Example], n: int, rows_in_flight: int, device: torch.device, lag: int = 0
     ) -> None:
         self.n, self.rows_in_flight, self.device = n, rows_in_flight, device
         self.readback: Readback[Rollout] = Readback(lag)

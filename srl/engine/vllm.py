@@ -19,7 +19,7 @@ from srl.errors import ConfigError, TrainingStopped
 from srl.model.adapters import unwrapped
 from srl.model.sources import ModelFiles
 from srl.out_of_memory import release
-from srl.types import Completion, Sampling, StepExample
+from srl.types import Completion, Example, Sampling
 
 if TYPE_CHECKING:
     from srl.engine.engine import RolloutEngine
@@ -78,7 +78,7 @@ class VllmEngine:
         self._versions: list[int] = []  # of the parameters that the newest request holds
 
     def generate(
-        self, examples: Sequence[StepExample], n: int, sampling: Sampling, generator: torch.Generator
+        self, examples: Sequence[Example], n: int, sampling: Sampling, generator: torch.Generator
     ) -> list[list[Completion]]:
         """B examples -> n completions each, in order; one seed an example is drawn from `generator`.
 
@@ -119,7 +119,7 @@ class VllmEngine:
             for example, output in zip(examples, found, strict=True)
         ]
 
-    def _check_length(self, example: StepExample) -> None:
+    def _check_length(self, example: Example) -> None:
         self.own.check_length(example)
         size, most = len(example.prompt_ids) + example.max_new_tokens, self.settings.max_tokens
         if most is not None and size > most:
@@ -165,7 +165,7 @@ class VllmEngine:
             self._versions = versions
         return self._request
 
-    def _completion(self, example: StepExample, output: Any) -> Completion:
+    def _completion(self, example: Example, output: Any) -> Completion:
         """vLLM's tokens by our own rule of where a response ends."""
         ids = list(output.token_ids)
         if len(output.logprobs or ()) != len(ids) or not ids:

@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from srl.data.trajectory import Trajectory
-from srl.types import StepExample
+from srl.types import Example
 
 
 class BenchmarkBatch:
     """Problems of one benchmark: `index` is the batch's place in it, `last` that it ends here.
 
-    A plain class, as StepBatch is. `records` is filled by the test step.
+    A plain class, as Draw is. `records` is filled by the test step.
     """
 
     def __init__(
-        self, name: str, index: int, last: bool, pairs: Sequence[tuple[StepExample, Trajectory]]
+        self, name: str, index: int, last: bool, pairs: Sequence[tuple[Example, Trajectory]]
     ) -> None:
         self.name, self.index, self.last = name, index, last
         self.examples = [example for example, _ in pairs]
@@ -31,7 +31,7 @@ class BenchmarkBatch:
 
 
 class ValidationBatch:
-    """Held-out examples of one kind and their trajectories, in the same order. Plain, as StepBatch is."""
+    """Held-out examples of one kind and their trajectories, in the same order. Plain, as Draw is."""
 
-    def __init__(self, examples: list[StepExample], trajectories: list[Trajectory]) -> None:
+    def __init__(self, examples: list[Example], trajectories: list[Trajectory]) -> None:
         self.examples, self.trajectories = examples, trajectories

@@ -14,7 +14,7 @@ from srl.engine.engine import RolloutEngine
 from srl.examples.builder import ExampleBuilder
 from srl.response import split_solution
 from srl.rewards.answers import are_correct, are_equal, extract_answer
-from srl.types import Completion, Sampling, StepExample
+from srl.types import Completion, Example, Sampling
 
 GREEDY = Sampling(temperature=0.0)
 FINAL = re.compile(r"\\boxed|^\s*####|answer is", re.IGNORECASE | re.MULTILINE)
@@ -50,7 +50,7 @@ class Solved:
 
 def solve_whole(
     engine: RolloutEngine,
-    examples: Sequence[StepExample],
+    examples: Sequence[Example],
     n: int,
     sampling: Sampling,
     generator: torch.Generator,
@@ -71,7 +71,7 @@ def solve_whole(
     return _judged(attempts, [(example.answer, example.answer_check) for example in examples], judge)
 
 
-def _whole(example: StepExample, completion: Completion) -> Solved:
+def _whole(example: Example, completion: Completion) -> Solved:
     text = example.response(completion.text)
     return Solved(
         uid=example.uid,
@@ -129,7 +129,7 @@ class _Walk:
     words: int = 0
     tokens: int = 0
 
-    def goes_on(self, example: StepExample, completion: Completion) -> bool:
+    def goes_on(self, example: Example, completion: Completion) -> bool:
         """Take one more response; False when it was the last."""
         text = example.response(completion.text)
         self.words += len(text.split())

@@ -13,7 +13,7 @@ from srl.errors import ConfigError
 from srl.examples.lazy import StepExamples
 from srl.examples.prompts import PromptRenderer, Shot
 from srl.rewards.answers import gold_is_usable
-from srl.types import Source, StepExample
+from srl.types import Example, Source
 
 if TYPE_CHECKING:
     from srl.objectives import Imitated, Objective
@@ -61,11 +61,11 @@ class ExampleBuilder:
     end_id: int | None = None
     skipped: list[Skip] = field(default_factory=list)
 
-    def build(self, trajectories: Sequence[Trajectory], objective: Objective) -> Sequence[StepExample]:
+    def build(self, trajectories: Sequence[Trajectory], objective: Objective) -> Sequence[Example]:
         """All examples of the objective's source; prompts over the limit and unusable answers are skipped."""
         if objective.source == "steps":
             return StepExamples(self, trajectories, objective.name, objective.imitates is not None)
-        found: list[StepExample] = []
+        found: list[Example] = []
         for trajectory in track(trajectories, f"Prompts of {objective.name}", transient=True):
             if objective.source == "suffixes":
                 found += self.suffixes(trajectory, objective.name)
@@ -77,7 +77,7 @@ class ExampleBuilder:
         """The indices, from 1, of the steps that are targets: all but the last, unless it is included."""
         return range(1, len(trajectory.steps) + self.include_last)
 
-    def steps(self, trajectory: Trajectory, objective: str, imitate: bool = False) -> list[StepExample]:
+    def steps(self, trajectory: Trajectory, objective: str, imitate: bool = False) -> list[Example]:
         """One example per target step, those whose prompt fits."""
         return [
             example
@@ -92,7 +92,7 @@ class ExampleBuilder:
         objective: str,
         imitate: bool,
         thoughts: Sequence[str] = (),
-    ) -> list[StepExample]:
+    ) -> list[Example]:
         """The example of one step: prompt [problem, step_1 .. step_{k-1}], target step_k (paper, 4.2).
 
         A preamble, what the expert wrote before step 1, belongs to the context and is never a target. Empty,
@@ -112,7 +112,7 @@ class ExampleBuilder:
         objective: str,
         imitates: Imitated | None = None,
         needs_answer: bool = True,
-    ) -> list[StepExample]:
+    ) -> list[Example]:
         """The whole problem as one example, its target the whole solution; none when that lacks something.
 
         Skipped and counted: no answer that can be checked, where one is needed; no reasoning to imitate.
@@ -139,7 +139,7 @@ class ExampleBuilder:
         target_ids = ids if self.end_id is None else (*ids, self.end_id)
         return self._example(trajectory, objective, 0, text, trajectory.solution, target_ids)
 
-    def suffixes(self, trajectory: Trajectory, objective: str) -> list[StepExample]:
+    def suffixes(self, trajectory: Trajectory, objective: str) -> list[Example]:
         """The whole problem with the expert's first k steps, for k from none to all but one."""
         if not self._answerable(trajectory, objective):
             return []
@@ -164,7 +164,7 @@ class ExampleBuilder:
 
     def next_step(
         self, trajectory: Trajectory, past: Sequence[str], objective: str = "steps"
-    ) -> list[StepExample]:
+    ) -> list[Example]:
         """The prompt for the step after `past`, the model's own steps; no title is known. Empty: too long.
 
         How many steps the solution has is the model's own affair: it may end where the expert goes on.
@@ -230,7 +230,7 @@ class ExampleBuilder:
         target_ids: tuple[int, ...] = (),
         given: tuple[str, ...] = (),
         source: Source | None = None,
-    ) -> list[StepExample]:
+    ) -> list[Example]:
         prompt_ids = self.renderer.ids(text)
         limit = self.limits.max_prompt_tokens
         if len(prompt_ids) > limit:
@@ -241,7 +241,7 @@ class ExampleBuilder:
             self.skipped.append(Skip(objective, trajectory.uid, reason))
             return []
         return [
-            StepExample(
+            Example(
                 uid=trajectory.uid,
                 objective=objective,
                 source=source or ("steps" if step else "problems"),

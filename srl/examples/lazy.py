@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, overload
 from rich.progress import track
 
 from srl.data.trajectory import Trajectory
-from srl.types import StepExample
+from srl.types import Example
 
 if TYPE_CHECKING:
     from srl.examples.builder import ExampleBuilder
@@ -27,7 +27,7 @@ _MARK = "\x1aproblem\x1a"
 _LINE = 64  # bytes that a part of a prompt may have around it ("Steps so far:", line breaks)
 
 
-class StepExamples(Sequence[StepExample]):
+class StepExamples(Sequence[Example]):
     """The step examples of many trajectories, in order: (trajectory, step index), built on demand.
 
     Prompts over the limit are never cut. Most are known to fit without a tokenizer, as no token is shorter
@@ -65,12 +65,12 @@ class StepExamples(Sequence[StepExample]):
         return len(self._places)
 
     @overload
-    def __getitem__(self, index: int) -> StepExample: ...
+    def __getitem__(self, index: int) -> Example: ...
 
     @overload
-    def __getitem__(self, index: slice) -> list[StepExample]: ...
+    def __getitem__(self, index: slice) -> list[Example]: ...
 
-    def __getitem__(self, index: int | slice) -> StepExample | list[StepExample]:
+    def __getitem__(self, index: int | slice) -> Example | list[Example]:
         if isinstance(index, slice):
             return [self._built(place) for place in self._places[index]]
         return self._built(self._places[index])
@@ -84,7 +84,7 @@ class StepExamples(Sequence[StepExample]):
         """Of each example its problem's uid and its step, without building it."""
         return [(self.trajectories[t].uid, k) for t, k in self._places]
 
-    def long_texts(self, count: int) -> list[StepExample]:
+    def long_texts(self, count: int) -> list[Example]:
         """The `count` examples whose problem and shown steps have the most characters."""
 
         def characters(place: tuple[int, int]) -> int:
@@ -93,7 +93,7 @@ class StepExamples(Sequence[StepExample]):
 
         return [self._built(place) for place in heapq.nlargest(count, self._places, key=characters)]
 
-    def by_problem(self) -> dict[str, Sequence[StepExample]]:
+    def by_problem(self) -> dict[str, Sequence[Example]]:
         """The examples of each problem, all of which fit."""
         self.settle()
         found: dict[str, list[tuple[int, int]]] = {}
@@ -113,7 +113,7 @@ class StepExamples(Sequence[StepExample]):
         self._places = [place for place in self._places if place not in left_out]
         self._open = set()
 
-    def _built(self, place: tuple[int, int]) -> StepExample:
+    def _built(self, place: tuple[int, int]) -> Example:
         trajectory, step = self.trajectories[place[0]], place[1]
         known = len(self.builder.skipped)
         found = self.builder.step(trajectory, step, self.objective, self.imitate)
@@ -127,10 +127,8 @@ class StepExamples(Sequence[StepExample]):
         target = trajectory.steps[step - 1].text
         return replace(self._empty(trajectory, step), target=target)
 
-    def _empty(self, trajectory: Trajectory, step: int) -> StepExample:
-        return StepExample(
-            trajectory.uid, self.objective, "steps", step, (), "", n_steps=len(trajectory.steps)
-        )
+    def _empty(self, trajectory: Trajectory, step: int) -> Example:
+        return Example(trajectory.uid, self.objective, "steps", step, (), "", n_steps=len(trajectory.steps))
 
     def _find(self) -> int:
         """Find the places, and which prompts may exceed the limit; the bytes of these together. One pass."""

@@ -16,9 +16,9 @@ import torch
 from srl.data.trajectory import Trajectory
 from srl.examples.builder import ExampleBuilder
 from srl.ranks import total
-from srl.types import Completion, StepExample
+from srl.types import Completion, Example
 
-Sample = Callable[[Sequence[StepExample]], Sequence[Completion]]
+Sample = Callable[[Sequence[Example]], Sequence[Completion]]
 
 
 @dataclass
@@ -29,7 +29,7 @@ class Drawn:
     examples whose prompt would be over the limit with the thinking, and stayed as it was.
     """
 
-    examples: list[StepExample]
+    examples: list[Example]
     tokens: int = 0
     shown: int = 0
     steps: int = 0
@@ -55,7 +55,7 @@ class OwnThinking:
         self.builder, self.trajectories, self.share = builder, trajectories, share
         self._places = {trajectory.uid: place for place, trajectory in enumerate(trajectories)}
 
-    def draw(self, examples: Sequence[StepExample], sample: Sample, generator: torch.Generator) -> Drawn:
+    def draw(self, examples: Sequence[Example], sample: Sample, generator: torch.Generator) -> Drawn:
         """sample: one completion for each example, from the weights that train; called once a position."""
         histories = [self._history(example) for example in examples]
         steps = sum(len(one.thoughts) for one in histories)
@@ -78,18 +78,18 @@ class OwnThinking:
         drawn.examples = [self._shown(one, drawn) for one in histories]
         return drawn
 
-    def _history(self, example: StepExample) -> _History:
+    def _history(self, example: Example) -> _History:
         trajectory = self.trajectories[self._places[example.uid]]
         return _History(example, trajectory, [""] * (example.step - 1))
 
-    def _shown(self, one: _History, drawn: Drawn) -> StepExample:
+    def _shown(self, one: _History, drawn: Drawn) -> Example:
         """The example with its thinking in the prompt, if there is any and it fits."""
         found = self._prompt(one, one.example.step) if any(one.thoughts) else one.example
         drawn.too_long += found is None
         drawn.shown += 0 if found is None else sum(map(bool, one.thoughts))
         return one.example if found is None else found
 
-    def _prompt(self, one: _History, step: int) -> StepExample | None:
+    def _prompt(self, one: _History, step: int) -> Example | None:
         """The prompt of a step behind the history so far; None where it is over the limit."""
         known, objective = len(self.builder.skipped), one.example.objective
         found = self.builder.step(one.trajectory, step, objective, imitate=False, thoughts=one.thoughts)
@@ -101,6 +101,6 @@ class OwnThinking:
 class _History:
     """thoughts: the thinking before each earlier step, "" for none."""
 
-    example: StepExample
+    example: Example
     trajectory: Trajectory
     thoughts: list[str]

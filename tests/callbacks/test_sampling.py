@@ -10,19 +10,19 @@ import torch
 from conftest import tiny_tokenizer
 
 from callbacks.dynamic_sampling import DynamicSamplingCallback
-from callbacks.reward import StepRewardCallback
+from callbacks.reward import RewardCallback
 from srl.curriculum.phases import Phase
-from srl.curriculum.stream import StepBatch
+from srl.curriculum.stream import Draw
 from srl.errors import ConfigError, TrainingStopped
 from srl.objectives import objectives
-from srl.types import Completion, Group, StepExample
+from srl.types import Completion, Example, Group
 
 SRL = Phase("srl", {"srl": 1.0})
 
 
 def group(*rewards, uid="u", objective="srl", step=1, tokens=2, finished=True, parts=None):
     source = "steps" if step else "problems"
-    example = StepExample(uid, objective, source, step, (1,), "bcde", answer="1", think=False)
+    example = Example(uid, objective, source, step, (1,), "bcde", answer="1", think=False)
     completions = [
         Completion(tuple(range(tokens)), f"{uid}-{i}", torch.zeros(tokens), finished)
         for i in range(len(rewards))
@@ -35,7 +35,7 @@ LOUD, SILENT = (0.0, 1.0), (0.5, 0.5)  # population standard deviations 0.5 and 
 
 
 def draw(*groups, phase=SRL, size=2, seconds=0.0):
-    batch = StepBatch([g.example for g in groups])
+    batch = Draw([g.example for g in groups])
     batch.groups, batch.phase, batch.batch_groups, batch.rollout_seconds = list(groups), phase, size, seconds
     batch.objectives = frozenset(phase.objectives)
     return batch
@@ -273,7 +273,7 @@ def test_rewards_and_their_parts_are_filled_by_the_groups_objective():
     similar.completions = [Completion((1,), text, torch.zeros(1), True) for text in ("abcd", "bcde")]
     silent = group(objective="sft")
     batch = draw(similar, right, silent)
-    feed(StepRewardCallback(), batch)
+    feed(RewardCallback(), batch)
     assert similar.rewards.tolist() == [0.75, 1.0]  # abcd/bcde: 2 * 3 / 8
     assert {name: part.tolist() for name, part in similar.parts.items()} == {
         "format": [1.0, 1.0],
@@ -289,13 +289,13 @@ def test_autojunk_is_passed_on():
     # 301 characters, both letters over 1 %: with autojunk nothing matches (tests/rewards/test_objectives.py)
     def reward(callback):
         one = group(0.0)
-        one.example = StepExample("u", "srl", "steps", 1, (1,), "x" + "ab" * 150, think=False)
+        one.example = Example("u", "srl", "steps", 1, (1,), "x" + "ab" * 150, think=False)
         one.completions = [Completion((1,), "ab", torch.zeros(1), True)]
         feed(callback, draw(one))
         return float(one.rewards)
 
-    assert reward(StepRewardCallback()) > 0
-    assert reward(StepRewardCallback(autojunk=True)) == 0
+    assert reward(RewardCallback()) > 0
+    assert reward(RewardCallback(autojunk=True)) == 0
 
 
 def test_the_unit_of_the_reward_is_the_models_token(said):
@@ -303,17 +303,17 @@ def test_the_unit_of_the_reward_is_the_models_token(said):
     def reward(callback):
         callback.setup(None, SimpleNamespace(tokenizer=tiny_tokenizer()), "fit")
         one = group(0.0)
-        one.example = StepExample("u", "srl", "steps", 1, (1,), "a=<think>", think=False)
+        one.example = Example("u", "srl", "steps", 1, (1,), "a=<think>", think=False)
         one.completions = [Completion((1,), "a=<think>bc", torch.zeros(1), True)]
         feed(callback, draw(one))
         return float(one.rewards)
 
-    assert reward(StepRewardCallback(unit="token")) == 0.75
-    assert reward(StepRewardCallback()) == pytest.approx(0.9)
+    assert reward(RewardCallback(unit="token")) == 0.75
+    assert reward(RewardCallback()) == pytest.approx(0.9)
 
 
 def test_a_reward_that_is_not_finite_costs_its_group_and_no_other(said):
-    callback = StepRewardCallback(max_bad=2)
+    callback = RewardCallback(max_bad=2)
     callback.objectives = objectives() | {
         "srl": Given({"a": [0.0, 1.0], "b": [0.0, math.nan], "c": [math.inf, 0.0]})
     }
@@ -333,7 +333,7 @@ def test_a_reward_that_is_not_finite_costs_its_group_and_no_other(said):
 
 
 def test_the_count_of_bad_draws_survives_a_checkpoint():
-    callback, again = StepRewardCallback(max_bad=2), StepRewardCallback(max_bad=2)
+    callback, again = RewardCallback(max_bad=2), RewardCallback(max_bad=2)
     callback.objectives = again.objectives = {"srl": Given({"b": [math.nan]})}
     feed(callback, draw(group(0.0, uid="b")))
     again.load_state_dict(through_a_checkpoint(callback.state_dict()))

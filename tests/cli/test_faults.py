@@ -308,7 +308,7 @@ def test_the_digests_are_in_the_checkpoint_by_key(trained, expert_file, tmp_path
     import hashlib
 
     assert trained("--trainer.max_steps", "1", "--data.validation.problems", "2")[0] == 0
-    state = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["StepDataModule"]
+    state = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["ExpertDataModule"]
     digest = hashlib.sha256(expert_file.read_bytes()).hexdigest()
     assert state == {"data.path": [str(expert_file), digest]}
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from callbacks.curriculum import CurriculumCallback
 from srl.curriculum.phases import Phase, Until, check_phases
 from srl.curriculum.schedule import Schedule
-from srl.curriculum.stream import StepBatch
+from srl.curriculum.stream import Draw
 from srl.errors import ConfigError
 from srl.evaluation.validation import ValidationSettings
 
@@ -155,7 +155,7 @@ class Run:
         )
 
     def batch(self, updates=1):
-        batch = StepBatch([])
+        batch = Draw([])
         self.callback.on_train_batch_start(self.trainer, None, batch, 0)
         self.trainer.global_step += updates
         self.callback.on_train_batch_end(self.trainer, None, None, batch, 0)

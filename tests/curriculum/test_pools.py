@@ -9,17 +9,17 @@ from hypothesis import strategies as st
 from srl.curriculum.phases import PerProblem
 from srl.curriculum.pools import Pools
 from srl.errors import ConfigError
-from srl.types import StepExample
+from srl.types import Example
 
 NONE, SOME, ALL = [0.0, 0.0], [1.0, 0.0], [1.0, 1.0]
 
 
 def steps(uid, count):
-    return [StepExample(uid, "srl", "steps", i + 1, (i,), "t") for i in range(count)]
+    return [Example(uid, "srl", "steps", i + 1, (i,), "t") for i in range(count)]
 
 
 def whole(uid):
-    return StepExample(uid, "rlvr", "problems", 0, (0,), "t", answer="1")
+    return Example(uid, "rlvr", "problems", 0, (0,), "t", answer="1")
 
 
 def pools(count=4, n_steps=2, seed=0, **settings):

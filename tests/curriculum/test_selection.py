@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from srl.curriculum.selectors import Adaptive, AdaptiveSelector, Reverse, ReverseSelector
 from srl.curriculum.stream import Stream
 from srl.errors import ConfigError
-from srl.types import StepExample
+from srl.types import Example
 
 
 def prompts(count):
-    return [StepExample(f"p{i}", "srl", "steps", 1, (i,), "t") for i in range(count)]
+    return [Example(f"p{i}", "srl", "steps", 1, (i,), "t") for i in range(count)]
 
 
 def adaptive(count=5, seed=0, **settings):
@@ -24,7 +24,7 @@ def adaptive(count=5, seed=0, **settings):
 def suffixes(lengths):
     """For each problem of n steps the starts with 0 to n - 1 given steps."""
     return [
-        StepExample(f"p{p}", "reverse", "suffixes", 0, (p, k), "t", n_steps=n, given=("s",) * k)
+        Example(f"p{p}", "reverse", "suffixes", 0, (p, k), "t", n_steps=n, given=("s",) * k)
         for p, n in enumerate(lengths)
         for k in range(n)
     ]
@@ -161,7 +161,7 @@ def test_starts_that_no_prompt_fits_are_passed_over():
 
 
 def test_the_stream_gives_each_source_its_selector():
-    imitated = [StepExample("p", "sft_step", "steps", 1, (1,), "t", target_ids=(1,))]
+    imitated = [Example("p", "sft_step", "steps", 1, (1,), "t", target_ids=(1,))]
     sources = {"srl": prompts(3), "sft_step": imitated, "reverse": suffixes([2])}
     kinds = {k: type(s).__name__ for k, s in Stream(sources, 5, adaptive=Adaptive()).selectors.items()}
     assert kinds == {"srl": "AdaptiveSelector", "sft_step": "Shuffled", "reverse": "ReverseSelector"}

@@ -4,7 +4,7 @@ import pytest
 from conftest import expert_rows
 from make import module, ready, validation, write
 
-from datamodules.steps import Validation
+from datamodules.expert import Validation
 from srl.data.row_format import RowFormat
 from srl.errors import ConfigError, DataError
 from srl.examples.builder import ResponseLimits

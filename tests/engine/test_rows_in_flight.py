@@ -162,13 +162,11 @@ def test_what_will_not_fit_fails_before_the_first_update(refused, monkeypatch):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA; never run so far")
 def test_memory_that_is_really_short_on_cuda():
     """Under a limit on this process's share: fewer rows fit, and what comes is what the lower bound gives."""
-    from srl.types import StepExample
+    from srl.types import Example
 
     device = torch.device("cuda")
     model = tiny_model(vocab_size=96, layers=8).to(device)
-    examples = [
-        StepExample("u", "srl", "steps", 1, (5 + i,) * 16, "t", max_new_tokens=400) for i in range(64)
-    ]
+    examples = [Example("u", "srl", "steps", 1, (5 + i,) * 16, "t", max_new_tokens=400) for i in range(64)]
 
     def sampled(rows):
         engine = RolloutEngine(model, tiny_tokenizer(), (), rows)

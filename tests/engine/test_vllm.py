@@ -16,7 +16,7 @@ from srl.errors import ConfigError, TrainingStopped
 from srl.model.loading import load_base, load_tokenizer
 from srl.model.sources import resolve
 from srl.packing.micro_batches import micro_batches
-from srl.types import Group, Sampling, StepExample
+from srl.types import Example, Group, Sampling
 from srl.update.accumulate import update_metrics
 from srl.update.grpo import truncated_loss
 from srl.update.loss import LossSettings, build_rows, logprobs_of, loss_of
@@ -55,7 +55,7 @@ class StandIn:
 
     def _one(self, engine, prompt, params):
         ids = tuple(prompt["prompt_token_ids"])
-        asked = StepExample("x", "srl", "steps", 1, ids, "t", max_new_tokens=params.max_tokens)
+        asked = Example("x", "srl", "steps", 1, ids, "t", max_new_tokens=params.max_tokens)
         generator = torch.Generator().manual_seed(params.seed)
         (found,) = engine.generate([asked], params.n, Sampling(params.temperature), generator)
         return SimpleNamespace(outputs=[self._output(one, params) for one in found])

@@ -163,7 +163,7 @@ def test_an_update_keeps_and_takes_what_the_plan_says(folder, kind):
 def test_rollouts_take_what_the_plan_says(folder):
     """Of 16 rows two end just before the limit: the other 14 get no room for more than the limit."""
     from srl.engine.engine import RolloutEngine
-    from srl.types import Sampling, StepExample
+    from srl.types import Example, Sampling
 
     build = build_of(folder)
     model = real(folder, build).eval()
@@ -171,7 +171,7 @@ def test_rollouts_take_what_the_plan_says(folder):
 
     engine = RolloutEngine(model, tiny_tokenizer(), (-1,), rows_in_flight=16)
     examples = [
-        StepExample(str(i), "srl", "steps", 1, (i, *range(99)), "", max_new_tokens=198 if i == 0 else 200)
+        Example(str(i), "srl", "steps", 1, (i, *range(99)), "", max_new_tokens=198 if i == 0 else 200)
         for i in range(8)
     ]
     generator = torch.Generator().manual_seed(0)

@@ -12,7 +12,7 @@ from srl.engine.prefill import prefill
 from srl.packing.attention import NAME, plan, tree_attention
 from srl.packing.micro_batches import micro_batches
 from srl.packing.tree import JOIN_SHARE, TokenTree, families, grow, shared_length, stack, tree_mask
-from srl.types import Completion, Group, StepExample
+from srl.types import Completion, Example, Group
 from srl.update.loss import LossSettings, build_rows, logprobs_of, loss_of
 
 KINDS = ("llama", "qwen2", "qwen3", "gpt_neox")
@@ -141,7 +141,7 @@ def groups():
             )
             for n in lengths
         ]
-        example = StepExample(str(number), "srl", "steps", 1, prompt, "t")
+        example = Example(str(number), "srl", "steps", 1, prompt, "t")
         made.append(Group(example, completions, torch.tensor([0.0, 0.3, 1.0])))
     return made
 

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from srl.objectives import NAMES, objectives, token_units
-from srl.types import Completion, StepExample
+from srl.types import Completion, Example
 
 
 def example(target="bcde", **kwargs):
-    return StepExample("u", "srl", "steps", 1, (1,), target, **kwargs)
+    return Example("u", "srl", "steps", 1, (1,), target, **kwargs)
 
 
 def said(*texts):

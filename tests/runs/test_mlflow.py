@@ -158,10 +158,10 @@ def test_the_config_artifact_runs_again(hand_off, run, history, artifact, tmp_pa
 def test_thinking_and_action_are_told_apart(tokenizer):
     """Outside the format there is no telling: the whole response stands as the action."""
     from callbacks.rollout_tables import _rows
-    from srl.types import Completion, Group, StepExample
+    from srl.types import Completion, Example, Group
 
     prompt = tuple(tokenizer("1+2?", add_special_tokens=False)["input_ids"])
-    example = StepExample("p", "srl", "steps", 1, prompt, "1+2=3", think=True)
+    example = Example("p", "srl", "steps", 1, prompt, "1+2=3", think=True)
     texts = ["<think>hm</think>\n1+2=4", "1+2=3"]
     completions = [Completion((5,), text, torch.zeros(1), True) for text in texts]
     first, second = _rows(Group(example, completions, torch.tensor([0.8, -1.0])), tokenizer, 8)

@@ -45,7 +45,7 @@ def test_a_group_with_a_nan_reward_is_dropped_and_counted(trained, tmp_path, nan
     assert {row["cause"] for row in rows} == {"reward"}
     assert len(rows) >= 2  # the first group of every second draw
     state = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
-    rewards = next(v for k, v in state["callbacks"].items() if "StepRewardCallback" in k)
+    rewards = next(v for k, v in state["callbacks"].items() if "RewardCallback" in k)
     assert rewards["dropped"] >= 2
     assert all(bool(tensor.isfinite().all()) for tensor in state["state_dict"].values())
 

@@ -1,4 +1,4 @@
-"""StepDataModule: expert solutions -> one stream of step and problem examples, and two validation loaders."""
+"""ExpertDataModule: expert solutions -> a stream of step and problem examples, and two validation loaders."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from srl.examples.builder import ExampleBuilder, ResponseLimits
 from srl.examples.prompts import PromptFormat, PromptRenderer
 from srl.examples.roles import count_marked
 from srl.objectives import objectives
-from srl.types import StepExample, run_seed
+from srl.types import Example, run_seed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -61,7 +61,7 @@ class Validation:
     batch_size: int = 64
 
 
-class StepDataModule(LightningDataModule):
+class ExpertDataModule(LightningDataModule):
     """Reads expert solutions, holds out whole problems, and builds the examples of every objective in use.
 
     path: a JSONL file or a hub id. val_path: held-out problems from a file of their own. hub_config, split:
@@ -189,7 +189,7 @@ class StepDataModule(LightningDataModule):
         assert self.builder is not None
         known = objectives()
         before = len(self.builder.skipped)
-        sources: dict[str, Sequence[StepExample]] = {}
+        sources: dict[str, Sequence[Example]] = {}
         for name in names:
             sources[name] = self.builder.build(self.train, known[name])
             self.report.counts[f"examples/{name}"] = len(sources[name])
@@ -201,7 +201,7 @@ class StepDataModule(LightningDataModule):
         self.stream = Stream(sources, draws, run_seed(), adaptive, reverse)
         return self.stream
 
-    def _warn_of_bare_steps(self, sources: dict[str, Sequence[StepExample]]) -> None:
+    def _warn_of_bare_steps(self, sources: dict[str, Sequence[Example]]) -> None:
         if not (self.think and "sft_step" in sources):
             return
         bare = sum(not step.thinking for trajectory in self.train for step in trajectory.steps)
