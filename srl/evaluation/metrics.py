@@ -1,17 +1,14 @@
-"""What a test counts: rates over responses, accuracy over n sampled responses a problem, lengths, intervals.
+"""What is counted over n sampled responses a problem, and over lengths; intervals.
 
-The figures of one problem are functions (`mean_of`, `pass_of`, `majority_of`), each `[problems]` float32; a
-metric is the mean over problems of such a figure, and `bootstrap_means` says how far that mean is to be
-trusted.
+`mean_of`, `pass_of` and `majority_of` give the figure of each problem, float32 `[problems]`. What is reported
+is its mean over problems, and `bootstrap_means` says how far that mean is to be trusted.
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
 from math import comb
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 LENGTH_EDGES = (0, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 """Where the bins of a length histogram begin, in words or tokens; the last one has no end."""
@@ -23,7 +20,11 @@ _CHUNK = 2**22  # drawn indices at once, 32 MB
 
 
 def mean_of(correct: Tensor) -> Tensor:
-    """Share of right responses of each problem; `correct` bool `[problems, n]`, n >= 1."""
+    """Share of right responses of each problem (Avg@32 of the paper for n = 32); `correct` as in `pass_of`.
+
+    >>> mean_of(torch.tensor([[True, False], [False, False]]))
+    tensor([0.5000, 0.0000])
+    """
     _check(correct, at_least=1)
     return correct.float().mean(dim=1)
 
@@ -32,7 +33,10 @@ def pass_of(correct: Tensor, k: int) -> Tensor:
     """Chance of each problem that k of its n responses, drawn without repeats, hold a right one.
 
     With c right responses of n that is 1 - C(n-c, k) / C(n, k), the unbiased estimate of Chen et al. 2021
-    (arXiv 2107.03374, equation 1), from exact integers. `correct` is bool `[problems, n]`, n >= k.
+    (arXiv 2107.03374, equation 1), from exact integers. `correct` is bool `[problems, n]`, n >= k >= 1.
+
+    >>> pass_of(torch.tensor([[True, False, False]]), 2)  # 1 - C(2,2) / C(3,2) = 1 - 1/3
+    tensor([0.6667])
     """
     _check(correct, at_least=k)
     n = correct.shape[1]
@@ -48,6 +52,10 @@ def majority_of(classes: Tensor, correct: Tensor) -> Tensor:
     wins. Of answers with equally many votes each is as likely to win: the figure is the share of right ones
     among them. Without any answer it is 0. (A class whose responses were judged differently counts with the
     share of right ones.)
+
+    >>> correct = torch.tensor([[True, False, True, False], [True, False, False, False]])
+    >>> majority_of(torch.tensor([[0, 1, 0, 2], [0, 1, -1, -1]]), correct)  # two votes of four; a tie
+    tensor([1.0000, 0.5000])
     """
     _check(correct, at_least=1)
     if classes.shape != correct.shape or classes.dtype != torch.int64:
@@ -59,165 +67,23 @@ def majority_of(classes: Tensor, correct: Tensor) -> Tensor:
     return (winners & correct).sum(dim=1) / winners.sum(dim=1).clamp(min=1)
 
 
-class _Mean(Metric):
-    """Mean of the values of all updates, each counted once; NaN before the first."""
+def mean(values: Sequence[float]) -> float:
+    """Of flags, words or tokens, in float32.
 
-    full_state_update = False
-    is_differentiable = False
-    total: Tensor
-    count: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
-        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
-
-    def _add(self, values: Tensor) -> None:
-        self.total += values.float().sum()
-        self.count += values.numel()
-
-    def compute(self) -> Tensor:
-        """Return the mean, a float32 scalar."""
-        return self.total / self.count
-
-
-class MeanAtK(_Mean):
-    """Mean over problems of the share of right responses (the paper's Avg@32 with n = 32), in [0, 1].
-
-    `update(correct)` takes a bool tensor `[problems, n]`; n may differ between updates, each problem counts
-    once.
-
-    >>> metric = MeanAtK()
-    >>> metric.update(torch.tensor([[True, False], [False, False]]))  # (1/2 + 0) / 2
-    >>> metric.compute()
-    tensor(0.2500)
+    >>> mean([True, False, True, True]), mean([10, 30])
+    (0.75, 20.0)
     """
-
-    higher_is_better = True
-
-    def update(self, correct: Tensor) -> None:
-        """Add problems: `correct` bool `[problems, n]`, n >= 1; ValueError for another shape or type."""
-        self._add(mean_of(correct))
+    return float(torch.tensor(values).float().mean())
 
 
-class PassAtK(_Mean):
-    """Mean over problems of `pass_of`: the chance that k of the n responses hold a right one.
+def length_counts(lengths: Sequence[int], edges: Sequence[int] = LENGTH_EDGES) -> list[int]:
+    """How many lengths fall in each bin: bin i begins with edges[i] (they begin with 0 and rise).
 
-    >>> metric = PassAtK(2)
-    >>> metric.update(torch.tensor([[True, False, False]]))  # 1 - C(2,2) / C(3,2) = 1 - 1/3
-    >>> metric.compute()
-    tensor(0.6667)
+    >>> length_counts([0, 9, 10, 500], (0, 10, 20))  # 500 is in the last bin, which has no end
+    [2, 1, 1]
     """
-
-    higher_is_better = True
-
-    def __init__(self, k: int) -> None:
-        super().__init__()
-        if k < 1:
-            raise ValueError(f"PassAtK: k is {k}; it is a number of responses, 1 or more")
-        self.k = k
-
-    def update(self, correct: Tensor) -> None:
-        """Add problems: `correct` bool `[problems, n]`; ValueError for n < k or another shape or type."""
-        self._add(pass_of(correct, self.k))
-
-
-class MajorityAtK(_Mean):
-    """Mean over problems of `majority_of`: the chance that the most frequent of k answers is right.
-
-    k is the number of responses given, all of which vote; ties and missing answers as in `majority_of`.
-
-    >>> metric = MajorityAtK()
-    >>> metric.update(torch.tensor([[0, 1, 0, 2]]), torch.tensor([[True, False, True, False]]))
-    >>> metric.update(torch.tensor([[0, 1, -1, -1]]), torch.tensor([[True, False, False, False]]))  # a tie
-    >>> metric.compute()  # (1 + 1/2) / 2
-    tensor(0.7500)
-    """
-
-    higher_is_better = True
-
-    def update(self, classes: Tensor, correct: Tensor) -> None:
-        """Add problems: `classes` int64 and `correct` bool, both `[problems, k]`; else ValueError."""
-        self._add(majority_of(classes, correct))
-
-
-class FormatRate(_Mean):
-    """Share of responses that follow the format, in [0, 1]; `update(in_format)` takes bool `[responses]`."""
-
-    higher_is_better = True
-
-    def update(self, in_format: Tensor) -> None:
-        self._add(_flags(in_format, "in_format"))
-
-
-class TruncatedRate(_Mean):
-    """Share of responses that did not end by themselves; `update(finished)` takes bool `[responses]`."""
-
-    higher_is_better = False
-
-    def update(self, finished: Tensor) -> None:
-        self._add(~_flags(finished, "finished"))
-
-
-class StepSimilarity(_Mean):
-    """Mean step reward: similarity to the expert's step in [0, 1], or -1 outside the format (paper, 4.2).
-
-    >>> metric = StepSimilarity()
-    >>> metric.update(torch.tensor([0.75, -1.0]))
-    >>> metric.compute()
-    tensor(-0.1250)
-    """
-
-    higher_is_better = True
-
-    def update(self, rewards: Tensor) -> None:
-        """Add step rewards, float `[responses]`; ValueError for one that is neither in [0, 1] nor -1."""
-        wrong = rewards[~((rewards == -1) | ((rewards >= 0) & (rewards <= 1)))]
-        if wrong.numel():
-            raise ValueError(f"{float(wrong[0])} is no step reward: those are -1 or in [0, 1]")
-        self._add(rewards)
-
-
-class LengthHistogram(Metric):
-    """How many lengths fall in each bin, and their mean; words or tokens alike.
-
-    Bin i holds the lengths from edges[i] to below edges[i+1]; the last bin is open. `compute` gives the
-    counts, int64 `[bins]`; `mean()` the mean, NaN before the first.
-
-    >>> histogram = LengthHistogram((0, 10, 20))
-    >>> histogram.update(torch.tensor([0, 9, 10, 500]))
-    >>> histogram.compute(), histogram.mean()
-    (tensor([2, 1, 1]), tensor(129.7500))
-    """
-
-    full_state_update = False
-    is_differentiable = False
-    counts: Tensor
-    total: Tensor
-
-    def __init__(self, edges: Sequence[int] = LENGTH_EDGES) -> None:
-        super().__init__()
-        if not edges or edges[0] != 0 or any(a >= b for a, b in pairwise(edges)):
-            raise ValueError(f"edges are {list(edges)}; they begin with 0 and rise")
-        self.edges = tuple(edges)
-        self.add_state("counts", torch.zeros(len(edges), dtype=torch.int64), dist_reduce_fx="sum")
-        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
-
-    def update(self, lengths: Tensor) -> None:
-        """Add lengths, integers of 0 or more `[responses]`; ValueError for a negative one."""
-        if lengths.numel() and int(lengths.min()) < 0:
-            raise ValueError(f"a length is {int(lengths.min())}; lengths are 0 or more")
-        edges = torch.tensor(self.edges[1:], device=lengths.device)
-        bins = torch.bucketize(lengths, edges, right=True)  # right: an edge belongs to the bin it begins
-        self.counts += torch.bincount(bins, minlength=len(self.edges))
-        self.total += lengths.float().sum()
-
-    def compute(self) -> Tensor:
-        """Return the counts, int64 `[bins]`."""
-        return self.counts
-
-    def mean(self) -> Tensor:
-        return self.total / self.counts.sum()
+    bins = torch.bucketize(torch.tensor(lengths), torch.tensor(edges[1:]), right=True)
+    return torch.bincount(bins, minlength=len(edges)).tolist()
 
 
 def bootstrap_means(values: Tensor, resamples: int, seed: int) -> Tensor:
@@ -250,13 +116,6 @@ def percentile_interval(means: Tensor, level: float = LEVEL) -> tuple[Tensor, Te
     tail = (1 - level) / 2
     low, high = means.quantile(torch.tensor([tail, 1 - tail], dtype=means.dtype), dim=0)
     return low, high
-
-
-def _flags(values: Tensor, name: str) -> Tensor:
-    if values.dim() != 1 or values.dtype != torch.bool:
-        found = f"{values.dtype} {list(values.shape)}"
-        raise ValueError(f"{name} is {found}; give a bool tensor of shape [responses]")
-    return values
 
 
 def _check(correct: Tensor, at_least: int) -> None:

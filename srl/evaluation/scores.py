@@ -15,11 +15,11 @@ from torch import Tensor
 
 from srl.data.trajectory import Trajectory
 from srl.evaluation.metrics import (
-    FormatRate,
-    LengthHistogram,
-    TruncatedRate,
+    LENGTH_EDGES,
     bootstrap_means,
+    length_counts,
     majority_of,
+    mean,
     mean_of,
     pass_of,
     percentile_interval,
@@ -115,16 +115,13 @@ def score(name: str, records: Sequence[Record], pass_k: Iterable[int], resamples
     lows, highs = percentile_interval(means)
     values = dict(zip(figures, table.mean(dim=0).tolist(), strict=True))
     intervals = dict(zip(figures, zip(lows.tolist(), highs.tolist(), strict=True), strict=True))
-    form, truncated = FormatRate(), TruncatedRate()
-    form.update(torch.tensor([record["in_format"] for record in records]))
-    truncated.update(torch.tensor([record["finished"] for record in records]))
-    values |= {"format": float(form.compute()), "truncated": float(truncated.compute())}
+    values["format"] = mean([record["in_format"] for record in records])
+    values["truncated"] = mean([not record["finished"] for record in records])
     histograms = {}
     for unit in ("words", "tokens"):
-        lengths = LengthHistogram()
-        lengths.update(torch.tensor([record[unit] for record in records]))
-        values[unit] = float(lengths.mean())
-        histograms[unit] = {"from": list(lengths.edges), "responses": lengths.compute().tolist()}
+        lengths = [record[unit] for record in records]
+        values[unit] = mean(lengths)
+        histograms[unit] = {"from": list(LENGTH_EDGES), "responses": length_counts(lengths)}
     draws = {figure: means[:, place] for place, figure in enumerate(figures)}
     return Score(name, len(records), values, intervals, draws, histograms)
 

@@ -11,7 +11,7 @@ from torchmetrics import MeanMetric
 
 from srl.errors import ConfigError
 from srl.evaluation.floors import is_copy
-from srl.evaluation.metrics import FormatRate, MeanAtK, PassAtK, StepSimilarity, TruncatedRate
+from srl.evaluation.metrics import mean_of, pass_of
 from srl.rewards.similarity import FORMAT_PENALTY, similarity
 from srl.types import Sampling, position_name
 
@@ -62,17 +62,9 @@ class ValidationMetrics:
     def __init__(self, settings: ValidationSettings, full: bool = True) -> None:
         self.settings, self.full = settings, full
         self._means: dict[str, MeanMetric] = defaultdict(MeanMetric)
-        self._steps = {
-            "val/steps/reward": StepSimilarity(),
-            "val/steps/format": FormatRate(),
-            "val/steps/truncated": TruncatedRate(),
-        }
-        self._average = MeanAtK()
-        self._pass = PassAtK(settings.samples) if settings.samples and full else None
-        self._sampled = False
         self.rows: list[dict[str, Any]] = []  # one a held-out step, for pairing and for reading
 
-    def _mean(self, name: str, value: float) -> None:
+    def _mean(self, name: str, value: float | torch.Tensor) -> None:
         self._means[name].update(value)
 
     def steps(self, engine: RolloutEngine, batch: ValidationBatch, generator: torch.Generator) -> None:
@@ -104,9 +96,9 @@ class ValidationMetrics:
             self._mean("val/steps/tokens", len(completion.ids))
             if example.stop and example.step < example.n_steps:
                 self._mean("val/steps/end_token", float(completion.end_token))
-        finished = [completion.finished for (completion,) in completions]
-        for metric, values in zip(self._steps.values(), (rewards, in_format, finished), strict=True):
-            metric.update(torch.tensor(values))
+        truncated = [not completion.finished for (completion,) in completions]
+        for name, values in (("reward", rewards), ("format", in_format), ("truncated", truncated)):
+            self._mean(f"val/steps/{name}", torch.tensor(values, dtype=torch.float32))
 
     def problems(
         self,
@@ -124,23 +116,16 @@ class ValidationMetrics:
         if self.settings.by_steps and self.full:
             for (attempt,) in solve_by_steps(engine, builder, batch.trajectories, generator):
                 self._mean("val/outcome/steps_accuracy", float(attempt.correct))
-        if self._pass is not None:
+        if (k := self.settings.samples) and self.full:
             sampling = Sampling(temperature=self.settings.temperature)
-            tries = solve_whole(engine, batch.examples, self.settings.samples, sampling, generator)
+            tries = solve_whole(engine, batch.examples, k, sampling, generator)
             correct = torch.tensor(
                 [[attempt.correct for attempt in attempts] for attempts in tries]
             )  # [problems, k]
-            self._average.update(correct)
-            self._pass.update(correct)
-            self._sampled = True
+            self._mean(f"val/outcome/avg_at_{k}", mean_of(correct))
+            self._mean(f"val/outcome/pass_at_{k}", pass_of(correct, k))
             for share in correct.float().mean(1).tolist():
                 self._mean("val/outcome/informative", float(0 < share < 1))
 
     def compute(self) -> dict[str, float]:
-        found = {name: float(metric.compute()) for name, metric in sorted(self._means.items())}
-        if self.rows:
-            found |= {name: float(metric.compute()) for name, metric in self._steps.items()}
-        if self._pass is not None and self._sampled:
-            found[f"val/outcome/avg_at_{self.settings.samples}"] = float(self._average.compute())
-            found[f"val/outcome/pass_at_{self.settings.samples}"] = float(self._pass.compute())
-        return found
+        return {name: float(metric.compute()) for name, metric in sorted(self._means.items())}
