@@ -4,13 +4,11 @@
 
 Makes agent trajectories of random words (5,000 with 134,000 targets, as in arXiv 2510.25992, appendix A;
 tasks of 4,000 characters, observations of 1,500 on average, 4,000 at most), writes them as expert JSONL, and
-in a process of its own reads them, splits by problem, builds the stream and draws a batch; then in another,
-which finds the Arrow file that the first wrote.
+in a process of its own reads them, splits by problem, builds the stream and draws a batch.
 """
 
 import argparse
 import json
-import os
 import random
 import subprocess
 import sys
@@ -26,7 +24,7 @@ sys.path.insert(0, "ROOT")
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 from datamodules.expert import ExpertDataModule, Validation
-from srl.examples import ResponseLimits
+from srl.examples.builder import ResponseLimits
 from srl.examples.prompts import PromptFormat
 bpe = Tokenizer(models.BPE())
 bpe.pre_tokenizer, bpe.decoder = pre_tokenizers.ByteLevel(False), decoders.ByteLevel()
@@ -94,15 +92,10 @@ def main() -> None:
         size = path.stat().st_size // 2**20
         code = LOAD.replace("ROOT", str(ROOT))
         command = [sys.executable, "-c", code, str(path), str(options.max_prompt_tokens)]
-        cached = {**os.environ, "HF_DATASETS_CACHE": folder}
-        found = []
-        for _ in range(2):
-            done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=cached)
-            if done.returncode:
-                sys.exit(done.stderr)
-            found.append(json.loads(done.stdout.splitlines()[-1]))
-    again = {key: value for key, value in found[1].items() if key.endswith(("_seconds", "_mb"))}
-    print(json.dumps({"file_mb": size, **found[0], "from_the_cache": again}, indent=1))
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+        if done.returncode:
+            sys.exit(done.stderr)
+    print(json.dumps({"file_mb": size, **json.loads(done.stdout.splitlines()[-1])}, indent=1))
 
 
 if __name__ == "__main__":

@@ -208,7 +208,6 @@ def target(name: str, folder: Path) -> Callable[[bytes], None]:
             targets.ENDINGS[ending % len(targets.ENDINGS)],
             sorted(STYLES)[style % len(STYLES)],
             folder,
-            large=style >= 240,
         )
 
     if name == "config":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import random
 from collections import Counter
@@ -27,8 +26,7 @@ from srl.data.load import (
     split_by_problem,
 )
 from srl.data.row_format import RowFormat
-from srl.data.stored import chosen, problem_keys, problem_texts
-from srl.data.trajectory import Skip, Trajectory
+from srl.data.trajectory import Skip, Trajectory, problem_key
 from srl.errors import ConfigError
 from srl.examples.builder import ExampleBuilder, ResponseLimits
 from srl.examples.prompts import PromptFormat, PromptRenderer
@@ -101,8 +99,8 @@ class ExpertDataModule(LightningDataModule):
         self.shots, self.prompt, self.limits, self.validation = shots, prompt, limits, validation
         self.max_problems, self.draws_per_epoch, self.seed = max_problems, draws_per_epoch, seed
         self.report = DataReport()
-        self.train: Sequence[Trajectory] = []
-        self.held_out: Sequence[Trajectory] = []
+        self.train: list[Trajectory] = []
+        self.held_out: list[Trajectory] = []
         self.builder: ExampleBuilder | None = None
         self.stream: Stream | None = None
         self._loaders: list[ListLoader] = []
@@ -129,9 +127,9 @@ class ExpertDataModule(LightningDataModule):
             return
         self._read()
         renderer = PromptRenderer(tokenizer, self.prompt, self.think)
-        keys = list(problem_keys(self.train))
-        demonstrations, shown = list(self.train[: self.shots]), set(keys[: self.shots])
-        self.train = chosen(self.train, [k for k, key in enumerate(keys) if key not in shown])
+        demonstrations = self.train[: self.shots]
+        shown = set(map(problem_key, demonstrations))
+        self.train = [one for one in self.train if problem_key(one) not in shown]
         self.builder = ExampleBuilder(
             renderer,
             self.limits,
@@ -141,19 +139,16 @@ class ExpertDataModule(LightningDataModule):
             shots=demonstrations,
             end_id=tokenizer.eos_token_id,
         )
-        marked = count_marked(
-            renderer, itertools.chain(problem_texts(self.train), problem_texts(self.held_out))
-        )
+        marked = count_marked(renderer, ((one.uid, one.problem) for one in (*self.train, *self.held_out)))
         self.report.counts |= {} if marked is None else {"problems/role_markers": marked}
         self._build_validation(self.builder)
         self.report.skipped += self.builder.skipped
 
     def _read(self) -> None:
         trajectories = self._load(self.path)
-        order = list(range(len(trajectories)))
-        random.Random(self.seed).shuffle(order)
-        trajectories = chosen(trajectories, order[: self.max_problems])
-        usable = len(set(problem_keys(trajectories)))
+        random.Random(self.seed).shuffle(trajectories)
+        trajectories = trajectories[: self.max_problems]
+        usable = len(set(map(problem_key, trajectories)))
         count = self.validation.problems if self.val_path is None else 0
         if count + self.shots >= usable:
             raise ConfigError(
@@ -171,7 +166,7 @@ class ExpertDataModule(LightningDataModule):
             "problems/skipped": len(self.report.skipped),
         }
 
-    def _load(self, path: str) -> Sequence[Trajectory]:
+    def _load(self, path: str) -> list[Trajectory]:
         return load_trajectories(path, self.row, self.report, self.hub_config, self.split)
 
     # -- building ---------------------------------------------------------------------------------------

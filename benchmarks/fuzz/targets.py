@@ -53,25 +53,21 @@ def agent(text: str) -> None:
     assert len(shorten(text, 100, notes)) <= max(100, min(len(text), 100))
 
 
-def data(content: bytes, ending: str, style: str, folder: Path, large: bool = False) -> None:
+def data(content: bytes, ending: str, style: str, folder: Path) -> None:
     """A file is read or refused; of what is read no row is lost: it is a trajectory or a skip.
 
-    large: by way of the store on disk. What was read is written, and read back the same.
+    What was read is written, and read back the same.
     """
-    import srl.data.load as files
-    from srl.data.load import read_trajectories, write_trajectories
+    from srl.data.load import DataReport, load_trajectories, read_trajectories, write_trajectories
     from srl.data.row_format import RowFormat
 
     path = folder / f"rows{ending}"
     path.write_bytes(_packed(content, ending))
-    report, before = files.DataReport(), files.LARGE
-    files.LARGE = 0 if large else before
+    report = DataReport()
     try:
-        found = list(files.load_trajectories(str(path), RowFormat(style=style), report))
+        found = load_trajectories(str(path), RowFormat(style=style), report)
     except (DataError, ConfigError):
         return
-    finally:
-        files.LARGE = before
     assert len(found) + len(report.skipped) == _rows_of(path)
     again = folder / "again.jsonl"
     write_trajectories(again, found)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from srl.data.formats import Item, file_rows, json_rows
 from srl.data.row_format import RowFormat
-from srl.data.stored import LARGE, chosen, problem_keys, stored
-from srl.data.trajectory import MIN_STEPS, Skip, Trajectory
+from srl.data.trajectory import MIN_STEPS, Skip, Trajectory, problem_key
 from srl.errors import ConfigError, DataError
 from srl.files import whole_file
 
@@ -96,20 +95,15 @@ class DataReport:
 
 def load_trajectories(
     path: str, row: RowFormat, report: DataReport, hub_config: str | None = None, split: str = "train"
-) -> Sequence[Trajectory]:
+) -> list[Trajectory]:
     """Read a file or a hub id; digests, skips and what was shortened go to the report.
 
-    A file is JSONL unless its name says .json, .csv or .parquet. Large data is stored (`stored.py`).
+    A file is JSONL unless its name says .json, .csv or .parquet.
     DataError: no row has two steps, and all that `read_trajectories` refuses.
     """
     notes: Counter[str] = Counter()
     skipped: list[Skip] = []
-    rows, size, name = _source(path, hub_config, split, report)
-    if size >= LARGE:
-        about = (path, *name, repr(row))
-        found = stored(about, lambda *into: each_trajectory(rows(), row, *into), notes, skipped)
-    else:
-        found = list(each_trajectory(rows(), row, notes, skipped))
+    found = list(each_trajectory(_source(path, hub_config, split, report), row, notes, skipped))
     report.skipped += skipped
     for what, count in notes.items():
         report.counts[f"data/{what}"] = report.counts.get(f"data/{what}", 0) + count
@@ -127,19 +121,16 @@ def load_trajectories(
 
 def _source(
     path: str, hub_config: str | None, split: str, report: DataReport
-) -> tuple[Callable[[], Iterable[tuple[str, dict[str, Any]]]], int, tuple[str, ...]]:
-    """What gives the rows, as often as it is called; their size in bytes; what tells them from others."""
+) -> Iterable[tuple[str, dict[str, Any]]]:
+    """The rows; the digest of what they come from goes to the report."""
     if not is_file_name(path):
         hub = hub_rows(path, hub_config, split, report)
-        name = (str(hub_config), split, report.files[path])
-        return lambda: ((f"{path}:{k}", dict(row)) for k, row in enumerate(hub, 1)), hub.data.nbytes, name
+        return ((f"{path}:{k}", dict(row)) for k, row in enumerate(hub, 1))
     file = Path(path).expanduser()
+    if file.is_file():  # else reading says what is wrong
+        report.files[path] = file_digest(file)
     is_listed = file.name.removesuffix(".gz").endswith((".json", ".csv", ".parquet"))
-    rows = (lambda: readable(file_rows(str(file)))) if is_listed else (lambda: json_rows(file))
-    if not file.is_file():
-        return rows, 0, ()  # reading says what is wrong
-    report.files[path] = file_digest(file)
-    return rows, file.stat().st_size * (4 if file.suffix in (".gz", ".parquet") else 1), (report.files[path],)
+    return readable(file_rows(str(file))) if is_listed else json_rows(file)
 
 
 def is_file_name(path: str) -> bool:
@@ -182,23 +173,22 @@ def hub_rows(name: str, config: str | None, split: str, report: DataReport) -> D
 
 def split_by_problem(
     trajectories: Sequence[Trajectory], count: int
-) -> tuple[Sequence[Trajectory], Sequence[Trajectory]]:
+) -> tuple[list[Trajectory], list[Trajectory]]:
     """Hold out `count` distinct problem texts; every solution of a held-out problem goes with it."""
-    keys = list(problem_keys(trajectories))
-    held = set(list(dict.fromkeys(keys))[:count])
-    return (
-        chosen(trajectories, [k for k, key in enumerate(keys) if key not in held]),
-        chosen(trajectories, [k for k, key in enumerate(keys) if key in held]),
-    )
+    held = set(list(dict.fromkeys(map(problem_key, trajectories)))[:count])
+    sides: tuple[list[Trajectory], list[Trajectory]] = ([], [])
+    for trajectory in trajectories:
+        sides[problem_key(trajectory) in held].append(trajectory)
+    return sides
 
 
 def assert_disjoint(train: Sequence[Trajectory], held_out: Sequence[Trajectory]) -> None:
     """No problem text may stand on both sides (white space aside). Errors: DataError naming the first."""
-    places = {key: k for k, key in enumerate(problem_keys(train))}
-    for k, key in enumerate(problem_keys(held_out)):
-        if key in places:
+    trained = {problem_key(one): one.uid for one in train}
+    for one in held_out:
+        if problem_key(one) in trained:
             raise DataError(
-                f"problem {held_out[k].uid} is held out, but {train[places[key]].uid} in the training data "
+                f"problem {one.uid} is held out, but {trained[problem_key(one)]} in the training data "
                 "is the same problem: remove it from one of the two files"
             )
 

@@ -266,22 +266,6 @@ def test_what_the_system_says_names_the_file():
     assert of_system(OSError("odd")) == "odd: mend that and begin again"
 
 
-def test_a_run_on_the_store_with_a_full_disk_keeps_the_data_in_memory(tmp_path, monkeypatch, caplog):
-    """Large data goes to the cache of `datasets`: where there is no room it is held as objects."""
-    import srl.data.load as files
-    from srl.data.load import DataReport, load_trajectories
-    from srl.data.row_format import RowFormat
-
-    monkeypatch.setattr(files, "LARGE", 0)
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("logging.Logger.propagate", True, raising=False)
-    rows = write_rows(tmp_path / "rows.jsonl", expert_rows(40))
-    with no_file_longer_than(512):
-        found = load_trajectories(str(rows), RowFormat(), DataReport())
-    assert [one.uid for one in found] == [row["uid"] for row in expert_rows(40)]
-    assert type(found) is list
-
-
 # -- the data -----------------------------------------------------------------------------------------------
 
 
