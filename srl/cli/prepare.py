@@ -35,11 +35,8 @@ def main(arguments: list[str]) -> None:
     """Read, write and report; nothing is written where no row is kept. ConfigError, DataError: as said."""
     options = _options(arguments)
     begun = time.perf_counter()
-    near = options.near_duplicates
-    if near is not None and not 0 < near <= 1:
-        raise ConfigError(f"--near_duplicates {near}: write a share above 0 and up to 1, as 0.7")
     row, config_name, split = _mapping(options)
-    work = Preparation(row, _overlap(options), _conditions(options.where), _counter(options.tokenizer), near)
+    work = Preparation(row, _overlap(options), _conditions(options.where), _counter(options.tokenizer))
     _check_output(options)
     try:
         with _terminable(), whole_file(Path(options.output)) as write:
@@ -86,13 +83,6 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--tokenizer", help="hub id or folder, to count tokens; default: words and signs")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
-    parser.add_argument(
-        "--near_duplicates",
-        type=float,
-        metavar="SHARE",
-        help="drop problems with the numbers, the signs and the answer of an earlier one, in the same order, "
-        "and this share of their 13-grams in common, as 0.7 (not looked for); exact duplicates always go",
-    )
     parser.add_argument("--report", help="write the report as JSON to this file too")
     return parser.parse_args(arguments)
 

@@ -114,7 +114,6 @@ class Preparation:
 
     row: how rows are read; None guesses from the first one. overlap: the benchmarks that rows must not
     repeat. where: field values that a row must have, or be dropped. tokens: counts the tokens of a text.
-    near: the share of 13-grams from which a problem nearly repeats an earlier one and is dropped; null: none.
     """
 
     def __init__(
@@ -123,10 +122,8 @@ class Preparation:
         overlap: Overlap | None = None,
         where: dict[str, str] | None = None,
         tokens: Callable[[str], int] = token_guess,
-        near: float | None = None,
     ) -> None:
         self.row, self.overlap, self.where, self.tokens = row, overlap, where or {}, tokens
-        self.near = near
         self.report = Report()
         self._seen = Seen()
         self._answers: list[tuple[str, str, str]] = []  # where, gold, what the solution states
@@ -181,12 +178,6 @@ class Preparation:
             example = f"{where}: {match.share:.0%} of its 13-grams are in {match.uid}"
             self.report.drop(f"overlaps the benchmark {match.name}", example)
             return True
-        if self.near is not None:
-            match = self._seen.near(found.uid, found.problem, found.answer, self.near)
-            if match is not None:
-                example = f"{where}: {match.share:.0%} of its 13-grams are those of {match.uid}"
-                self.report.drop("near-duplicate of an earlier problem", example)
-                return True
         if not self._seen.add("problem", problem):
             self.report.note("problem met before, with another solution", where)
         self._seen.add("solution", problem, folded(found.solution))

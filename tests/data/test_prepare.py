@@ -400,7 +400,7 @@ def test_an_interrupted_run_leaves_the_old_file_and_no_half_one(tmp_path, stop):
 
 MEASURED = """
 import sys
-from srl.cli import main
+from srl.cli.main import main
 status = main(["prepare", sys.argv[1], "-o", sys.argv[2], "--json"])
 print(open("/proc/self/status").read().partition("VmHWM:")[2].split()[0])
 sys.exit(status)
