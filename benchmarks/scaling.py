@@ -96,17 +96,18 @@ def tokens_of(point: Point, high: int) -> dict[str, int]:
 
 def rollout(engine: RolloutEngine, point: Point) -> None:
     generator = torch.Generator().manual_seed(0)
-    engine.generate(examples_of(point, engine.vocab_size), point["group"], Sampling(), generator)
+    engine.generate(examples_of(point, engine.decoder.vocab_size), point["group"], Sampling(), generator)
 
 
 def update(engine: RolloutEngine, point: Point) -> None:
     settings = LossSettings(kl=1e-9)  # no row is left out
-    engine.model.train()
-    rows = build_rows(groups_of(point, engine.vocab_size), settings)
+    own = engine.decoder
+    own.model.train()
+    rows = build_rows(groups_of(point, own.vocab_size), settings)
     for batch in micro_batches(rows, point["budget"]):
-        new = logprobs_of(engine.decoder, engine.head, batch, engine.vocab_size)
+        new = logprobs_of(own.backbone, own.head, batch, own.vocab_size)
         loss_of(new, batch, settings)[0].backward()
-    engine.model.zero_grad()
+    own.model.zero_grad()
 
 
 def kib(name: str) -> int:
@@ -246,7 +247,7 @@ def main() -> None:
             point = {**base, **fixed, variable: value}
             key = json.dumps(point)
             if key not in done:
-                done[key] = tokens_of(point, engine.vocab_size) | measured(engine, point, o.repeats)
+                done[key] = tokens_of(point, engine.decoder.vocab_size) | measured(engine, point, o.repeats)
                 print(f"{variable} {value}: {done[key]}", file=sys.stderr, flush=True)
             series[variable].append({**{name: point[name] for name in VARIABLES}, **done[key]})
     exponents = slopes(series, lambda variable: "tokens")

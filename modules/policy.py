@@ -231,8 +231,8 @@ class PolicyModule(LightningModule):
         return loss_of(new, micro, self.loss_settings, ref)
 
     def _logprobs(self, micro: MicroBatch) -> Tensor:
-        engine = self.engine
-        return logprobs_of(engine.decoder, engine.head, micro, engine.vocab_size, engine.attention)
+        own = self.engine.decoder
+        return logprobs_of(own.backbone, own.head, micro, own.vocab_size, own.attention)
 
     def _adapter_off(self) -> AbstractContextManager:
         """The base alone: the reference policy, free of charge."""

@@ -1,72 +1,34 @@
-"""What is done when memory runs out: an update with half the tokens at once, rollouts with half the rows.
-
-`TokenBudget` bounds the padded tokens of an update that go through the model at once: as set, or found by
-trying. `in_fewer_rows` samples rollouts that did not fit again, fewer at a time.
-"""
+"""What is done when memory runs out: an update with half the tokens at once, rollouts with half the rows."""
 
 from __future__ import annotations
 
-import functools
 import gc
 import logging
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 
 from srl.errors import TrainingStopped
 
-if TYPE_CHECKING:
-    import torch
-
-    from srl.types import Completion, Example, Sampling
-
-
 log = logging.getLogger(__name__)
-Generate = Callable[..., "list[list[Completion]]"]
+CPU_TOKENS = 1024
+"""Where `auto` begins on the CPU, and the most it takes: more was slower (see UpdateSettings)."""
+CUDA_TOKENS = 8192
+"""Where `auto` begins on CUDA."""
+USED_AT_MOST = 0.8
+"""Growth is planned so that the peak stays within this share of the memory that can be had."""
+WORTH = 1.25
+"""A change of fewer tokens than this is not made."""
+_MESSAGES = ("can't allocate memory", "CUDA error: out of memory", "_STATUS_ALLOC_FAILED")
 
 
-def in_fewer_rows(generate: Generate) -> Generate:
-    """`generate(engine, examples, n, sampling, generator)` that lowers `engine.rows_in_flight` until it fits.
+def fewer_rows(rows: int, n: int) -> int:
+    """So many rollouts at once did not fit: half as many, but those of one prompt, as its n go together.
 
-    The bound is one from above, so that a lower number keeps the user's word. The generator is set back to
-    where it was: what comes is what comes with the lower bound from the start. TrainingStopped: see `fewer`.
-    """
+    The bound is one from above, so that a lower number keeps the user's word. TrainingStopped where it was no
+    more than one prompt's.
 
-    @functools.wraps(generate)
-    def fitting(
-        engine: Any,
-        examples: Sequence[Example],
-        n: int,
-        sampling: Sampling,
-        generator: torch.Generator,
-    ) -> list[list[Completion]]:
-        state = generator.get_state()
-        while True:
-            try:
-                return generate(engine, examples, n, sampling, generator)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-            generator.set_state(state)
-            release(engine.device)  # what the failed attempt held is free once its exception is gone
-            before = min(engine.rows_in_flight, len(examples) * n)
-            engine.rows_in_flight = fewer(before, n)
-            log.warning(
-                "out of memory with %d rollouts at once: rows_in_flight is %d from now on; sampling again",
-                before,
-                engine.rows_in_flight,
-            )
-
-    return fitting
-
-
-def fewer(rows: int, n: int) -> int:
-    """Half as many, but those of one prompt, as its n rollouts always go together.
-
-    TrainingStopped where it was no more than one prompt's.
-
-    >>> fewer(64, 8), fewer(12, 8)
+    >>> fewer_rows(64, 8), fewer_rows(12, 8)
     (32, 8)
     """
     if rows <= n:
@@ -75,26 +37,13 @@ def fewer(rows: int, n: int) -> int:
             "split them. Lower rollout.num_generations, or data.limits.max_prompt_tokens, step_tokens or "
             "solution_tokens, or set model.quantization: nf4"
         )
-    return max(rows // 2, n)
-
-
-CPU_TOKENS = 1024
-"""Where `auto` begins on the CPU, and the most it takes: more was slower (see UpdateSettings)."""
-
-
-CUDA_TOKENS = 8192
-"""Where `auto` begins on CUDA."""
-
-
-USED_AT_MOST = 0.8
-"""Growth is planned so that the peak stays within this share of the memory that can be had."""
-
-
-WORTH = 1.25
-"""A change of fewer tokens than this is not made."""
-
-
-_MESSAGES = ("can't allocate memory", "CUDA error: out of memory", "_STATUS_ALLOC_FAILED")
+    bound = max(rows // 2, n)
+    log.warning(
+        "out of memory with %d rollouts at once: rows_in_flight is %d from now on; sampling again",
+        rows,
+        bound,
+    )
+    return bound
 
 
 class TokenBudget:

@@ -147,7 +147,7 @@ class Measured:
         for batch in batches:
             micro = batch.to(self.device)
             with self._autocast():
-                new = logprobs_of(decoder, head, micro, self.engine.vocab_size)
+                new = logprobs_of(decoder, head, micro, self.engine.decoder.vocab_size)
                 loss, stats = loss_of(new, micro, LossSettings())
                 loss.backward()
             for name, value in (stats | {"padded": float(micro.tokens)}).items():

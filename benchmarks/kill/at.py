@@ -12,7 +12,7 @@ from typing import Any
 from lightning.pytorch import Callback
 
 KINDS = {  # what is called there, and whether the process dies before the call or after it
-    "rollout": ("srl.engine.engine.RolloutEngine._step", "before"),
+    "rollout": ("srl.engine.decoder.Decoder.step", "before"),
     "reward": ("srl.objectives.Similarity.reward", "before"),
     "outcome reward": ("srl.objectives.Outcome.reward", "after"),
     "forward and backward": ("modules.policy.PolicyModule._backward", "after"),

@@ -10,6 +10,7 @@ import torch
 
 import srl.model.logprobs
 from srl.engine.caches import Caches
+from srl.engine.decoder import Decoder
 from srl.engine.engine import RolloutEngine
 from srl.engine.sampling import sample
 from srl.model.adapters import LoraSettings, attach_lora
@@ -50,11 +51,17 @@ def update(
     head: Callable | None = None,
     attention: Attention = "auto",
 ) -> None:
-    engine.model.train()
+    engine.decoder.model.train()
     for batch in micro_batches(build_rows(groups, LossSettings(kl=1e-9)), budget, share):
-        new = logprobs_of(engine.decoder, head or engine.head, batch, engine.vocab_size, attention)
+        own = engine.decoder
+        new = logprobs_of(own.backbone, head or own.head, batch, own.vocab_size, attention)
         loss_of(new, batch, LossSettings())[0].backward()
-    engine.model.zero_grad()
+    engine.decoder.model.zero_grad()
+
+
+def as_layers(engine: RolloutEngine) -> Callable:
+    """The head as any other module, whose gradient is autograd's."""
+    return lambda hidden: engine.decoder.head(hidden)
 
 
 def changed(module: Any, name: str, value: Any, work: Callable[[], Any]) -> Callable[[], Any]:
@@ -72,36 +79,34 @@ def changed(module: Any, name: str, value: Any, work: Callable[[], Any]) -> Call
 
 
 @torch.no_grad()
-def decode_and_gemm(
-    engine: RolloutEngine, made: list[Example], group: int, steps: int
-) -> tuple[float, float]:
+def decode_and_gemm(decoder: Decoder, made: list[Example], group: int, steps: int) -> tuple[float, float]:
     """CPU seconds of `steps` decode steps of all rollouts, and of their products with weights alone.
 
     In turns, so that the machine's mood falls on both. The products are those of the steps: the same
     modules, the same head.
     """
-    engine.model.eval()
+    decoder.model.eval()
     generator = torch.Generator().manual_seed(0)
     owner = [index for index in range(len(made)) for _ in range(group)]
-    prompts, logits = engine._prefill([e.prompt_ids for e in made], owner)
+    prompts, logits = decoder.prefill([e.prompt_ids for e in made], owner)
     caches = Caches(prompts)
     logits = logits[prompts.owner]
     linear = [
         (module, torch.randn(len(owner), module.in_features))
-        for name, module in engine.decoder.named_modules()
+        for name, module in decoder.backbone.named_modules()
         if name.endswith("_proj")
     ]
-    hidden = torch.randn(len(owner), engine.head.in_features)
+    hidden = torch.randn(len(owner), decoder.head.in_features)
     decode = gemm = 0.0
     for _ in range(steps):
         clock = common.Clock()
         tokens, _ = sample(logits, SAMPLING, generator)
-        logits = engine._step(tokens, caches)
+        logits = decoder.step(tokens, caches)
         decode += clock.cpu
         clock = common.Clock()
         for module, rows in linear:
             module(rows)
-        head_logits(engine.head, hidden)
+        head_logits(decoder.head, hidden)
         gemm += clock.cpu
     return decode, gemm
 
@@ -139,11 +144,11 @@ def main() -> None:
         "rollout_without_head_in_blocks": changed(srl.model.logprobs, "_by_columns", never, rollout),
         "rollout_without_merged_adapter": lambda: peer.generate(made, o.group, SAMPLING, generator),
         "update": ours,
-        "naive_update": lambda: update(peer, groups, eight_rows, share=False, head=lambda h: peer.head(h)),
+        "naive_update": lambda: update(peer, groups, eight_rows, share=False, head=as_layers(peer)),
         "update_without_shared_prompt": lambda: update(engine, groups, o.micro_tokens, share=False),
         "update_without_sibling_attention": lambda: update(engine, groups, o.micro_tokens, attention="mask"),
         "update_without_head_gradient": lambda: update(
-            engine, groups, o.micro_tokens, head=lambda h: engine.head(h)
+            engine, groups, o.micro_tokens, head=as_layers(engine)
         ),
         "update_without_merged_adapter": lambda: update(peer, groups, o.micro_tokens),
     }
@@ -157,7 +162,7 @@ def main() -> None:
             for name, work in works.items()
             if which == "last" or "_without_" not in name
         }
-        seconds["decode"], seconds["gemm"] = decode_and_gemm(engine, made, o.group, o.new_tokens)
+        seconds["decode"], seconds["gemm"] = decode_and_gemm(engine.decoder, made, o.group, o.new_tokens)
         common.answer(seconds)
 
 

@@ -19,9 +19,9 @@ FIRST_CAPACITY = 64  # tokens; own keys and values grow by doubling from here
 
 
 class Grid:
-    """R rows in a [P, most] grid, the shape of one product a prompt.
+    """R rows in a [U, most] grid, the shape of one product a prompt.
 
-    slot int64 [R]: the place of each row; row int64 [P * most]: the row at each place, any at an empty one.
+    slot int64 [R]: the place of each row; row int64 [U * most]: the row at each place, any at an empty one.
     None for both where the rows fill the grid in order.
     """
 
@@ -43,7 +43,7 @@ class Grid:
         return cls(prompts, most, slot, row)
 
     def spread(self, rows: Tensor) -> Tensor:
-        """[R, Hkv, rep, X] -> [P, Hkv, most * rep, X]."""
+        """[R, Hkv, rep, X] -> [U, Hkv, most * rep, X]."""
         _, heads, rep, width = rows.shape
         grid = rows if self.row is None else rows.index_select(0, self.row)
         grid = grid.view(self.prompts, self.most, heads, rep, width).transpose(1, 2)
@@ -59,9 +59,9 @@ class Grid:
 
 @dataclass
 class Shared:
-    """What a decode step reads of the prompts: keys, values per layer [P, Hkv, Lp, D], and the rows' grid.
+    """What a decode step reads of the prompts: keys, values per layer [U, Hkv, Lp, D], and the rows' grid.
 
-    hidden: added to scores, -inf on padding [P, 1, 1, Lp]; None without any.
+    hidden: added to scores, -inf on padding [U, 1, 1, Lp]; None without any.
     """
 
     keys: list[Tensor]
@@ -80,9 +80,9 @@ class Shared:
 
 
 class Prompts:
-    """Keys and values of P prompts, and which of the R rows in flight belongs to which.
+    """Keys and values of U prompts, and which of the R rows in flight belongs to which.
 
-    keys, values: per layer [P, Hkv, Lp, D]; lengths [P] are the prompts' true lengths, the rest is padding.
+    keys, values: per layer [U, Hkv, Lp, D]; lengths [U] are the prompts' true lengths, the rest is padding.
     owner int64 [R], ascending: the prompt of each row.
     """
 
@@ -184,11 +184,11 @@ class OwnCache(Cache):
         self.starts, self.length = torch.cat([starts - first, added]), length
         self._hide()
 
-    def lend(self) -> None:
-        """The states are kept elsewhere, until `take` brings them back."""
+    def move_out(self) -> None:
+        """The states are kept elsewhere, until `move_in` brings them back."""
         self._keys, self._values = [], []
 
-    def take(self, keys: list[Tensor], values: list[Tensor]) -> None:
+    def move_in(self, keys: list[Tensor], values: list[Tensor]) -> None:
         """The states of the columns written so far, per layer [R, Hkv, t, D]; one more may be open."""
         self._keys, self._values = ([_of_length(one, self.length) for one in of] for of in (keys, values))
         self._hide()

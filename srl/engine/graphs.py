@@ -7,28 +7,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Hashable
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from srl.engine.caches import Caches
+from srl.engine.decoder import Decoder
 from srl.engine.static import Shape, StaticCaches, Storage
 from srl.engine.verify import tolerance
-
-if TYPE_CHECKING:
-    from srl.engine.engine import RolloutEngine
-
 
 log = logging.getLogger(__name__)
 
 
-def recorded_steps(engine: RolloutEngine) -> RecordedSteps | None:
-    """CUDA graphs for this engine; None, with a warning, where there are none."""
-    if not engine.fast or engine.device.type != "cuda":
+def recorded_steps(decoder: Decoder) -> RecordedSteps | None:
+    """CUDA graphs of this decoder; None, with a warning, where there are none."""
+    if not decoder.fast or decoder.device.type != "cuda":
         log.warning("model.decode.cuda_graphs is left out: it takes CUDA and a Llama, Qwen2 or Qwen3 model")
         return None
-    return RecordedSteps(engine, cuda_recorder())
+    return RecordedSteps(decoder, cuda_recorder())
 
 
 class Recorder(Protocol):
@@ -62,16 +59,16 @@ def cuda_recorder() -> Recorder:
 
 
 class RecordedSteps:
-    """The decode step by recordings, one for each Shape; the caches' own states are lent to them.
+    """`Decoder.step` by recordings, one for each Shape, which hold the caches' own states meanwhile.
 
     Recordings are made anew when anything they depend on has changed: addresses of weights, precision,
     adapters on or off. A new one's logits are compared with the plain step's. Where they differ by more than
     rounding does, or where recording fails, every step is plain from then on, and a warning says so.
     """
 
-    def __init__(self, engine: RolloutEngine, recorder: Recorder) -> None:
-        self.compute, self.recorder = engine.fast_logits, recorder
-        self.engine = engine
+    def __init__(self, decoder: Decoder, recorder: Recorder) -> None:
+        self.compute, self.recorder = decoder.fast_logits, recorder
+        self.decoder = decoder
         self.failed = False
         self.recorded: dict[Shape, tuple[StaticCaches, Callable[[], None]]] = {}
         self._storage: Storage | None = None
@@ -81,11 +78,12 @@ class RecordedSteps:
         self._columns = 0  # of them, written
 
     def step(self, tokens: Tensor, caches: Caches) -> Tensor:
-        """The newest token of each row [R], the caches' column open -> logits [R, V], good until the next."""
+        """The newest token of each row int64 [R] -> logits float32 [R, V], good until the next."""
+        caches.open()
         if self.failed:
             return self.compute(tokens, caches)
         if self._caches is caches and caches.own.length > self._shape.columns:
-            self.give_back()
+            self.write_back()
         if self._caches is not caches:
             logits = self._begin(tokens, caches)
         else:
@@ -98,23 +96,23 @@ class RecordedSteps:
         assert self._static is not None
         return self._static.shape
 
-    def give_back(self) -> None:
+    def write_back(self) -> None:
         """The caches have their states again; before rows leave or enter."""
         if self._caches is not None and self._static is not None:
             self._static.save(self._caches, self._columns)
-        self.forget()
+        self.drop()
 
-    def forget(self) -> None:
+    def drop(self) -> None:
         """The caches are needed no more. Buffers and recordings stay."""
         self._caches = self._static = None
 
     def _begin(self, tokens: Tensor, caches: Caches) -> Tensor:
         """Load the caches and make the first step with them."""
-        self.forget()
+        self.drop()
         shape = Shape.of(caches)
         self._storage = self._storage or Storage(tokens.device)
-        static = StaticCaches(self._storage, shape, caches, self.engine.vocab_size)
-        valid = (self._storage.generation, _fingerprint(self.engine))
+        static = StaticCaches(self._storage, shape, caches, self.decoder.vocab_size)
+        valid = (self._storage.generation, _fingerprint(self.decoder))
         if valid != self._valid:
             self.recorded.clear()
             self._valid = valid
@@ -128,7 +126,7 @@ class RecordedSteps:
             self._static = static
             logits = self._play(tokens, caches)
         self._caches, self._static = caches, static
-        caches.own.lend()
+        caches.own.move_out()
         return logits
 
     def _play(self, tokens: Tensor, caches: Caches) -> Tensor:
@@ -160,7 +158,7 @@ class RecordedSteps:
         expected = self.compute(tokens, caches)
         scale = float(expected.abs().max()) + 1e-6
         gap = float((found - expected).abs().max())
-        if not gap <= tolerance(self.engine) * scale:
+        if not gap <= tolerance(self.decoder) * scale:
             self._fail(f"a recorded decode step differs from the plain one by {gap:.3g} in the logits")
         else:
             self.recorded[static.shape] = (static, play)
@@ -173,11 +171,11 @@ class RecordedSteps:
         log.warning("model.decode.cuda_graphs: %s; every step is plain from now on", why)
 
 
-def _fingerprint(engine: RolloutEngine) -> Hashable:
+def _fingerprint(decoder: Decoder) -> Hashable:
     """What a recording depends on but for the caches."""
-    kind = engine.device.type
-    weights = tuple(parameter.data_ptr() for parameter in engine.model.parameters())
-    off = tuple(getattr(module, "disable_adapters", None) for module in engine.model.modules())
+    kind = decoder.device.type
+    weights = tuple(parameter.data_ptr() for parameter in decoder.model.parameters())
+    off = tuple(getattr(module, "disable_adapters", None) for module in decoder.model.modules())
     return weights, off, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
 
 

@@ -11,7 +11,7 @@ from transformers import DynamicCache
 
 from srl.model.logprobs import head_logits
 from srl.packing.attention import Attention, attention_arguments, plan
-from srl.packing.tree import TokenTree, families, grow, on_device, stack
+from srl.packing.tree import TokenTree, families, grow, in_chunks, on_device, stack
 
 Planted = tuple[TokenTree, list[tuple[int, int]]]  # a row, and its prompts: (index, node at which it ends)
 
@@ -24,8 +24,8 @@ def prefill(
     token_budget: int,
     attention: Attention = "auto",
 ) -> tuple[list[Tensor], list[Tensor], Tensor]:
-    """P distinct prompts -> keys and values per layer [P, Hkv, Lp, D], and the logits after each float32 [P,
-    V].
+    """U distinct prompts -> keys and values per layer [U, Hkv, Lp, D], and the logits after each float32
+    [U, V].
 
     Prompts that share much go through the model as one tree, so that a system prompt, worked examples and the
     earlier steps of one trajectory are computed once. At most `token_budget` padded tokens go through at
@@ -54,20 +54,13 @@ def prefill(
 
 
 def _chunks(prompts: Sequence[tuple[int, ...]], token_budget: int) -> list[list[Planted]]:
-    """Rows of shared prompts, longest first, in chunks of at most `token_budget` padded tokens."""
+    """Rows of shared prompts, in chunks of at most `token_budget` padded tokens."""
     rows: list[Planted] = []
     for family in families([(prompt, 0) for prompt in prompts], token_budget):
         tree = TokenTree()
         ends = grow(tree, [prompts[index] for index in family])
         rows.append((tree, [(index, ends[prompts[index]]) for index in family]))
-    rows.sort(key=lambda row: len(row[0]), reverse=True)
-    chunks: list[list[Planted]] = []
-    for row in rows:
-        if chunks and len(chunks[-1][0][0]) * (len(chunks[-1]) + 1) <= token_budget:
-            chunks[-1].append(row)
-        else:
-            chunks.append([row])
-    return chunks
+    return in_chunks(rows, token_budget)
 
 
 def _forward(

@@ -17,10 +17,10 @@ from srl.engine.sampling import TokenTexts
 from srl.response import StopRule
 from srl.types import Completion, Example
 
-LEAVE_AT = 1 / 8
-"""Finished rows leave the batch when they are this share of it, for leaving copies the rest."""
-ENTER_AT = 1 / 4
-"""Waiting prompts enter when this share of the rows in flight is free: one prefill for several prompts."""
+EVICT_AT = 1 / 8
+"""Finished rows are evicted when they are this share of it, for that copies the rest."""
+ADMIT_AT = 1 / 4
+"""Waiting prompts are admitted when this share of the rows in flight is free: one prefill for several."""
 
 
 @dataclass
@@ -50,7 +50,7 @@ class Rollout:
         self.ended = self.finished or len(self.ids) == self.example.max_new_tokens
 
 
-class Flight:
+class Scheduler:
     """Examples, n rollouts each; those with the same prompt enter together.
 
     rows: the rollouts in the batch, row by row. logprobs float32 [all rollouts, longest limit + 1]; the last
@@ -107,14 +107,14 @@ class Flight:
             if not rollout.ended:
                 rollout.record(token, end_ids, texts)
 
-    def leave(self) -> list[int] | None:
+    def evict(self) -> list[int] | None:
         """The rows that stay [S], ascending, when it is worth a copy of them; else None.
 
         That is when enough have ended, or when others may enter.
         """
         stay = [row for row, rollout in enumerate(self.rows) if not rollout.ended]
         ended = len(self.rows) - len(stay)
-        if ended < max(1, LEAVE_AT * len(self.rows)) and not self._room(len(stay)):
+        if ended < max(1, EVICT_AT * len(self.rows)) and not self._room(len(stay)):
             return None
         index = torch.tensor(stay, dtype=torch.int64, device=self.device)
         self.rows = [self.rows[row] for row in stay]
@@ -126,10 +126,10 @@ class Flight:
         if not self.waiting:
             return False
         free = self.rows_in_flight - staying
-        return staying == 0 or (free >= len(self.waiting[0][1]) and free >= ENTER_AT * self.rows_in_flight)
+        return staying == 0 or (free >= len(self.waiting[0][1]) and free >= ADMIT_AT * self.rows_in_flight)
 
-    def enter(self) -> tuple[list[tuple[int, ...]], list[int]]:
-        """Prompts [P] that enter now, and the prompt of each new row [R]; none when there is no room.
+    def admit(self) -> tuple[list[tuple[int, ...]], list[int]]:
+        """Prompts [U] that enter now, and the prompt of each new row [R]; none when there is no room.
 
         A prompt with more rollouts than may be in flight enters alone.
         """

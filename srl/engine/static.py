@@ -143,7 +143,7 @@ class StaticCaches:
             [states[:rows, :, :columns].clone() for states in mine]
             for mine in (self.own.keys, self.own.values)
         )
-        caches.own.take(keys, values)
+        caches.own.move_in(keys, values)
 
 
 class StaticOwn:

@@ -120,7 +120,7 @@ class VllmEngine:
         ]
 
     def _check_length(self, example: Example) -> None:
-        self.own.check_length(example)
+        self.own.decoder.check_length(example)
         size, most = len(example.prompt_ids) + example.max_new_tokens, self.settings.max_tokens
         if most is not None and size > most:
             raise ConfigError(
@@ -134,13 +134,13 @@ class VllmEngine:
         if self._llm is not None:
             self._llm.wake_up()
             return self._llm
-        model: Any = unwrapped(self.own.model)
-        rank = _rank(self.own.model)
+        model: Any = unwrapped(self.own.decoder.model)
+        rank = _rank(self.own.decoder.model)
         self._llm = require().LLM(
             model=self.files.path_or_id,
             revision=self.files.revision,
             dtype=str(model.dtype).removeprefix("torch."),
-            max_model_len=self.settings.max_tokens or self.own.context,
+            max_model_len=self.settings.max_tokens or self.own.decoder.context,
             gpu_memory_utilization=self.settings.memory,
             enforce_eager=self.settings.eager,
             enable_lora=True,
@@ -156,7 +156,7 @@ class VllmEngine:
         """A request with today's adapter; written anew, under a new number, when it has changed."""
         from vllm.lora.request import LoRARequest
 
-        model: Any = self.own.model
+        model: Any = self.own.decoder.model
         versions = [parameter._version for parameter in model.parameters() if parameter.requires_grad]
         if self._request is None or versions != self._versions:
             number = 1 if self._request is None else self._request.lora_int_id + 1
@@ -189,13 +189,13 @@ def _refuse(own: RolloutEngine, files: ModelFiles) -> None:
     from peft import PeftModel
 
     why = ""
-    if getattr(unwrapped(own.model), "is_quantized", False):
+    if getattr(unwrapped(own.decoder.model), "is_quantized", False):
         why = "the base is quantised (model.quantization), which vLLM would do by rules of its own"
-    elif not isinstance(own.model, PeftModel):
+    elif not isinstance(own.decoder.model, PeftModel):
         why = "there is no adapter (model.lora), and nothing else is handed over"
     elif files.gguf_file:
         why = "the base is a GGUF file, which vLLM reads with other weights"
-    elif _rank(own.model) > RANKS[-1]:
+    elif _rank(own.decoder.model) > RANKS[-1]:
         why = f"model.lora.r is above {RANKS[-1]}"
     if why:
         raise ConfigError(f"rollout.engine is vllm, but {why}; change that or set rollout.engine: own")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from srl.packing.attention import Plan, plan
-from srl.packing.tree import TokenTree, families, grow, on_device, stack
+from srl.packing.tree import TokenTree, families, grow, in_chunks, on_device, stack
 
 
 @dataclass(frozen=True)
@@ -86,24 +86,16 @@ class _Pack:
 
 
 def micro_batches(rows: Sequence[Row], token_budget: int, share_prompt: bool = True) -> list[MicroBatch]:
-    """Rows -> micro-batches of at most `token_budget` padded tokens (n * T) each, longest first.
+    """Rows -> micro-batches of at most `token_budget` padded tokens (n * T) each, as `in_chunks` has it.
 
-    Longest first, so that a batch that does not fit in memory fails at once and not hours later. A row longer
-    than the budget goes alone. share_prompt False gives one completion a packed row.
+    share_prompt False gives one completion a packed row.
     """
     packs = [pack for group in _by_prompt(rows, share_prompt) for pack in _split(group, token_budget)]
     together = [[index] for index in range(len(packs))]
     if share_prompt:
         together = families([(pack.prompt, pack.more) for pack in packs], token_budget)
     trees = [_plant([packs[index] for index in family]) for family in together]
-    trees.sort(key=lambda planted: len(planted[0]), reverse=True)
-    batches: list[list[tuple[TokenTree, list[tuple[Row, int]]]]] = []
-    for planted in trees:
-        if batches and len(batches[-1][0][0]) * (len(batches[-1]) + 1) <= token_budget:
-            batches[-1].append(planted)
-        else:
-            batches.append([planted])
-    return [_collate(batch) for batch in batches]
+    return [_collate(chunk) for chunk in in_chunks(trees, token_budget)]
 
 
 def _by_prompt(rows: Sequence[Row], share_prompt: bool) -> list[list[Row]]:

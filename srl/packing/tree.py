@@ -9,10 +9,12 @@ and the worked examples; the G completions of a prompt hang from its end.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+T = TypeVar("T")
 JOIN_SHARE = 1 / 4
 """A sequence joins a row when this share of its tokens is there already: longer rows cost attention."""
 
@@ -116,6 +118,20 @@ def families(items: Sequence[tuple[tuple[int, ...], int]], token_budget: int) ->
             found.append([index])
             size = own
     return found
+
+
+def in_chunks(rows: Sequence[tuple[TokenTree, T]], token_budget: int) -> list[list[tuple[TokenTree, T]]]:
+    """Rows, longest first, in chunks of at most `token_budget` padded tokens; a longer row goes alone.
+
+    Longest first, so that what does not fit in memory fails at once and not hours later.
+    """
+    chunks: list[list[tuple[TokenTree, T]]] = []
+    for row in sorted(rows, key=lambda row: len(row[0]), reverse=True):
+        if chunks and len(chunks[-1][0][0]) * (len(chunks[-1]) + 1) <= token_budget:
+            chunks[-1].append(row)
+        else:
+            chunks.append([row])
+    return chunks
 
 
 def stack(trees: Sequence[TokenTree]) -> dict[str, Tensor]:

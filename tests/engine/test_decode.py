@@ -157,7 +157,7 @@ def test_the_host_waits_no_more_often_for_more_tokens(model, sampling, fast):
 
 
 def recorded(engine, recorder=again):
-    engine.steps = RecordedSteps(engine, recorder)
+    engine.recorded = RecordedSteps(engine.decoder, recorder)
     return engine
 
 
@@ -194,8 +194,8 @@ def test_recorded_steps_give_what_plain_steps_give(kind, rows):
         for a, b in zip(ours, theirs, strict=True):
             assert a.ids == b.ids
             assert torch.allclose(a.logprobs, b.logprobs, atol=1e-4)
-    assert not engine.steps.failed
-    assert max(shape.columns for shape in engine.steps.recorded) == 128, "from 64 columns to 128"
+    assert not engine.recorded.failed
+    assert max(shape.columns for shape in engine.recorded.recorded) == 128, "from 64 columns to 128"
     assert sum(played) > 50, "most steps are played"
     for _ in range(2):  # the first again records what it had before its buffers grew, the second nothing
         before = len(played)
@@ -222,7 +222,7 @@ def test_recorded_steps_see_the_next_update_and_the_adapter_switched_off(model):
             if "lora_B" in name:
                 parameter.mul_(-1)  # in place, as an optimizer does
     second = greedy()
-    assert len(engine.steps.recorded) == 1
+    assert len(engine.recorded.recorded) == 1
     with changing.disable_adapter():
         third = greedy()
     assert not torch.allclose(first, second, atol=1e-3)
@@ -244,12 +244,12 @@ def test_a_recording_that_computes_something_else_is_not_used(model, caplog):
     for recorder, said in ((wrong, "differs from the plain one"), (impossible, "not permitted")):
         engine = recorded(RolloutEngine(model, tokenizer, ENDS), recorder)
         found = engine.generate(examples, 4, Sampling(), torch.Generator().manual_seed(0))
-        assert engine.steps.failed
+        assert engine.recorded.failed
         assert said in caplog.text
         assert [[c.ids for c in group] for group in found] == [[c.ids for c in group] for group in expected]
 
 
 def test_cuda_graphs_on_the_cpu_are_left_out_in_words(model, caplog):
     engine = RolloutEngine(model, tiny_tokenizer(), (1,), decode=DecodeSettings(cuda_graphs=True))
-    assert engine.steps is None
+    assert engine.recorded is None
     assert "it takes CUDA" in caplog.text

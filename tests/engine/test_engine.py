@@ -6,6 +6,7 @@ from conftest import tiny_model, tiny_tokenizer
 from make import TEXTS, example, lora, plain_logprobs
 
 import srl.engine.prefill
+from srl.engine.decoder import Decoder
 from srl.engine.engine import RolloutEngine
 from srl.engine.sampling import sample
 from srl.model.merged_lora import merge_lora_forward
@@ -46,7 +47,7 @@ def test_sampling_logprobs_equal_training_logprobs():
     found = engine.generate(examples, 3, Sampling(temperature=1.3), torch.Generator().manual_seed(1))
     groups = [Group(e, c, torch.tensor([0.0, 0.5, 1.0])) for e, c in zip(examples, found, strict=True)]
     for batch in micro_batches(build_rows(groups, LossSettings(kl=1.0), temperature=1.3), 60):
-        new = logprobs_of(engine.decoder, engine.head, batch, engine.vocab_size)
+        new = logprobs_of(engine.decoder.backbone, engine.decoder.head, batch, engine.decoder.vocab_size)
         assert float((new - batch.old_logprobs).detach().abs().max()) < 1e-4
 
 
@@ -96,9 +97,9 @@ def test_equal_prompts_are_prefilled_once(monkeypatch):
     tokenizer = tiny_tokenizer()
     engine = RolloutEngine(tiny_model(vocab_size=len(tokenizer)), tokenizer, (1,))
     seen = []
-    prefill = engine._prefill
+    prefill = engine.decoder.prefill
     monkeypatch.setattr(
-        engine, "_prefill", lambda found, owner: seen.append(len(found)) or prefill(found, owner)
+        engine.decoder, "prefill", lambda found, owner: seen.append(len(found)) or prefill(found, owner)
     )
     examples = [example(text, tokenizer) for text in TEXTS]
     engine.generate(examples, 2, Sampling(), torch.Generator().manual_seed(0))
@@ -135,8 +136,8 @@ def test_the_fast_blocks_give_what_transformers_gives(kind):
     fast, plain = (
         RolloutEngine(model, tokenizer, (1,), rows_in_flight=8, fast=fast) for fast in (True, False)
     )
-    assert fast.fast
-    assert not plain.fast
+    assert fast.decoder.fast
+    assert not plain.decoder.fast
     examples = [example(text, tokenizer) for text in TEXTS]
     found, expected = (
         engine.generate(examples, 4, Sampling(), torch.Generator().manual_seed(0)) for engine in (fast, plain)
@@ -148,7 +149,7 @@ def test_the_fast_blocks_give_what_transformers_gives(kind):
 
 
 def test_other_architectures_take_transformers_own_blocks():
-    assert not RolloutEngine(tiny_model("gpt_neox"), tiny_tokenizer(), (1,)).fast
+    assert not Decoder(tiny_model("gpt_neox")).fast
 
 
 def test_waiting_prompts_enter_while_others_still_write():
@@ -156,8 +157,8 @@ def test_waiting_prompts_enter_while_others_still_write():
     tokenizer = tiny_tokenizer()
     engine = RolloutEngine(tiny_model(vocab_size=len(tokenizer)), tokenizer, (), rows_in_flight=8)
     examples = [example(f"#{i}", tokenizer, max_new_tokens=40 if i % 2 else 4) for i in range(12)]
-    sizes, step = [], engine._step
-    engine._step = lambda tokens, caches: sizes.append(len(tokens)) or step(tokens, caches)
+    sizes, step = [], engine.decoder.step
+    engine.decoder.step = lambda tokens, caches: sizes.append(len(tokens)) or step(tokens, caches)
     found = engine.generate(examples, 4, Sampling(), torch.Generator().manual_seed(0))
     assert [len(c.ids) for one in found for c in one] == [
         40 if i % 2 else 4 for i in range(12) for _ in range(4)
@@ -266,5 +267,5 @@ def test_nf4_sampling_logprobs_equal_training_logprobs(tmp_path):
     found = engine.generate(examples, 3, Sampling(), torch.Generator().manual_seed(1))
     groups = [Group(e, c, torch.tensor([0.0, 0.5, 1.0])) for e, c in zip(examples, found, strict=True)]
     for batch in micro_batches(build_rows(groups, LossSettings(kl=1.0)), 60):
-        new = logprobs_of(engine.decoder, engine.head, batch, engine.vocab_size)
+        new = logprobs_of(engine.decoder.backbone, engine.decoder.head, batch, engine.decoder.vocab_size)
         assert float((new - batch.old_logprobs).detach().abs().max()) < 1e-4

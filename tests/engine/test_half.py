@@ -39,7 +39,7 @@ def test_sampler_and_trainer_agree_in_bfloat16_over_4_bit_weights(kind, autocast
     gaps = []
     for batch in micro_batches(build_rows(groups, LossSettings(kl=1.0)), 60):
         with torch.autocast("cpu", HALF, enabled=autocast):
-            new = logprobs_of(engine.decoder, engine.head, batch, engine.vocab_size)
+            new = logprobs_of(engine.decoder.backbone, engine.decoder.head, batch, engine.decoder.vocab_size)
         gaps.append(new.detach() - batch.old_logprobs)
     gap = torch.cat(gaps)
     assert len(gap) > 150

@@ -5,6 +5,7 @@ import torch
 from conftest import expert_rows, fit, tiny_model, tiny_tokenizer
 from make import TEXTS, example
 
+from srl.engine.decoder import Decoder
 from srl.engine.engine import RolloutEngine
 from srl.errors import TrainingStopped
 from srl.types import Sampling
@@ -12,16 +13,16 @@ from srl.types import Sampling
 
 def limit_rows(monkeypatch, most, after=0):
     """Steps of more than `most` rows run out of memory, but for the first `after` steps; how many did."""
-    step, raised, made = RolloutEngine._step, [], []
+    step, raised, made = Decoder.step, [], []
 
-    def limited(engine, tokens, caches):
+    def limited(decoder, tokens, caches):
         made.append(len(tokens))
         if len(tokens) > most and len(made) > after:
             raised.append(len(tokens))
             raise torch.OutOfMemoryError(f"out of memory with {len(tokens)} rows")
-        return step(engine, tokens, caches)
+        return step(decoder, tokens, caches)
 
-    monkeypatch.setattr(RolloutEngine, "_step", limited)
+    monkeypatch.setattr(Decoder, "step", limited)
     return raised
 
 
@@ -61,7 +62,7 @@ def test_other_errors_are_not_taken_for_memory(monkeypatch):
     def broken(*_):
         raise RuntimeError("shapes cannot be multiplied")
 
-    monkeypatch.setattr(RolloutEngine, "_step", broken)
+    monkeypatch.setattr(Decoder, "step", broken)
     with pytest.raises(RuntimeError, match="cannot be multiplied"):
         sampled(256, torch.Generator().manual_seed(0))
 
@@ -77,22 +78,22 @@ def test_the_run_keeps_what_it_found_and_a_new_number_of_the_users_counts(
         return torch.load(tmp_path / name / "last.ckpt", weights_only=True)["srl"]["rows_in_flight"]
 
     with monkeypatch.context() as patch:
-        patch.setattr(RolloutEngine, "_fly", failing_once(RolloutEngine._fly))
+        patch.setattr(RolloutEngine, "_run", failing_once(RolloutEngine._run))
         assert run("found") == {"set": 256, "now": 6}
     last = ["--ckpt_path", str(tmp_path / "found" / "last.ckpt"), "--trainer.max_steps", "2"]
     assert run("again", *last) == {"set": 256, "now": 6}
     assert run("own", *last, "--model.rows_in_flight", "8") == {"set": 8, "now": 8}
 
 
-def failing_once(fly):
+def failing_once(run):
     """The first training draw, 12 rollouts, does not fit."""
     raised = []
 
-    def failing(engine, flight, *arguments):
-        if len(flight.rollouts) == 12 and not raised:
+    def failing(engine, scheduler, *arguments):
+        if len(scheduler.rollouts) == 12 and not raised:
             raised.append(1)
             raise torch.OutOfMemoryError("out of memory")
-        return fly(engine, flight, *arguments)
+        return run(engine, scheduler, *arguments)
 
     return failing
 
@@ -140,7 +141,7 @@ def test_what_will_not_fit_fails_before_the_first_update(refused, monkeypatch):
 
     def watched(module, rows):
         sizes.extend(len(row.prompt_ids) + len(row.action_ids) for row in rows)
-        decoder = module.engine.decoder
+        decoder = module.engine.decoder.backbone
         hook = decoder.register_forward_pre_hook(failing, with_kwargs=True)
         try:
             train(module, rows)

@@ -97,13 +97,13 @@ def test_tokens_and_logprobs_come_back_from_the_adapter_as_it_is_now(engine):
     examples = [example(text, engine.own.tokenizer, max_new_tokens=12 + i) for i, text in enumerate(TEXTS)]
     first = sampled(engine, examples)
     with torch.no_grad():
-        for name, parameter in engine.own.model.named_parameters():
+        for name, parameter in engine.own.decoder.model.named_parameters():
             if "lora_B" in name:
                 parameter.neg_()
     second = sampled(engine, examples)
     for one, group in zip(examples, second, strict=True):
         for completion in group:
-            expected = plain_logprobs(engine.own.model, one.prompt_ids, completion.ids, 1.3)
+            expected = plain_logprobs(engine.own.decoder.model, one.prompt_ids, completion.ids, 1.3)
             assert torch.allclose(completion.logprobs, expected, atol=1e-4)
             assert completion.finished == (completion.ids[-1] in engine.own.end_ids)
             assert completion.finished or len(completion.ids) == one.max_new_tokens
@@ -193,8 +193,8 @@ def test_the_ratio_to_another_engine_counts_and_is_logged(engine):
         completion.logprobs -= 0.1  # as if its kernels rounded otherwise: every ratio is e^0.1
     groups = [Group(one, completions, torch.tensor([0.0, 0.2, 0.5, 1.0]), sampled_at=-1)]
     (micro,) = micro_batches(build_rows(groups, LossSettings(), step=7), 10**6)
-    own = engine.own
-    new = logprobs_of(own.decoder, own.head, micro, own.vocab_size)
+    own = engine.own.decoder
+    new = logprobs_of(own.backbone, own.head, micro, own.vocab_size)
     _, stats = loss_of(new, micro, LossSettings(truncated_ratio=1.05))
     assert stats["ratio_tokens"] == stats["tokens"] == stats["clipped"] > 0  # e^0.1 = 1.105 is above 1.05
     assert update_metrics(stats)["train/ratio_gap_mean"] == pytest.approx(0.1, abs=1e-4)

@@ -36,7 +36,7 @@ def memory(monkeypatch):
 
         def configured(module):
             configure(module)
-            decoder = module.engine.decoder
+            decoder = module.engine.decoder.backbone
             if where == "forward":
                 decoder.register_forward_pre_hook(
                     lambda _, args, kwargs: failing(module, kwargs["input_ids"].numel()), with_kwargs=True

@@ -1,0 +1,114 @@
+"""A causal model as rollouts use it: prompts in, then one token a row at a time, logits out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor
+
+import srl.engine.attention  # noqa: F401 - registers ours with transformers
+from srl.engine import blocks
+from srl.engine.caches import Caches, Prompts
+from srl.engine.prefill import prefill
+from srl.engine.static import StaticCaches
+from srl.errors import ConfigError
+from srl.model.adapters import inner_decoder, output_head
+from srl.model.logprobs import head_logits
+from srl.packing.attention import NAME, Attention
+from srl.types import Example
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class Decoder:
+    """`model` as it stands: the same weights and the same forward as in training, a quantised base untouched.
+
+    backbone: transformers' own, from token ids to hidden states; head: from these to logits. prefill_tokens
+    bounds the padded prompt tokens that go through at once. fast: decode Llama, Qwen2 and Qwen3 blocks by
+    `srl.engine.blocks`; False: by transformers, which gives the same. attention: of packed rows, see
+    UpdateSettings.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        attention: Attention = "auto",
+        prefill_tokens: int = 8192,
+        fast: bool = True,
+    ) -> None:
+        self.model, self.attention, self.prefill_tokens = model, attention, prefill_tokens
+        self.backbone = cast(Any, inner_decoder(model))  # of many classes, which share no type
+        self.head = output_head(model)
+        self.backbone.set_attn_implementation(NAME)
+        self.fast = fast and blocks.knows(self.backbone)
+        self.vocab_size = int(self.backbone.config.vocab_size)
+        self.context = context_length(self.backbone.config)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Eval mode without gradients, and the model's own mode back afterwards."""
+        training = self.model.training
+        self.model.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.model.train(training)
+
+    def prefill(self, prompts: Sequence[tuple[int, ...]], owner: list[int]) -> tuple[Prompts, Tensor]:
+        """U prompts, and the one of each row -> keys and values, and the logits after each float32 [U, V]."""
+        keys, values, logits = prefill(
+            self.backbone, self.head, prompts, self.device, self.prefill_tokens, self.attention
+        )
+        lengths = torch.tensor([len(prompt) for prompt in prompts], device=self.device)  # [U]
+        return Prompts(keys, values, lengths, torch.tensor(owner, device=self.device)), logits
+
+    def step(self, tokens: Tensor, caches: Caches) -> Tensor:
+        """The newest token of each row int64 [R] -> logits of the next float32 [R, V]."""
+        caches.open()
+        if self.fast:
+            return self.fast_logits(tokens, caches)
+        # a row that has ended goes on until it leaves; where positions are learned there are no more of them
+        positions = caches.positions.clamp(max=self.context - 1)  # [R]
+        hidden = self.backbone(
+            input_ids=tokens[:, None],
+            position_ids=positions[:, None],
+            # what a row sees is in the caches; a 4-d mask keeps transformers from making one
+            attention_mask=torch.ones(len(tokens), 1, 1, 1, dtype=torch.bool, device=tokens.device),
+            past_key_values=caches.own,
+            use_cache=True,
+            shared=caches,
+        ).last_hidden_state  # [R, 1, H]
+        return head_logits(self.head, hidden[:, 0])
+
+    def fast_logits(self, tokens: Tensor, caches: Caches | StaticCaches) -> Tensor:
+        """`step` by our own blocks, the caches' column open."""
+        return head_logits(self.head, blocks.decode(self.backbone, tokens, caches))
+
+    def check_length(self, example: Example) -> None:
+        """ConfigError for a prompt and response beyond what the model attends to."""
+        size = len(example.prompt_ids) + example.max_new_tokens
+        if size > self.context:
+            raise ConfigError(
+                f"problem {example.uid}: a prompt of {len(example.prompt_ids)} tokens and a response of "
+                f"{example.max_new_tokens} exceed the {self.context} tokens that the model attends to; lower "
+                "data.limits.max_prompt_tokens, step_tokens or solution_tokens"
+            )
+
+
+def context_length(config: Any) -> int:
+    """Tokens that every layer attends to: the positions, or a sliding window where some layer has one."""
+    limits = [getattr(config, "max_position_embeddings", None) or sys.maxsize]
+    layers = getattr(config, "layer_types", None) or ["sliding_attention"]
+    if "sliding_attention" in layers and getattr(config, "use_sliding_window", True):
+        limits.append(getattr(config, "sliding_window", None) or sys.maxsize)
+    return min(limits)
