@@ -1,6 +1,7 @@
 """The architecture, as tests: which way imports run, what stays light, file lengths, configs that parse."""
 
 import ast
+import re
 import subprocess
 import sys
 import warnings
@@ -139,3 +140,20 @@ def test_a_config_with_an_unknown_key_does_not_parse(parse, tmp_path):
     )
     with pytest.raises(ConfigError, match="rollouts"):
         parse("--config", str(wrong))
+
+
+def test_what_is_imported_is_declared():
+    """Nothing is there only because another package brings it along."""
+    tomllib = pytest.importorskip("tomllib")  # from Python 3.11 on
+    from importlib.metadata import packages_distributions
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["vllm"]]
+    declared = {re.split(r"[^\w.-]", line)[0].lower().replace("_", "-") for line in wanted}
+    found = {name for path in SOURCES for name in imports_of(path)} - set(sys.stdlib_module_names)
+    owners = packages_distributions()
+    for name in sorted(found - {*PACKAGES, "vllm"}):
+        called = {
+            owner.lower().replace("_", "-").removesuffix("-skinny") for owner in owners.get(name, [name])
+        }
+        assert called & declared, f"{name}: declare it in pyproject.toml"
