@@ -1,12 +1,12 @@
 """Seconds to reward a draw of long responses: `python benchmarks/reward.py [--pairs 4096]`.
 
 Each pair is an expert's text of random words and the same text with a third of its words replaced, cut to
-the same length. All pairs are scored in this process (direct) and by `srl.rewards.similarity_pool` (pool, its
-workers started before the clock runs); plain `difflib` scores a sample, extrapolated to all. The share of a
-step is that of the pool in the pool and the rest of a step, which is `--step_seconds`, or estimated: rollout
-and update of `--model` are timed on 4 prompts of 150 tokens with 8 responses of 64 tokens each, and a text
-counts for one token in four characters. Prints one JSON object on the last line; seconds are of the clock
-unless named otherwise.
+the same length. All pairs are scored by `srl.rewards.similarity`; plain `difflib` scores a sample,
+extrapolated to all. The share of a step is that of the rewards in the rewards and the rest of a step, which
+is `--step_seconds`, or estimated: rollout and update of `--model` are timed on 4 prompts of 150 tokens with 8
+responses of 64 tokens each, and a text counts for one token in four characters. Prints one JSON object on
+the last line; seconds are of the clock unless named otherwise. (The JSON of 4,096 pairs was made when a pool
+of processes shared the pairs; on its two cores it was no faster than one, and is gone.)
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from srl.rewards import similarity_pool as reward_pool
 from srl.rewards.similarity import similarity
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,21 +40,11 @@ def texts(pairs: int, characters: int, seed: int = 0) -> list[tuple[str, str]]:
     return made
 
 
-def cpu_seconds() -> float:
-    """Of this process and its workers; of this process alone where there is no /proc."""
-    ticks = 0
-    for worker in reward_pool._workers:
-        stat = Path(f"/proc/{worker.process.pid}/stat")
-        if stat.exists():
-            ticks += sum(map(int, stat.read_text().rpartition(")")[2].split()[11:13]))
-    return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
-
-
 def seconds(work: Callable[[], Any]) -> tuple[float, float, Any]:
     """By the clock, of CPU, and what came out."""
-    clock, cpu = time.perf_counter(), cpu_seconds()
+    clock, cpu = time.perf_counter(), time.process_time()
     found = work()
-    return time.perf_counter() - clock, cpu_seconds() - cpu, found
+    return time.perf_counter() - clock, time.process_time() - cpu, found
 
 
 def tokens_per_second(source: str) -> float:
@@ -100,9 +89,6 @@ def main() -> None:
     parser.add_argument("--model", default=str(ROOT / "data" / "quickstart" / "base"))
     o = parser.parse_args()
     pairs = texts(o.pairs, o.characters)
-    reward_pool.similarities(pairs)  # starts the workers, if the work is long enough
-    pool, pool_cpu, by_pool = seconds(lambda: reward_pool.similarities(pairs))
-    workers = len(reward_pool._workers)
     direct, direct_cpu, by_hand = seconds(lambda: [similarity(a, b) for a, b in pairs])
     sample = pairs[: o.sample]
     plain, _, by_difflib = seconds(
@@ -112,14 +98,10 @@ def main() -> None:
         "pairs": o.pairs,
         "characters": o.characters,
         "mean_reward": round(sum(by_hand) / len(by_hand), 4),
-        "equal": by_pool == by_hand and by_difflib == by_hand[: o.sample],
-        "cores": reward_pool.cores(),
-        "workers": workers,
+        "equal": by_difflib == by_hand[: o.sample],
         "load": round(os.getloadavg()[0], 2),
         "direct_seconds": round(direct, 2),
         "direct_cpu_seconds": round(direct_cpu, 2),
-        "pool_seconds": round(pool, 2),
-        "pool_cpu_seconds": round(pool_cpu, 2),
         "difflib_extrapolated_seconds": round(plain / len(sample) * o.pairs, 1),
         "difflib_sample": len(sample),
     }
@@ -132,8 +114,8 @@ def main() -> None:
         result |= {"model": name, "tokens_per_second": round(speed, 1), "tokens": int(tokens)}
     result |= {
         "rest_of_step_seconds": round(rest, 1),
-        "share_of_step": round(pool / (pool + rest), 5),
-        "two_percent_of_a_step_of_seconds": round(pool / 0.02, 1),
+        "share_of_step": round(direct / (direct + rest), 5),
+        "two_percent_of_a_step_of_seconds": round(direct / 0.02, 1),
     }
     print(json.dumps(result))
 

@@ -12,7 +12,6 @@ from srl.curriculum.stream import Draw
 from srl.errors import ConfigError, TrainingStopped
 from srl.objectives import Unit, objectives, token_units
 from srl.ranks import all_groups, total
-from srl.rewards import similarity_pool as reward_pool
 from srl.rewards import verifier
 from srl.types import Group
 from srl.update.bad_numbers import REMEDIES, records_of
@@ -21,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class RewardCallback(Callback):
-    """Fills `group.rewards` [G] and its parts. Long texts are compared by worker processes, one a core.
+    """Fills `group.rewards` [G] and its parts.
 
     autojunk: difflib's heuristic, which changes ranks above 200 characters; off, as in the paper's formula.
     unit: what 2M/T counts, characters as in the paper or tokens of the model's tokenizer. Validation compares
@@ -71,7 +70,7 @@ class RewardCallback(Callback):
             )
 
     def _score(self, groups: list[Group]) -> None:
-        """All groups of an objective at once, so that worker processes share the draw."""
+        """All groups of an objective at once, so that the verifier's processes share the draw."""
         for name in dict.fromkeys(group.example.objective for group in groups):
             mine = [group for group in groups if group.example.objective == name]
             found = self.objectives[name].reward([(group.example, group.completions) for group in mine])
@@ -79,13 +78,6 @@ class RewardCallback(Callback):
                 tensors = {part: torch.tensor(values, dtype=torch.float32) for part, values in parts.items()}
                 group.rewards = tensors.pop("reward")
                 group.parts = tensors
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        reward_pool.close()
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Lightning calls no `teardown` then."""
-        reward_pool.close()
 
     def state_dict(self) -> dict[str, Any]:
         return {"bad_draws": self.bad_draws, "dropped": self.dropped}

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from srl.response import split_solution
 from srl.rewards.answers import are_correct
-from srl.rewards.similarity import FORMAT_PENALTY
-from srl.rewards.similarity_pool import similarities
+from srl.rewards.similarity import FORMAT_PENALTY, similarity
 from srl.types import Completion, Example, Source
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ class Objective(Protocol):
     def reward(self, cases: Sequence[Case]) -> list[Parts]:
         """For each example with its completions: "reward", which trains, and further parts, which are logged.
 
-        Each list is [G]. All of a draw come in one call, so that worker processes can share them.
+        Each list is [G]. All of a draw come in one call, so that the verifier's processes can share them.
         """
         ...
 
@@ -90,14 +89,13 @@ class Similarity:
             (example, [self.action(example, completion) for completion in completions])
             for example, completions in cases
         ]
-        pairs = [
-            (self.units(one), target)
+        ratios = iter(
+            similarity(self.units(one), target, self.autojunk)
             for example, found in actions
             for target in [self.units(example.target)]
             for one in found
             if one is not None
-        ]
-        ratios = iter(similarities(pairs, self.autojunk))
+        )
         return [
             {
                 "reward": [FORMAT_PENALTY if one is None else next(ratios) for one in found],
