@@ -30,7 +30,6 @@ from srl.data.trajectory import Skip, Trajectory, problem_key
 from srl.errors import ConfigError
 from srl.examples.builder import ExampleBuilder, ResponseLimits
 from srl.examples.prompts import PromptFormat, PromptRenderer
-from srl.examples.roles import count_marked
 from srl.objectives import objectives
 from srl.types import Example, run_seed
 
@@ -139,8 +138,6 @@ class ExpertDataModule(LightningDataModule):
             shots=demonstrations,
             end_id=tokenizer.eos_token_id,
         )
-        marked = count_marked(renderer, ((one.uid, one.problem) for one in (*self.train, *self.held_out)))
-        self.report.counts |= {} if marked is None else {"problems/role_markers": marked}
         self._build_validation(self.builder)
         self.report.skipped += self.builder.skipped
 

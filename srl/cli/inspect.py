@@ -83,7 +83,6 @@ def inspected(data: ExpertDataModule, tokenizer: Any, count: int) -> dict[str, A
             for name, examples in sources.items()
             for name, lengths in _lengths(name, examples, tokenizer)
         },
-        "problems_with_role_markers": data.report.counts.get("problems/role_markers", 0),
         "over_the_limits": _over(data, sources, tokenizer),
     }
 
@@ -200,7 +199,6 @@ def show(found: dict[str, Any]) -> None:
     console.print(table)
     for what, count in found["over_the_limits"].items():
         console.print(escape(f"{count} x {what}"), soft_wrap=True)
-    console.print(f"Problems with role markers of the prompt template: {found['problems_with_role_markers']}")
     split = found["split"]
     console.print(
         f"Split: {split['train']['problems']} problems to train on "
