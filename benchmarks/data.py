@@ -36,7 +36,7 @@ tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<eos>")
 data = ExpertDataModule(
     sys.argv[1], prompt=PromptFormat("plain", context_turns=2),
     limits=ResponseLimits(max_prompt_tokens=int(sys.argv[2])),
-    validation=Validation(problems=30, max_steps=650),
+    validation=Validation(problems=30, max_examples=650),
 )
 imported, cpu = time.perf_counter(), time.process_time()
 data.prepare(tokenizer)

@@ -24,9 +24,9 @@ ROOT = Path(__file__).resolve().parent.parent
 WARM = ["srl.cli.lightning", "modules.policy", "transformers", "peft", "mlflow", "torchmetrics", "matplotlib"]
 SAMPLES = 4  # attempts at a held-out problem
 CHEAPER = {  # of what a validation measures
-    "model.validation.samples": str(SAMPLES),
+    "model.validation.attempts": str(SAMPLES),
     "model.validation.full_every": "1000000",  # attempts with noise and step by step: at the ends alone
-    "data.validation.max_steps": "96",
+    "data.validation.max_examples": "96",
 }
 COST = ("tokens_generated", "tokens_trained", "cpu_seconds")
 OUTCOME = {
@@ -92,7 +92,7 @@ class Store:
         logger = "--trainer.logger.init_args."
         arguments = [
             "fit", *fit.arguments, "--checkpoint.dirpath", str(self.folder / "checkpoints" / fit.name),
-            "--trainer.enable_progress_bar", "false", "--samples.every_n_updates", "1000",
+            "--trainer.enable_progress_bar", "false", "--rollout_tables.every_n_updates", "1000",
             f"{logger}experiment_name", self.experiment, f"{logger}tracking_uri", self.uri,
             f"{logger}run_name", fit.name, f"{logger}tags", json.dumps(tags),
         ]  # fmt: skip

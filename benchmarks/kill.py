@@ -35,20 +35,20 @@ BY_CLOCK = 4
 CONFIG = """
 seed_everything: 0
 extends: {root}/configs/quickstart.yaml
-model: {{base: {root}/data/quickstart/base, validation: {{samples: 2}}}}
+model: {{base: {root}/data/quickstart/base, validation: {{attempts: 2}}}}
 data:
   path: {root}/data/quickstart/train.jsonl
   val_path: {root}/data/quickstart/heldout.jsonl
   limits: {{step_tokens: 32, solution_tokens: 48, step_stop: ["\\n"], max_prompt_tokens: 128}}
-  validation: {{batch_size: 2, max_steps: 4, max_solve: 2}}
+  validation: {{batch_size: 2, max_examples: 4, max_solve: 2}}
 curriculum:
   batch_groups: 4
   phases:
-    - {{name: srl, mix: {{srl: 1.0}}, batch_groups: 4, until: {{steps: 5}}}}
+    - {{name: srl, mix: {{srl: 1.0}}, batch_groups: 4, until: {{updates: 5}}}}
     - {{name: blend, mix: {{rlvr: 0.5, srl: 0.5}}, batch_groups: 4}}
 rollout: {{num_generations: 4}}
-sampling: {{epsilon: 0.02, max_draws: 2}}
-samples: {{every_n_updates: 2}}
+dynamic_sampling: {{epsilon: 0.02, max_draws: 2}}
+rollout_tables: {{every_n_updates: 2}}
 checkpoint: {{dirpath: {folder}/run, every_n_updates: 2}}
 trainer:
   logger:

@@ -32,18 +32,18 @@ READINGS = 100
 WARM_UP = 1 / 5  # of the run
 CONFIG = """
 extends: {root}/configs/quickstart.yaml
-model: {{base: {root}/data/quickstart/base, validation: {{samples: 2}}}}
+model: {{base: {root}/data/quickstart/base, validation: {{attempts: 2}}}}
 data:
   path: {root}/data/quickstart/train.jsonl
   val_path: {root}/data/quickstart/heldout.jsonl
   limits: {{step_tokens: 32, solution_tokens: 32, step_stop: ["\\n"], max_prompt_tokens: 128}}
-  validation: {{batch_size: 4, max_steps: 4, max_solve: 2}}
+  validation: {{batch_size: 4, max_examples: 4, max_solve: 2}}
 curriculum:
   phases: [{{name: both, mix: {{srl: 0.75, rlvr: 0.25}}, lr: 1.0e-4, batch_groups: 2}}]
 rollout: {{num_generations: 2}}
-sampling: {{enabled: false}}
+dynamic_sampling: {{enabled: false}}
 checkpoint: {{dirpath: {folder}/run, every_n_updates: 20}}
-samples: {{every_n_updates: 50, rollouts: 4}}
+rollout_tables: {{every_n_updates: 50, rollouts: 4}}
 trainer:
   logger:
     init_args: {{tracking_uri: "sqlite:///{folder}/mlflow.db", artifact_location: {folder}/artifacts}}

@@ -1,4 +1,4 @@
-"""CurriculumCallback: which phase it is, and the one place where a hand-off changes anything."""
+"""Curriculum: which phase it is, and the one place where a hand-off changes anything."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from srl.ranks import first
 log = logging.getLogger(__name__)
 
 
-class CurriculumCallback(Callback):
+class Curriculum(Callback):
     """Sets each draw's phase and hands off when the phase's end has come, saying why.
 
     phases: in order; see srl.curriculum.phases.Phase. batch_groups: groups an update (P) where a phase gives

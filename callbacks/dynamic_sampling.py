@@ -1,4 +1,4 @@
-"""DynamicSamplingCallback: collects informative groups over draws until a batch of them is full."""
+"""DynamicSampling: collects informative groups over draws until a batch of them is full."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 SHOWN = 3  # sample responses in the diagnosis
 
 
-class DynamicSamplingCallback(Callback):
+class DynamicSampling(Callback):
     """Keeps a group when the population standard deviation of its rewards exceeds `epsilon`.
 
     Source: the paper, section 4.2. A batch trains when it has its P groups, or after `max_draws` draws with
@@ -76,7 +76,8 @@ class DynamicSamplingCallback(Callback):
             self.buffer = [_made_equal(group) for group in batch.groups[:size]]
         elif len(self.buffer) < size:
             log.warning(
-                "update on %d of %d groups: %d draws (sampling.max_draws) gave no more informative ones",
+                "update on %d of %d groups: "
+                "%d draws (dynamic_sampling.max_draws) gave no more informative ones",
                 len(self.buffer), size, self.draws,
             )  # fmt: skip
         batch.groups, self.buffer = self.buffer[:size], self.buffer[size:]
@@ -154,9 +155,9 @@ class DynamicSamplingCallback(Callback):
     def _diagnosis(self, batch: Draw) -> str:
         sums = self.sums
         lines = [
-            f"{self.silent_draws} draws in a row (sampling.patience) had no informative group: the rewards "
-            f"of every group deviate by no more than sampling.epsilon {self.epsilon}, so there is nothing to "
-            "learn from."
+            f"{self.silent_draws} draws in a row (dynamic_sampling.patience) had no informative group: the "
+            f"rewards of every group deviate by no more than dynamic_sampling.epsilon {self.epsilon}, so "
+            "there is nothing to learn from."
         ]
         if sums["rollouts"]:
             lines.append(

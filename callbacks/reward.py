@@ -1,4 +1,4 @@
-"""RewardCallback: scores every group by its objective; a number that is not finite costs its group."""
+"""Reward: scores every group by its objective; a number that is not finite costs its group."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from srl.update.bad_numbers import REMEDIES, records_of
 log = logging.getLogger(__name__)
 
 
-class RewardCallback(Callback):
+class Reward(Callback):
     """Fills `group.rewards` [G] and its parts.
 
     autojunk: difflib's heuristic, which changes ranks above 200 characters; off, as in the paper's formula.

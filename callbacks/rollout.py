@@ -1,4 +1,4 @@
-"""RolloutCallback: fills a draw with groups, G completions for each prompt."""
+"""Rollout: fills a draw with groups, G completions for each prompt."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ELSEWHERE = -1  # sampled_at of another engine's rollouts: never today's weights
 SEED_STEP = 1_000_003  # between the generators of two devices
 
 
-class RolloutCallback(Callback):
+class Rollout(Callback):
     """Samples G rollouts of every prompt from the weights that train.
 
     num_generations: G. temperature, top_p, top_k, min_p: of the draw; a cut biases the importance ratio, so
@@ -34,7 +34,7 @@ class RolloutCallback(Callback):
     takes the run's. engine: own samples by the very weights that train. vllm (never run on a GPU) hands the
     adapter to vLLM: faster on large models, but its log-probabilities are not quite the trainer's, so the
     update counts the ratio to them in every row (see model.loss.truncated_ratio); validation stays with own.
-    history_thinking: share of the earlier steps in a step's prompt that the policy takes again, a response
+    own_thinking: share of the earlier steps in a step's prompt that the policy takes again, a response
     each; where it takes one as the expert did, its thinking is shown before it, as in a whole solution. 0, as
     in the paper: they stand bare.
     """
@@ -49,7 +49,7 @@ class RolloutCallback(Callback):
         seed: int | None = None,
         engine: Literal["own", "vllm"] = "own",
         vllm: VllmSettings = VllmSettings(),  # noqa: B008 - frozen
-        history_thinking: float = 0.0,
+        own_thinking: float = 0.0,
     ) -> None:
         if num_generations < 2:
             raise ConfigError(
@@ -57,9 +57,9 @@ class RolloutCallback(Callback):
             )
         if temperature <= 0:
             raise ConfigError(f"rollout.temperature is {temperature}: training needs a positive temperature")
-        if not 0 <= history_thinking <= 1:
-            raise ConfigError(f"rollout.history_thinking is {history_thinking}: it is a share, from 0 to 1")
-        self.num_generations, self.history_thinking = num_generations, history_thinking
+        if not 0 <= own_thinking <= 1:
+            raise ConfigError(f"rollout.own_thinking is {own_thinking}: it is a share, from 0 to 1")
+        self.num_generations, self.own_thinking = num_generations, own_thinking
         self.sampling = Sampling(temperature, top_p, top_k, min_p)
         self.seed, self.engine, self.vllm = seed, engine, vllm
         self._vllm: VllmEngine | None = None
@@ -74,15 +74,15 @@ class RolloutCallback(Callback):
             require()
             if trainer.world_size > 1:
                 raise ConfigError("rollout.engine is vllm: on one device only; set trainer.devices: 1")
-        if self.history_thinking and stage == "fit":
+        if self.own_thinking and stage == "fit":
             self._thinking = self._own_thinking(trainer.datamodule)  # type: ignore[attr-defined]
 
     def _own_thinking(self, data: Any) -> OwnThinking:
         if not data.think:
             raise ConfigError(
-                f"rollout.history_thinking is {self.history_thinking}, but data.think is false: leave it at 0"
+                f"rollout.own_thinking is {self.own_thinking}, but data.think is false: leave it at 0"
             )
-        return OwnThinking(data.builder, data.train, self.history_thinking)
+        return OwnThinking(data.builder, data.train, self.own_thinking)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         seed = run_seed() if self.seed is None else self.seed

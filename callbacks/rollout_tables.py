@@ -35,7 +35,9 @@ class RolloutTables(Callback):
 
     def __init__(self, every_n_updates: int = 10, rollouts: int = 8) -> None:
         if every_n_updates < 1 or rollouts < 0:
-            raise ConfigError("samples.every_n_updates must be at least 1, samples.rollouts at least 0")
+            raise ConfigError(
+                "rollout_tables.every_n_updates must be at least 1, rollout_tables.rollouts at least 0"
+            )
         self.every_n_updates, self.rollouts = every_n_updates, rollouts
         self._last = -1
         self._histogram = RewardHistogram()
@@ -52,7 +54,7 @@ class RolloutTables(Callback):
             return
         self._last = step
         assert batch.phase is not None
-        place = {"step": step, "phase": batch.phase.name}
+        place = {"update": step, "phase": batch.phase.name}
         _log(trainer, [place | row for row in self._rows(batch, pl_module)], ARTIFACT)
         _log(trainer, [place | row for row in self._histogram.rows()], HISTOGRAMS)
 

@@ -48,12 +48,12 @@ class Validation:
     """What is held out and how much of it each validation looks at.
 
     problems: held out of `path` by `seed`, whole problems with all their steps; ignored when val_path is
-    given. max_steps: step examples at most (null: all), spread over the problems. max_solve: problems solved
-    at most. batch_size: prompts a validation batch.
+    given. max_examples: step examples at most (null: all), spread over the problems. max_solve: problems
+    solved at most. batch_size: prompts a validation batch.
     """
 
     problems: int = 60
-    max_steps: int | None = None
+    max_examples: int | None = None
     max_solve: int | None = None
     batch_size: int = 64
 
@@ -218,8 +218,8 @@ class ExpertDataModule(LightningDataModule):
             for trajectory in self.held_out
             for example in builder.steps(trajectory, "validation")
         ]
-        if self.validation.max_steps is not None and len(steps) > self.validation.max_steps:
-            chosen_steps = random.Random(self.seed).sample(range(len(steps)), self.validation.max_steps)
+        if self.validation.max_examples is not None and len(steps) > self.validation.max_examples:
+            chosen_steps = random.Random(self.seed).sample(range(len(steps)), self.validation.max_examples)
             steps = [steps[i] for i in sorted(chosen_steps)]
         solvable = (
             Held.of(example, trajectory)

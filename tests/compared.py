@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 STEPS = """# python -m srl fit --config steps.yaml
 curriculum:
   phases:
-    - {name: copy, mix: {sft_step: 1.0}, lr: 0.03, batch_groups: 12, until: {steps: 3}}
+    - {name: copy, mix: {sft_step: 1.0}, lr: 0.03, batch_groups: 12, until: {updates: 3}}
     - {name: steps, mix: {srl: 1.0}}
 """
 IMITATION = "curriculum: {phases: [{name: copy, mix: {sft_step: 1.0}, lr: 0.03, batch_groups: 12}]}\n"
@@ -36,7 +36,8 @@ def three_runs(model_folder: Path) -> SimpleNamespace:
         arguments = [
             "--config", str(folder / f"{method}.yaml"), "--seed_everything", str(seed),
             "--data.limits", "{step_tokens: 3, solution_tokens: 3, step_stop: [\"\\n\"]}",
-            "--trainer.max_steps", "5", "--trainer.val_check_interval", "3", "--samples.every_n_updates", "1",
+            "--trainer.max_steps", "5", "--trainer.val_check_interval", "3",
+            "--rollout_tables.every_n_updates", "1",
         ]  # fmt: skip
         if (method, seed) == ("steps", 0):
             arguments += ["--tracking.checkpoints", "true", "--tracking.adapter", "true"]

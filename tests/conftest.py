@@ -129,13 +129,13 @@ def fit(model_folder: Path, expert_file: Path, folder: Path, *more: str, command
     arguments = [
         command,
         "--model.base", str(model_folder), "--model.lora", "{r: 4, alpha: 8}",
-        "--model.validation.samples", "2",
+        "--model.validation.attempts", "2",
         "--data.path", str(expert_file), "--data.think", "false", "--data.include_last", "true",
         "--data.prompt.template", "raw", "--data.validation.problems", "4",
         "--data.limits", "{step_tokens: 8, solution_tokens: 16, step_stop: [\"\\n\"]}",
         "--curriculum.batch_groups", "3", "--rollout.num_generations", "4",
         "--curriculum.phases", "[{name: srl, mix: {srl: 1.0}}]",
-        "--sampling.epsilon", "0", "--checkpoint.dirpath", str(folder),
+        "--dynamic_sampling.epsilon", "0", "--checkpoint.dirpath", str(folder),
         "--trainer.logger.init_args.tracking_uri", tracking_uri(folder.parent),
         "--trainer.logger.init_args.artifact_location", str(folder.parent / "artifacts"),
         "--trainer.max_steps", "2", "--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu",
@@ -164,8 +164,8 @@ def write_rows(path: Path, rows: list[dict]) -> Path:
 
 
 LETTER_PHASES = """[
- {name: copy, mix: {sft_step: 1.0}, lr: 0.03, batch_groups: 12, until: {steps: 12}},
- {name: steps, mix: {srl: 1.0}, until: {steps: 3}},
+ {name: copy, mix: {sft_step: 1.0}, lr: 0.03, batch_groups: 12, until: {updates: 12}},
+ {name: steps, mix: {srl: 1.0}, until: {updates: 3}},
  {name: outcome, mix: {rlvr: 1.0}}
 ]"""
 
@@ -184,13 +184,13 @@ def hand_off(model_folder, tmp_path_factory) -> SimpleNamespace:
     rows[6]["problem"] = "x" * 70
     data = write_rows(folder / "letters.jsonl", rows)
     (folder / "one.yaml").write_text("rollout: {num_generations: 5}\nsamples: {every_n_updates: 3}\n")
-    (folder / "two.yaml").write_text("samples: {every_n_updates: 2, rollouts: 6}\n")
+    (folder / "two.yaml").write_text("rollout_tables: {every_n_updates: 2, rollouts: 6}\n")
     arguments = [
         "--config", str(folder / "one.yaml"), "--config", str(folder / "two.yaml"),
         "--rollout.num_generations", "5", "--curriculum.phases", LETTER_PHASES,
         "--data.limits", "{step_tokens: 3, solution_tokens: 3, step_stop: [\"\\n\"], max_prompt_tokens: 64}",
         "--trainer.max_steps", "18", "--trainer.val_check_interval", "8",
-        "--sampling.max_draws", "3", "--sampling.patience", "200",
+        "--dynamic_sampling.max_draws", "3", "--dynamic_sampling.patience", "200",
     ]  # fmt: skip
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -201,7 +201,7 @@ def hand_off(model_folder, tmp_path_factory) -> SimpleNamespace:
     return SimpleNamespace(**said, folder=folder, data=data, client=client, runs=runs, arguments=arguments)
 
 
-QUIET = ["--trainer.logger", "false", "--model.validation.samples", "0"]
+QUIET = ["--trainer.logger", "false", "--model.validation.attempts", "0"]
 
 
 @pytest.fixture(scope="session")

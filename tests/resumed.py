@@ -6,7 +6,7 @@ import torch
 from conftest import fit
 
 PHASES = """[
- {name: srl, mix: {srl: 1.0}, batch_groups: 3, until: {steps: 3}},
+ {name: srl, mix: {srl: 1.0}, batch_groups: 3, until: {updates: 3}},
  {name: both, mix: {srl: 1.0, rlvr: 1.0, sft_step: 1.0}, lr: 0.01, batch_groups: 4}
 ]"""
 
@@ -14,9 +14,10 @@ PHASES = """[
 def run(model_folder, expert_file, folder, *more):
     """A draw gives more groups than an update takes, or fewer: epsilon drops some. The buffer is in use."""
     arguments = [
-        "--curriculum.phases", PHASES, "--curriculum.draw_prompts", "5", "--sampling.epsilon", "0.02",
-        "--sampling.max_draws", "9", "--sampling.patience", "1000", "--trainer.max_steps", "7",
-        "--trainer.val_check_interval", "3", "--checkpoint.every_n_updates", "1", *more,
+        "--curriculum.phases", PHASES, "--curriculum.draw_prompts", "5", "--dynamic_sampling.epsilon", "0.02",
+        "--dynamic_sampling.max_draws", "9", "--dynamic_sampling.patience", "1000",
+        "--trainer.max_steps", "7", "--trainer.val_check_interval", "3",
+        "--checkpoint.every_n_updates", "1", *more,
     ]  # fmt: skip
     return fit(model_folder, expert_file, folder, *arguments)
 
@@ -60,7 +61,7 @@ def what_counts(path):
     """The state that decides everything to come. Timing and Lightning's progress counters are left out."""
     state = torch.load(path, weights_only=True)
     callbacks = {name.split("{")[0]: value for name, value in state["callbacks"].items()}
-    sampling = callbacks["DynamicSamplingCallback"]
+    sampling = callbacks["DynamicSampling"]
     sampling["sums"] = {k: v for k, v in sampling["sums"].items() if "seconds" not in k}
     return {
         "weights": state["state_dict"],
@@ -70,8 +71,8 @@ def what_counts(path):
         "callbacks": {
             name: callbacks[name]
             for name in (
-                "CurriculumCallback", "DynamicSamplingCallback", "RolloutCallback", "RandomState",
-                "RewardCallback",
+                "Curriculum", "DynamicSampling", "Rollout", "RandomState",
+                "Reward",
             )
         },
     }  # fmt: skip

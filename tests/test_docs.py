@@ -22,8 +22,8 @@ PAGES = (
 )  # fmt: skip
 DOCS = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in PAGES)]
 SHORT = [  # what a test adds to a training that a reader lets run
-    "--trainer.max_steps", "2", "--data.validation.max_steps", "4", "--data.validation.max_solve", "2",
-    "--model.validation.samples", "0", "--trainer.enable_progress_bar", "false",
+    "--trainer.max_steps", "2", "--data.validation.max_examples", "4", "--data.validation.max_solve", "2",
+    "--model.validation.attempts", "0", "--trainer.enable_progress_bar", "false",
 ]  # fmt: skip
 
 

@@ -260,7 +260,7 @@ def parser():
         b"extends: &a [*a]", b"extends: [{a: b}]", b"extends: " + b"x" * 5000, b"1: 2", b"? [a]\n: b",
         b"data: {seed: 1e400}", b"seeds: {a: " + b"x" * 3000 + b"}\nmethods: 1", b"<<: 3", b"\xff", b"- a",
         b'model: {base: "\\ud800"}', b"curriculum: {phases: [1]}", b"a: *b", b"",
-        b"sampling: {epsilon: .nan}",
+        b"dynamic_sampling: {epsilon: .nan}",
     ],
     ids=lambda text: repr(text[:16]),
 )  # fmt: skip

@@ -261,14 +261,14 @@ def run(server, model_folder, tmp_path_factory):
 
 
 PHASES = """[
- {name: srl, mix: {srl: 1.0}, batch_groups: 3, until: {steps: 2}},
+ {name: srl, mix: {srl: 1.0}, batch_groups: 3, until: {updates: 2}},
  {name: both, mix: {srl: 1.0, sft_step: 1.0}, lr: 0.01, batch_groups: 4}
 ]"""
 # A draw of 5 does not divide by 2, and epsilon drops some groups: the buffer is in use.
 ARGUMENTS = [
-    "--curriculum.phases", PHASES, "--curriculum.draw_prompts", "5", "--sampling.epsilon", "0.02",
-    "--sampling.max_draws", "9", "--trainer.max_steps", "4", "--trainer.val_check_interval", "2",
-    "--rollout.temperature", "1.5", "--model.validation.samples", "0",
+    "--curriculum.phases", PHASES, "--curriculum.draw_prompts", "5", "--dynamic_sampling.epsilon", "0.02",
+    "--dynamic_sampling.max_draws", "9", "--trainer.max_steps", "4", "--trainer.val_check_interval", "2",
+    "--rollout.temperature", "1.5", "--model.validation.attempts", "0",
 ]  # fmt: skip
 
 
@@ -292,14 +292,12 @@ def test_two_ranks_train_as_one_process_does(both):
     gap = start - torch.cat([weight.flatten() for weight in b["state_dict"].values()])
     assert gap.abs().max() < 1e-5, "a rounding of 1e-7 grows a little in four updates"
     ours, theirs = callbacks_of(a), callbacks_of(b)
-    equal(ours["CurriculumCallback"], theirs["CurriculumCallback"])
+    equal(ours["Curriculum"], theirs["Curriculum"])
     equal(
         a["loops"]["fit_loop"]["state_dict"]["combined_loader"],
         b["loops"]["fit_loop"]["state_dict"]["combined_loader"],
     )
-    waiting = [
-        [g["example"]["uid"] for g in found["DynamicSamplingCallback"]["buffer"]] for found in (ours, theirs)
-    ]
+    waiting = [[g["example"]["uid"] for g in found["DynamicSampling"]["buffer"]] for found in (ours, theirs)]
     assert waiting[0] == waiting[1]
 
 

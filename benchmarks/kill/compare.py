@@ -14,8 +14,8 @@ def state_of(folder: Path) -> dict[str, Any]:
 
     state = torch.load(folder / "run" / "last.ckpt", weights_only=True)
     callbacks = {name.split("{")[0]: value for name, value in state["callbacks"].items()}
-    sums = callbacks["DynamicSamplingCallback"]["sums"]
-    callbacks["DynamicSamplingCallback"]["sums"] = {k: v for k, v in sums.items() if "seconds" not in k}
+    sums = callbacks["DynamicSampling"]["sums"]
+    callbacks["DynamicSampling"]["sums"] = {k: v for k, v in sums.items() if "seconds" not in k}
     left_out = ("RunInfo", "Budget", "Summary", "Tracking")  # the run's id, times
     kept = {name: value for name, value in callbacks.items() if name not in left_out}
     loader = state["loops"]["fit_loop"]["state_dict"]["combined_loader"]

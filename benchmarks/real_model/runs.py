@@ -132,7 +132,7 @@ def tested(
     checkpoint = [] if method == "base" else ["--ckpt_path", str(own / "last.ckpt")]
     benchmarks = "[" + ",".join(map(str, parts)) + "]"
     settings = [
-        "--data.benchmarks", benchmarks, "--model.test.samples", str(samples),
+        "--data.benchmarks", benchmarks, "--model.test.attempts", str(samples),
         "--model.test.batch_size", str(PART), "--model.test.folder", str(own / kind),
     ]  # fmt: skip
     return command(own, "test", method, options, *settings, *checkpoint), own / f"{kind}.log"

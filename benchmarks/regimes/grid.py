@@ -135,7 +135,7 @@ def ends(folder: Path) -> list[Cell]:
 
 def history(folder: Path) -> list[Cell]:
     """The policy's own thinking in the prompts, where bare histories may be the trouble, and elsewhere."""
-    half = {"rollout.history_thinking": "0.5"}
+    half = {"rollout.own_thinking": "0.5"}
     few = [
         cell("history", "25 traces, 0", "srl", {}, True, size=25),
         cell("history", "25 traces, 0.5", "srl", half, True, size=25),
@@ -157,7 +157,7 @@ def rollouts() -> list[Cell]:
 
 def epsilon() -> list[Cell]:
     values = ("0.1", "0", "0.2")
-    return [cell("epsilon", x, "srl", {"sampling.epsilon": x}, later=True) for x in values]
+    return [cell("epsilon", x, "srl", {"dynamic_sampling.epsilon": x}, later=True) for x in values]
 
 
 def budget() -> list[Cell]:

@@ -25,11 +25,11 @@ TITLES = {
     "base": "How much the base can do already",
     "noise": "How many of the expert's steps are wrong",
     "budget": "Twice the budget",
-    "epsilon": "The threshold of dynamic sampling (`sampling.epsilon`)",
+    "epsilon": "The threshold of dynamic sampling (`dynamic_sampling.epsilon`)",
     "rollouts": "Rollouts a prompt, G",
     "steps": "How many steps a problem has",
     "ends": "What may end a step (`data.limits.step_end`)",
-    "history": "The policy's own thinking in the prompt (`rollout.history_thinking`)",
+    "history": "The policy's own thinking in the prompt (`rollout.own_thinking`)",
 }
 MEASURES = {"accuracy": "greedy", "avg": "avg@4", "pass": "pass@4", "by_steps": "step by step"}
 Run = dict[str, Any]

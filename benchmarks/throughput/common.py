@@ -68,7 +68,7 @@ def config(o: SimpleNamespace) -> list[str]:
             {"step_tokens": o.new_tokens, "solution_tokens": o.new_tokens, "max_prompt_tokens": 1000}
         ),
         "--curriculum.batch_groups", str(o.prompts), "--rollout.num_generations", str(o.group),
-        "--curriculum.phases", "[{name: srl, mix: {srl: 1.0}}]", "--sampling.enabled", "false",
+        "--curriculum.phases", "[{name: srl, mix: {srl: 1.0}}]", "--dynamic_sampling.enabled", "false",
         "--checkpoint.dirpath", f"{o.folder}/run", "--trainer.logger", "false",
         "--trainer.limit_val_batches", "0", "--trainer.accelerator", "cpu",
         "--trainer.enable_progress_bar", "false", "--trainer.max_steps", "1000000",

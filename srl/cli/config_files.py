@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from os.path import isfile
 from pathlib import Path
 from typing import Any
 
 from srl.cli.yaml_files import read_yaml
 from srl.errors import ConfigError
+from srl.renamed import renamed_config, renamed_key
+
+log = logging.getLogger(__name__)
 
 FORGET_PHASES = "--curriculum.phases=[]"
 """Put before every other place that gives phases."""
@@ -18,6 +22,7 @@ def with_extended(arguments: list[str]) -> list[str]:
 
     A name is relative to the folder of the file that has it. Keys of the later file win; the phases of the
     curriculum are replaced as a whole (the parser would merge two lists of one length, phase by phase).
+    Options and keys of an older version get today's names, and a line says so.
     ConfigError: no such file, files that extend each other in a circle, or the key on the command line.
     """
     found: list[str] = []
@@ -31,16 +36,20 @@ def with_extended(arguments: list[str]) -> list[str]:
             value = value if equals else rest.pop(0)
             *others, _ = [str(path) for path in _lineage(Path(value), ())]
             for path in (*others, value):
+                _say_renamed(Path(path))
                 found += [*([FORGET_PHASES] if _has_phases(Path(path)) else []), "--config", path]
         else:
-            found += [*([FORGET_PHASES] if name == "--curriculum.phases" else []), flag]
+            found += [*([FORGET_PHASES] if name == "--curriculum.phases" else []), _renamed(flag)]
+            if not equals and name.startswith("--") and rest and not rest[0].startswith("-"):
+                found.append(_renamed_value(name.removeprefix("--"), rest.pop(0)))
     return found
 
 
-def keep_text() -> None:
-    """Let a text that YAML would take for a comment stay text: `answer_marker: "####"` is no null.
+def set_yaml_loader() -> None:
+    """Give old keys of a config file today's names, and let a text that YAML takes for a comment stay text.
 
-    jsonargparse reads the value of a key that may be null as YAML once more, after the file has been read.
+    `answer_marker: "####"` is no null: jsonargparse reads the value of a key that may be null as YAML once
+    more, after the file has been read.
     """
     import jsonargparse
     import yaml
@@ -51,10 +60,47 @@ def keep_text() -> None:
 
     def loader(text: str) -> Any:
         found = load(text)
-        return text if found is None and text.strip().lower() not in ("", "null", "~") else found
+        if found is None and text.strip().lower() not in ("", "null", "~"):
+            return text
+        return renamed_config(found, lambda old, new: None)  # with_extended has said it
 
     loader.keeps_text = True  # type: ignore[attr-defined]
     jsonargparse.set_loader("yaml", loader, (yaml.YAMLError,))
+
+
+def _renamed(flag: str) -> str:
+    """`--old.key` or `--old.key=value` by its name of today."""
+    name, equals, value = flag.partition("=")
+    if not name.startswith("--"):
+        return flag
+    new = "--" + renamed_key(name.removeprefix("--"))
+    if new != name:
+        _say("the command line", name, new)
+    return new + equals + (_renamed_value(name.removeprefix("--"), value) if equals else "")
+
+
+def _renamed_value(key: str, text: str) -> str:
+    """A value that is a mapping or a list may hold old names, too; any other is left as it is."""
+    import yaml
+
+    if not text.lstrip().startswith(("{", "[")):
+        return text
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text  # the parser says what is wrong with it
+    path = tuple(part for part in key.split(".") if not part.isdigit())
+    new = renamed_config(value, lambda old, now: _say("the command line", old, now), path)
+    return text if new == value else yaml.safe_dump(new, default_flow_style=True, width=1 << 20).strip()
+
+
+def _say_renamed(path: Path) -> None:
+    if path.is_file():
+        renamed_config(_config(path), lambda old, new: _say(str(path), old, new))
+
+
+def _say(where: str, old: str, new: str) -> None:
+    log.warning("%s: %s is now called %s; write that, the next version knows no other name", where, old, new)
 
 
 def _has_phases(path: Path) -> bool:

@@ -19,13 +19,13 @@ from mlflow.exceptions import MlflowException
 from callbacks.benchmark_results import BenchmarkResults
 from callbacks.budget import Budget
 from callbacks.checkpoint import Checkpoint
-from callbacks.curriculum import CurriculumCallback
-from callbacks.dynamic_sampling import DynamicSamplingCallback
+from callbacks.curriculum import Curriculum
+from callbacks.dynamic_sampling import DynamicSampling
 from callbacks.health import Health
 from callbacks.progress import Summary, UpdateBar
 from callbacks.random_state import RandomState
-from callbacks.reward import RewardCallback
-from callbacks.rollout import RolloutCallback
+from callbacks.reward import Reward
+from callbacks.rollout import Rollout
 from callbacks.rollout_tables import RolloutTables
 from callbacks.run_info import RunInfo, run_exists, run_of_checkpoint, status_kept
 from callbacks.tracking import Tracking
@@ -35,7 +35,7 @@ from modules.policy import PolicyModule
 from modules.ranks import check_strategy
 from srl.cli.commands import COMMANDS, launched_rank
 from srl.cli.config_errors import explain
-from srl.cli.config_files import keep_text, with_extended
+from srl.cli.config_files import set_yaml_loader, with_extended
 from srl.cli.faults import ended_by, is_lost_peer
 from srl.cli.spooling import joined, spooled
 from srl.errors import ConfigError, first_line
@@ -55,12 +55,12 @@ log = logging.getLogger(__name__)
 # In the order in which their hooks run on a draw. Checkpoints come last whatever their place here.
 CALLBACKS = {
     "budget": Budget,
-    "curriculum": CurriculumCallback,
-    "rollout": RolloutCallback,
-    "reward": RewardCallback,
-    "sampling": DynamicSamplingCallback,
+    "curriculum": Curriculum,
+    "rollout": Rollout,
+    "reward": Reward,
+    "dynamic_sampling": DynamicSampling,
     "health": Health,
-    "samples": RolloutTables,
+    "rollout_tables": RolloutTables,
     "tracking": Tracking,
     "checkpoint": Checkpoint,
 }
@@ -113,7 +113,7 @@ class SRLCLI(LightningCLI):
         """Parse and run. Errors: ConfigError in one line for anything wrong in the config."""
         cls._only, cls._arguments, cls._senders = arguments[0], arguments, []
         arguments = with_extended(arguments)
-        keep_text()
+        set_yaml_loader()
         try:
             return cls(
                 PolicyModule,

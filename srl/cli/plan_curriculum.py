@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from callbacks.curriculum import CurriculumCallback
+from callbacks.curriculum import Curriculum
 from datamodules.expert import ExpertDataModule
 from srl.cli.loading import LoadCLI
 from srl.curriculum.phases import Phase
@@ -48,7 +48,7 @@ class PlanCLI(LoadCLI):
 
 
 def plan_of(
-    curriculum: CurriculumCallback, data: ExpertDataModule, generations: int, max_steps: int, interval: Any
+    curriculum: Curriculum, data: ExpertDataModule, generations: int, max_steps: int, interval: Any
 ) -> dict[str, Any]:
     """What the curriculum asks for and what the data has, as built-in types.
 
@@ -75,7 +75,7 @@ def plan_of(
 
 
 def _phase(
-    phase: Phase, curriculum: CurriculumCallback, counts: dict[str, int], generations: int, max_steps: int
+    phase: Phase, curriculum: Curriculum, counts: dict[str, int], generations: int, max_steps: int
 ) -> dict[str, Any]:
     from srl.objectives import objectives
 
@@ -97,7 +97,7 @@ def _phase(
 
 def _notes(phases: list[Phase], max_steps: int, interval: Any) -> list[str]:
     notes = []
-    caps = [phase.until.steps for phase in phases[:-1] if phase.until is not None]
+    caps = [phase.until.updates for phase in phases[:-1] if phase.until is not None]
     fixed = sum(cap or 0 for cap in caps)
     if 0 <= max_steps <= fixed and len(phases) > 1:
         notes.append(
@@ -108,7 +108,7 @@ def _notes(phases: list[Phase], max_steps: int, interval: Any) -> list[str]:
         until = phase.until
         if until is not None and until.metric is not None and until.metric.startswith("val/"):
             notes.append(f"{phase.name}: {until.metric} is measured every {interval} updates")
-        if until is not None and until.steps is None:
+        if until is not None and until.updates is None:
             notes.append(
                 f"{phase.name}: has no `steps`; should its metric never get there, no other phase runs"
             )

@@ -35,12 +35,12 @@ def main(arguments: list[str]) -> None:
     """Read, write and report; nothing is written where no row is kept. ConfigError, DataError: as said."""
     options = _options(arguments)
     begun = time.perf_counter()
-    row, config_name, split = _mapping(options)
+    row, hub_config, split = _mapping(options)
     work = Preparation(row, _overlap(options), _conditions(options.where), _counter(options.tokenizer))
     _check_output(options)
     try:
         with _terminable(), whole_file(Path(options.output)) as write:
-            for trajectory in work.run(_rows(options, config_name, split)):
+            for trajectory in work.run(_rows(options, hub_config, split)):
                 write(trajectory.to_json() + "\n")
             if not work.report.kept:
                 raise DataError(_nothing(options.inputs, work.report))
@@ -68,7 +68,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
         "--boxed", action="store_const", const=True, help="the answer is in the solution's last box"
     )
     parser.add_argument("--observation_chars", type=int, help="longer observations are shortened (4000)")
-    parser.add_argument("--config_name", help="of a hub data set")
+    parser.add_argument("--hub_config", "--config_name", help="of a hub data set")
     parser.add_argument("--split", help="of a hub data set (train)")
     parser.add_argument("--where", action="append", default=[], metavar="FIELD=VALUE", help="drop other rows")
     parser.add_argument("--limit", type=int, help="read at most so many rows")
@@ -91,13 +91,13 @@ def _mapping(options: argparse.Namespace) -> tuple[RowFormat | None, str | None,
     """The row format (None: guess), and which part of a hub set; flags win over file, file over preset."""
     preset = PRESETS[options.preset] if options.preset else None
     given: dict[str, Any] = from_yaml(Path(options.map)) if options.map else {}
-    names = (*_TEXTS, "boxed", "observation_chars", "config_name", "split")
+    names = (*_TEXTS, "boxed", "observation_chars", "hub_config", "split")
     given |= {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    config_name = given.pop("config_name", preset.config_name if preset else None)
+    hub_config = given.pop("hub_config", preset.hub_config if preset else None)
     split = given.pop("split", preset.split if preset else "train")
     if preset:
-        return replace(preset.row, **given), config_name, split
-    return (RowFormat(**{"style": "auto", **given}) if given else None), config_name, split
+        return replace(preset.row, **given), hub_config, split
+    return (RowFormat(**{"style": "auto", **given}) if given else None), hub_config, split
 
 
 def _conditions(entries: list[str]) -> dict[str, str]:
@@ -154,7 +154,7 @@ def _check_output(options: argparse.Namespace) -> None:
             raise ConfigError(f"--output {output}: is an input too; name another file")
 
 
-def _rows(options: argparse.Namespace, config_name: str | None, split: str) -> Iterator[tuple[str, Item]]:
+def _rows(options: argparse.Namespace, hub_config: str | None, split: str) -> Iterator[tuple[str, Item]]:
     """The rows of all inputs, with a bar that follows the bytes read."""
     sizes = [
         Path(name).expanduser().stat().st_size if Path(name).expanduser().is_file() else 0
@@ -172,7 +172,7 @@ def _rows(options: argparse.Namespace, config_name: str | None, split: str) -> I
         for k, name in enumerate(options.inputs):
             before = sum(sizes[:k])
             moved = lambda place, before=before: progress.update(task, completed=before + place)  # noqa: E731
-            rows = file_rows(name, moved) if is_file_name(name) else hub_rows(name, config_name, split)
+            rows = file_rows(name, moved) if is_file_name(name) else hub_rows(name, hub_config, split)
             for where, row in rows:
                 if options.limit is not None and count >= options.limit:
                     return
@@ -257,7 +257,7 @@ def _plain(text: str) -> str:
 
 
 def from_yaml(path: Path) -> dict[str, Any]:
-    """The settings of a mapping file: those of `data.row`, config_name and split. ConfigError: others."""
+    """The settings of a mapping file: those of `data.row`, hub_config and split. ConfigError: others."""
     try:
         found = read_yaml(path)
     except OSError as error:
@@ -266,7 +266,7 @@ def from_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"--map {error}") from error
     if not isinstance(found, dict):
         raise ConfigError(f"--map {path}: not a mapping; write lines such as `problem: question`")
-    known = [field.name for field in fields(RowFormat)] + ["config_name", "split"]
+    known = [field.name for field in fields(RowFormat)] + ["hub_config", "split"]
     for key in found:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1)

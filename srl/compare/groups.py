@@ -6,10 +6,11 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from srl.compare.runs import Run
+from srl.renamed import renamed_key
 
 # Settings that a seed or a place on disk brings with it, or that change no weights.
 IGNORED = (
-    "seed_everything", "rollout.seed", "data.benchmarks", "checkpoint.", "trainer.logger", "samples.",
+    "seed_everything", "rollout.seed", "data.benchmarks", "checkpoint.", "trainer.logger", "rollout_tables.",
     "tracking.", "model.test.", "trainer.enable_progress_bar", "trainer.callbacks", "config", "extends",
     "ckpt_path", "verbose", "weights_only", "return_predictions",
 )  # fmt: skip
@@ -36,7 +37,7 @@ class Group:
 def settings(run: Run) -> dict[str, str]:
     """The parameters that make a difference to what is learnt; files go by their names."""
     found = {}
-    for key, value in run.params.items():
+    for key, value in ((renamed_key(key), value) for key, value in run.params.items()):
         if not key.startswith(IGNORED):
             found[key] = value.rstrip("/").rsplit("/", 1)[-1] if key in PATHS else value
     return found

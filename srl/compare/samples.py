@@ -89,8 +89,8 @@ def training_rollouts(group: Group, count: int = ROLLOUTS) -> list[dict[str, Any
     if run is None:
         return []
     rows = run.tables["rollouts"]
-    newest = max(int(row["step"]) for row in rows)
-    return [row for row in rows if int(row["step"]) == newest][:count]
+    updates = [int(row["update" if "update" in row else "step"]) for row in rows]  # step: of older runs
+    return [row for row, update in zip(rows, updates, strict=True) if update == max(updates)][:count]
 
 
 Piece = tuple[str, int | None]  # text, and the number of its block; None outside of every block

@@ -18,13 +18,13 @@ MEASURED = ("val/", "train/", "rollouts/", "curriculum/", "reward/")
 class Until:
     """When a phase ends: the first of its conditions to hold, but not before `at_least` updates.
 
-    steps: updates (optimizer steps) made in this phase. metric: a figure of the validation (val/...) or of
+    updates: optimizer steps made in this phase. metric: a figure of the validation (val/...) or of
     the update (train/..., rollouts/..., curriculum/...), with above, below (the value passes it) or plateau:
     measurements in a row that did not better the best of the phase by more than min_delta; mode: whether
     better is max or min.
     """
 
-    steps: int | None = None
+    updates: int | None = None
     metric: str | None = None
     above: float | None = None
     below: float | None = None
@@ -34,15 +34,15 @@ class Until:
     at_least: int = 0
 
     def __post_init__(self) -> None:
-        if self.steps is not None and self.steps < 1:
-            raise ConfigError(f"curriculum: until.steps is {self.steps}; a phase needs at least 1 update")
+        if self.updates is not None and self.updates < 1:
+            raise ConfigError(f"curriculum: until.updates is {self.updates}; a phase needs at least 1 update")
         conditions = [self.above, self.below, self.plateau]
         watches = any(value is not None for value in conditions)
         if self.metric is None and watches:
             raise ConfigError("curriculum: until has above, below or plateau; name the metric they watch")
-        if self.steps is None and self.metric is None:
+        if self.updates is None and self.metric is None:
             raise ConfigError(
-                "curriculum: until is empty; give steps, or metric with above, below or plateau"
+                "curriculum: until is empty; give updates, or metric with above, below or plateau"
             )
         if self.metric is not None and not watches:
             raise ConfigError(f"curriculum: until.metric {self.metric} needs above, below or plateau")
@@ -57,16 +57,16 @@ class Until:
             raise ConfigError(f"curriculum: until.plateau is {self.plateau}; it must be at least 1")
         if self.min_delta < 0 or self.at_least < 0:
             raise ConfigError("curriculum: until.min_delta and until.at_least must not be negative")
-        if self.steps is not None and self.at_least > self.steps:
-            raise ConfigError(f"curriculum: until.at_least {self.at_least} lies after steps {self.steps}")
+        if self.updates is not None and self.at_least > self.updates:
+            raise ConfigError(f"curriculum: until.at_least {self.at_least} lies after updates {self.updates}")
 
     def __str__(self) -> str:
         """What ends the phase, in words.
 
-        >>> str(Until(steps=300, metric="val/steps/reward", plateau=5, min_delta=0.005, at_least=50))
+        >>> str(Until(updates=300, metric="val/steps/reward", plateau=5, min_delta=0.005, at_least=50))
         '300 updates, or val/steps/reward without a gain above 0.005 for 5 measurements, after 50 updates'
         """
-        said = [] if self.steps is None else [f"{self.steps} updates"]
+        said = [] if self.updates is None else [f"{self.updates} updates"]
         if self.above is not None:
             said.append(f"{self.metric} above {self.above:g}")
         if self.below is not None:
@@ -155,7 +155,7 @@ def check_phases(phases: list[Phase], objectives: list[str]) -> None:
             raise ConfigError(f"{where}: anneal needs a mix, and a phase with a mix before it")
         last = position == len(phases) - 1
         if phase.until is None and not last:
-            raise ConfigError(f"{where}: it never ends, yet phases follow it; add until: {{steps: N}}")
+            raise ConfigError(f"{where}: it never ends, yet phases follow it; add until: {{updates: N}}")
         if phase.until is not None and last:
             raise ConfigError(
                 f"{where}: the last phase has no `until`; it ends with trainer.max_steps. Remove it"

@@ -58,9 +58,9 @@ class Schedule:
         """Count the optimizer steps of one batch; the hand-off, when they end the phase."""
         self.updates += updates
         until = self.phase.until
-        if until is None or until.steps is None or self.updates < until.steps:
+        if until is None or until.updates is None or self.updates < until.updates:
             return None
-        return self._hand_off(f"it had made its {until.steps} updates", {"updates": float(self.updates)})
+        return self._hand_off(f"it had made its {until.updates} updates", {"updates": float(self.updates)})
 
     def observe(self, metrics: Mapping[str, float]) -> HandOff | None:
         """Look at one measurement. A metric that is not in it, and a value of NaN, change nothing."""

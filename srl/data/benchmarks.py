@@ -31,7 +31,7 @@ class HubSet:
     """Where a data set lies on the hub, and the names of its fields; the first that a row has counts."""
 
     id: str
-    config: str | None = None
+    hub_config: str | None = None
     split: str = "test"
     problem: tuple[str, ...] = ("problem", "question")
     answer: str = "answer"
@@ -44,7 +44,7 @@ KNOWN = {
     "aime25": HubSet("math-ai/aime25", problem=("problem",)),
     "minerva_math": HubSet("math-ai/minervamath", problem=("question",)),
     "math500": HubSet("HuggingFaceH4/MATH-500", problem=("problem",), uid=("unique_id",)),
-    "gsm8k": HubSet("openai/gsm8k", config="main", problem=("question",)),
+    "gsm8k": HubSet("openai/gsm8k", hub_config="main", problem=("question",)),
 }
 """The benchmarks of the paper (section 5.1) and two more: 40, 30, 30, 272, 500 and 1,319 problems."""
 
@@ -218,7 +218,7 @@ def _from_hub(name: str, hub: HubSet, needs_answers: bool, report: DataReport) -
     import datasets
 
     try:
-        rows = datasets.load_dataset(hub.id, hub.config, split=hub.split)
+        rows = datasets.load_dataset(hub.id, hub.hub_config, split=hub.split)
     except Exception as error:  # the hub client raises a dozen unrelated types when it cannot get a data set
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise ConfigError(

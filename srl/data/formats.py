@@ -63,7 +63,7 @@ def hub_rows(name: str, config: str | None, split: str) -> Iterator[tuple[str, I
         said = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise ConfigError(
             f"{name}: not a file here, and the hub did not give it ({said}). Give the path of a file "
-            f"({', '.join(FORMATS)}), or check the id, --config_name, --split and the network"
+            f"({', '.join(FORMATS)}), or check the id, --hub_config, --split and the network"
         ) from error
     for number, row in enumerate(itertools.chain(first, rows), 1):
         yield f"{name}:{number}", dict(row)

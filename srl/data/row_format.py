@@ -139,7 +139,7 @@ class Preset:
     """A row format, and the part of the hub data set that has such rows."""
 
     row: RowFormat
-    config_name: str | None = None
+    hub_config: str | None = None
     split: str = "train"
 
 
@@ -161,10 +161,10 @@ PRESETS = {
     "numinamath-cot": Preset(RowFormat(boxed=True, style="auto")),
     "openthoughts": Preset(
         RowFormat(solution="deepseek_solution", reasoning="deepseek_reasoning", boxed=True, style="auto"),
-        config_name="metadata",
+        hub_config="metadata",
     ),
-    "gsm8k": Preset(_GSM8K, config_name="main"),
-    "gsm8k-socratic": Preset(replace(_GSM8K, style="socratic"), config_name="socratic"),
+    "gsm8k": Preset(_GSM8K, hub_config="main"),
+    "gsm8k-socratic": Preset(replace(_GSM8K, style="socratic"), hub_config="socratic"),
     "swe-smith": Preset(RowFormat(style="agent", uid="traj_id"), split="xml"),
 }
 """s1K-1.1, NuminaMath-CoT, OpenThoughts-114k, GSM8K (both forms), SWE-smith-trajectories."""

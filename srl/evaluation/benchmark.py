@@ -23,8 +23,8 @@ class TestSettings:
     """How `test` and `predict` solve each benchmark problem; the defaults are the paper's protocol.
 
     mode: whole (one response) or steps (one step a turn, the actions fed back).
-    samples: attempts a problem at `temperature` besides the greedy one (0: greedy only).
-    pass_k: the k of pass@k, none above `samples` (null: `samples`).
+    attempts: tries at a problem at `temperature` besides the greedy one (0: greedy only).
+    pass_k: the k of pass@k, none above `attempts` (null: `attempts`).
     greedy_only: names of the benchmarks that are not sampled.
     max_turns: steps at most of a problem without expert steps.
     seed: of the sampling noise and of the bootstrap.
@@ -35,7 +35,7 @@ class TestSettings:
     """
 
     mode: Literal["whole", "steps"] = "whole"
-    samples: int = 32
+    attempts: int = 32
     pass_k: tuple[int, ...] | None = None
     temperature: float = 1.0
     greedy_only: tuple[str, ...] = ("minerva_math", "math500", "gsm8k")
@@ -47,22 +47,22 @@ class TestSettings:
     folder: str | None = None
 
     def __post_init__(self) -> None:
-        if self.samples < 0:
-            raise ConfigError(f"model.test.samples is {self.samples}: use 0 for greedy only")
+        if self.attempts < 0:
+            raise ConfigError(f"model.test.attempts is {self.attempts}: use 0 for greedy only")
         if self.temperature <= 0:
             raise ConfigError(
                 f"model.test.temperature is {self.temperature}: it must be above 0; for greedy alone set "
-                "model.test.samples: 0"
+                "model.test.attempts: 0"
             )
         for name in ("max_turns", "resamples", "batch_size", "limit"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"model.test.{name} is {value}: it must be at least 1")
         for k in self.pass_k or ():
-            if not 1 <= k <= self.samples:
+            if not 1 <= k <= self.attempts:
                 raise ConfigError(
-                    f"model.test.pass_k has {k}, but model.test.samples is {self.samples}: pass@k needs at "
-                    "least k samples; raise samples or leave this k out"
+                    f"model.test.pass_k has {k}, but model.test.attempts is {self.attempts}: pass@k needs at "
+                    "least k attempts; raise attempts or leave this k out"
                 )
 
     @property
@@ -84,7 +84,7 @@ def benchmark_records(
     """
     generator = torch.Generator(engine.device).manual_seed(batch.seed(settings.seed))
     greedy = _solve(engine, builder, batch, settings, generator)
-    count = 0 if batch.name in settings.greedy_only else settings.samples
+    count = 0 if batch.name in settings.greedy_only else settings.attempts
     sampling = Sampling(settings.temperature)
     samples = _solve(engine, builder, batch, settings, generator, count, sampling) if count else ()
     return records_of(batch.name, batch.trajectories, [attempt for (attempt,) in greedy], samples)

@@ -29,22 +29,22 @@ ONLY_FULL = ("val/outcome/steps_accuracy", "val/outcome/informative", "val/outco
 
 @dataclass(frozen=True)
 class ValidationSettings:
-    """samples: attempts at a held-out problem at `temperature`, for avg@k and pass@k (0: greedy only).
+    """attempts: tries at a held-out problem at `temperature`, for avg@k and pass@k (0: greedy only).
 
     by_steps: also solve step by step, actions fed back. full_every: both of these, which cost most of the
     time, only after updates whose number divides by it, before the first and after the last; a phase that
     waits for one of their figures needs 1. seed: of the sampling noise, the same every time.
     """
 
-    samples: int = 8
+    attempts: int = 8
     temperature: float = 1.0
     by_steps: bool = True
     full_every: int = 1
     seed: int = 1234
 
     def __post_init__(self) -> None:
-        if self.samples < 0:
-            raise ConfigError(f"model.validation.samples is {self.samples}: use 0 for greedy only")
+        if self.attempts < 0:
+            raise ConfigError(f"model.validation.attempts is {self.attempts}: use 0 for greedy only")
         if self.temperature <= 0:
             raise ConfigError(f"model.validation.temperature is {self.temperature}: it must be above 0")
         if self.full_every < 1:
@@ -107,7 +107,7 @@ class ValidationMetrics:
         builder: ExampleBuilder,
         generator: torch.Generator,
     ) -> None:
-        """Whole problems: greedy in one response, greedy step by step, and `samples` times with noise."""
+        """Whole problems: greedy in one response, greedy step by step, and `attempts` times with noise."""
         from srl.evaluation.solving import GREEDY, solve_by_steps, solve_whole
 
         for (attempt,) in solve_whole(engine, batch.examples, 1, GREEDY, generator):
@@ -116,7 +116,7 @@ class ValidationMetrics:
         if self.settings.by_steps and self.full:
             for (attempt,) in solve_by_steps(engine, builder, batch.trajectories, generator):
                 self._mean("val/outcome/steps_accuracy", float(attempt.correct))
-        if (k := self.settings.samples) and self.full:
+        if (k := self.settings.attempts) and self.full:
             sampling = Sampling(temperature=self.settings.temperature)
             tries = solve_whole(engine, batch.examples, k, sampling, generator)
             correct = torch.tensor(

@@ -39,7 +39,7 @@ class Drawn:
         """Of the parts of all devices."""
         return {
             "rollouts/history_tokens": total(self.tokens),
-            "rollouts/history_thinking": total(self.shown) / max(total(self.steps), 1),
+            "rollouts/own_thinking": total(self.shown) / max(total(self.steps), 1),
             "rollouts/history_too_long": total(self.too_long),
         }
 

@@ -78,10 +78,10 @@ def _validation(config: Any) -> list[Stage]:
     calls = [Call(steps, 1, prompt, limits.step_tokens)] if steps else []
     if solve:
         calls.append(Call(solve, 1, prompt, limits.solution_tokens))
-        if settings.samples:
-            calls.append(Call(solve, settings.samples, prompt, limits.solution_tokens))
+        if settings.attempts:
+            calls.append(Call(solve, settings.attempts, prompt, limits.solution_tokens))
     return [Stage("validation", tuple(calls), prompt, limits.solution_tokens)] if calls else []
 
 
 def _most(validation: Any) -> tuple[int | None, int | None]:
-    return validation.max_steps, validation.max_solve
+    return validation.max_examples, validation.max_solve

@@ -16,6 +16,7 @@ from torch import nn
 from srl.errors import ConfigError
 from srl.files import fault
 from srl.model.adapters import LoraSettings
+from srl.renamed import renamed_callbacks
 
 log = logging.getLogger(__name__)
 
@@ -52,13 +53,6 @@ def identity_of(base: str, lora: LoraSettings | None) -> dict[str, Any]:
     }
 
 
-RENAMED = {  # callbacks of earlier versions, whose state would else be left out in silence
-    "Checkpoints": "Checkpoint",
-    "RolloutTable": "RolloutTables",
-    "ValidationByUpdates": "ValidationDue",
-}
-
-
 def write_trained(
     checkpoint: dict[str, Any], policy: nn.Module, identity: dict[str, Any], counters: dict[str, Any]
 ) -> None:
@@ -85,8 +79,7 @@ def read_trained(checkpoint: dict[str, Any], policy: nn.Module, identity: dict[s
             "resume with the config that wrote it"
         )
     load_adapter_state(policy, checkpoint["state_dict"])
-    states = checkpoint.get("callbacks", {})
-    checkpoint["callbacks"] = {RENAMED.get(name, name): state for name, state in states.items()}
+    renamed_callbacks(checkpoint)  # before Lightning hands them out
     checkpoint["state_dict"] = {}
     return {name: value for name, value in saved.items() if name != "identity"}
 

@@ -123,8 +123,9 @@ def test_every_run_of_the_grid_has_a_name_and_a_file_of_its_own(tmp_path):
 def test_a_run_is_made_once_and_measures_most_at_its_ends(tmp_path):
     settings = {
         "config": "configs/ordering/sft_outline.yaml", "trainer.max_steps": "3",
-        "trainer.val_check_interval": "1", "data.validation.max_steps": "3", "data.validation.max_solve": "2",
-        "model.validation.samples": "4", "model.validation.full_every": "2",
+        "trainer.val_check_interval": "1", "data.validation.max_examples": "3",
+        "data.validation.max_solve": "2", "model.validation.attempts": "4",
+        "model.validation.full_every": "2",
     }  # fmt: skip
     tracking_uri(tmp_path)  # an empty database, copied
     store = Store(tmp_path, "tiny")

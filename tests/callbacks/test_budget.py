@@ -37,14 +37,14 @@ def test_tokens_are_those_of_all_rollouts_and_of_the_groups_trained_on(model_fol
 def test_a_budget_ends_the_run_with_a_validation_and_a_resumed_run_counts_on(
     model_folder, expert_file, tmp_path, capsys
 ):
-    steps = ["--trainer.max_steps", "9", "--sampling.enabled", "false"]
+    steps = ["--trainer.max_steps", "9", "--dynamic_sampling.enabled", "false"]
     assert fit(model_folder, expert_file, tmp_path / "whole", *steps, "--budget.tokens", "500") == 0
     step, whole = totals(tmp_path / "whole")
     assert 1 < step < 9
     assert whole["tokens_generated"] + whole["tokens_trained"] >= 500
     assert "The budget is used up at update" in capsys.readouterr().err
     (tmp_path / "part").mkdir()
-    part = ["--sampling.enabled", "false", "--budget.tokens", "500", "--trainer.max_steps"]
+    part = ["--dynamic_sampling.enabled", "false", "--budget.tokens", "500", "--trainer.max_steps"]
     assert fit(model_folder, expert_file, tmp_path / "part" / "run", *part, str(step - 1)) == 0
     assert fit(model_folder, expert_file, tmp_path / "part" / "run", *part, "9", "--ckpt_path", "last") == 0
     again_step, again = totals(tmp_path / "part" / "run")
@@ -61,7 +61,14 @@ def test_a_budget_of_nothing_is_refused(wrong):
 def test_a_fruitless_update_trains_on_nothing(model_folder, expert_file, tmp_path):
     """No rollout of a random model solves a problem: every update is a silent one."""
     phases = "[{name: rlvr, mix: {rlvr: 1.0}}]"
-    more = ["--curriculum.phases", phases, "--sampling.on_silence", "count", "--sampling.max_draws", "2"]
+    more = [
+        "--curriculum.phases",
+        phases,
+        "--dynamic_sampling.on_silence",
+        "count",
+        "--dynamic_sampling.max_draws",
+        "2",
+    ]
     assert fit(model_folder, expert_file, tmp_path / "run", *more) == 0
     step, found = totals(tmp_path / "run")
     assert (step, found["tokens_trained"]) == (2, 0.0)

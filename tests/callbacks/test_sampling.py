@@ -9,8 +9,8 @@ import pytest
 import torch
 from conftest import tiny_tokenizer
 
-from callbacks.dynamic_sampling import DynamicSamplingCallback
-from callbacks.reward import RewardCallback
+from callbacks.dynamic_sampling import DynamicSampling
+from callbacks.reward import Reward
 from srl.curriculum.phases import Phase
 from srl.curriculum.stream import Draw
 from srl.errors import ConfigError, TrainingStopped
@@ -72,31 +72,31 @@ def said(caplog, monkeypatch):
     ],
 )
 def test_a_group_is_kept_when_the_population_deviation_exceeds_epsilon(rewards, epsilon, kept):
-    callback = DynamicSamplingCallback(epsilon=epsilon)
+    callback = DynamicSampling(epsilon=epsilon)
     assert feed(callback, draw(group(*rewards), size=1)) == (["u"] if kept else [])
 
 
 def test_without_filter_every_group_is_kept():
-    assert feed(DynamicSamplingCallback(enabled=False), draw(group(*SILENT, uid="a"), size=1)) == ["a"]
+    assert feed(DynamicSampling(enabled=False), draw(group(*SILENT, uid="a"), size=1)) == ["a"]
 
 
 def test_imitation_has_no_rewards_and_always_counts():
     phase = Phase("both", {"srl": 1.0, "sft": 1.0})
-    callback = DynamicSamplingCallback(patience=1)
+    callback = DynamicSampling(patience=1)
     assert feed(callback, draw(group(uid="a", objective="sft"), group(*SILENT), phase=phase, size=1)) == ["a"]
 
 
 @pytest.mark.parametrize("wrong", [{"epsilon": -0.1}, {"max_draws": 0}, {"patience": 0}])
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(ConfigError, match=f"{next(iter(wrong))} {next(iter(wrong.values()))}"):
-        DynamicSamplingCallback(**wrong)
+        DynamicSampling(**wrong)
 
 
 # -- when a batch is full ---------------------------------------------------------------------------------
 
 
 def test_draws_go_on_until_the_batch_is_full_and_the_rest_waits(said):
-    callback = DynamicSamplingCallback()
+    callback = DynamicSampling()
     assert feed(callback, draw(group(*LOUD, uid="a"), group(*SILENT, uid="b"))) == []
     full = draw(*(group(*LOUD, uid=uid) for uid in "cde"))
     assert feed(callback, full) == ["a", "c"]
@@ -107,15 +107,16 @@ def test_draws_go_on_until_the_batch_is_full_and_the_rest_waits(said):
 
 
 def test_after_max_draws_a_short_batch_trains_with_a_warning(said):
-    callback = DynamicSamplingCallback(max_draws=2)
+    callback = DynamicSampling(max_draws=2)
     assert feed(callback, draw(group(*LOUD, uid="a"))) == []
     assert feed(callback, draw(group(*SILENT, uid="b"))) == ["a"]
-    assert said() == ["update on 1 of 2 groups: 2 draws (sampling.max_draws) gave no more informative ones"]
+    told = "update on 1 of 2 groups: 2 draws (dynamic_sampling.max_draws) gave no more informative ones"
+    assert said() == [told]
     assert feed(callback, draw(group(*LOUD, uid="c"))) == []  # the next batch has its own draws
 
 
 def test_with_no_group_at_all_the_draws_go_on_and_the_figures_too(said):
-    callback = DynamicSamplingCallback(max_draws=2)
+    callback = DynamicSampling(max_draws=2)
     for _ in range(3):
         assert feed(callback, draw(group(*SILENT), group(*SILENT))) == []
     batch = draw(group(*LOUD, uid="a"), group(*LOUD, uid="b"))
@@ -128,7 +129,7 @@ def test_with_no_group_at_all_the_draws_go_on_and_the_figures_too(said):
 
 
 def test_after_patience_the_run_stops_with_a_diagnosis():
-    callback = DynamicSamplingCallback(patience=3, max_draws=2, epsilon=0.02)
+    callback = DynamicSampling(patience=3, max_draws=2, epsilon=0.02)
     loud = group(*LOUD, uid="ok", parts={"format": [1.0, 1.0]})
     assert feed(callback, draw(loud, size=1)) == ["ok"]
     silent = group(-1.0, -1.0, uid="bad", finished=False, parts={"format": [0.0, 0.0]})
@@ -139,15 +140,15 @@ def test_after_patience_the_run_stops_with_a_diagnosis():
         feed(callback, draw(silent, right))
     # rewards -1 and 0.5 on average: mean -0.25; half of the 12 rollouts truncated, half in format
     message = str(stopped.value)
-    assert "3 draws in a row (sampling.patience)" in message
-    assert "no more than sampling.epsilon 0.02" in message
+    assert "3 draws in a row (dynamic_sampling.patience)" in message
+    assert "no more than dynamic_sampling.epsilon 0.02" in message
     assert "mean reward -0.250, truncated 50% of 12 rollouts, format followed in 50%" in message
     assert "[bad] reward -1.000: 'bad-0'" in message
     assert "[same] reward 0.500: 'same-0'" in message
 
 
 def test_one_informative_group_gives_new_patience():
-    callback = DynamicSamplingCallback(patience=2, max_draws=99)
+    callback = DynamicSampling(patience=2, max_draws=99)
     for _ in range(3):
         feed(callback, draw(group(*SILENT), size=99))
         feed(callback, draw(group(*LOUD), size=99))
@@ -155,7 +156,7 @@ def test_one_informative_group_gives_new_patience():
 
 
 def test_a_hand_off_drops_what_the_new_phase_does_not_train(said):
-    callback = DynamicSamplingCallback(patience=2)
+    callback = DynamicSampling(patience=2)
     both = Phase("both", {"srl": 1.0, "rlvr": 1.0})
     waiting = [group(*LOUD, uid="s"), group(*LOUD, uid="r", objective="rlvr", step=0)]
     assert feed(callback, draw(*waiting, phase=both, size=3)) == []
@@ -171,7 +172,7 @@ def test_a_hand_off_drops_what_the_new_phase_does_not_train(said):
 
 
 def test_the_figures_by_hand():
-    callback = DynamicSamplingCallback()
+    callback = DynamicSampling()
     first = draw(
         group(0.0, 1.0, tokens=3, parts={"format": [1.0, 0.0], "exact": [0.0, 1.0]}),
         group(0.5, 0.5, step=2, tokens=1, finished=False, parts={"format": [1.0, 1.0], "exact": [0.0, 0.0]}),
@@ -215,7 +216,7 @@ def test_the_figures_by_hand():
 
 
 def test_imitation_alone_has_no_rollout_figures():
-    callback = DynamicSamplingCallback()
+    callback = DynamicSampling()
     batch = draw(group(objective="sft"), group(objective="sft"), phase=Phase("sft", {"sft": 1.0}))
     assert len(feed(callback, batch)) == 2
     assert batch.metrics == {"rollouts/used": 0.0, "rollouts/draws": 1.0}
@@ -239,7 +240,7 @@ def test_a_restored_buffer_goes_on_as_the_first_would():
             out.append((feed(callback, batch), batch.metrics, [g.state_dict() for g in batch.groups]))
         return str(out)
 
-    first, again = DynamicSamplingCallback(max_draws=9), DynamicSamplingCallback(max_draws=9)
+    first, again = DynamicSampling(max_draws=9), DynamicSampling(max_draws=9)
     waiting = group(*LOUD, uid="a", parts={"format": [1.0, 0.0]})
     waiting.sampled_at = 7
     feed(first, draw(waiting, group(*SILENT), seconds=2.0))
@@ -273,7 +274,7 @@ def test_rewards_and_their_parts_are_filled_by_the_groups_objective():
     similar.completions = [Completion((1,), text, torch.zeros(1), True) for text in ("abcd", "bcde")]
     silent = group(objective="sft")
     batch = draw(similar, right, silent)
-    feed(RewardCallback(), batch)
+    feed(Reward(), batch)
     assert similar.rewards.tolist() == [0.75, 1.0]  # abcd/bcde: 2 * 3 / 8
     assert {name: part.tolist() for name, part in similar.parts.items()} == {
         "format": [1.0, 1.0],
@@ -294,8 +295,8 @@ def test_autojunk_is_passed_on():
         feed(callback, draw(one))
         return float(one.rewards)
 
-    assert reward(RewardCallback()) > 0
-    assert reward(RewardCallback(autojunk=True)) == 0
+    assert reward(Reward()) > 0
+    assert reward(Reward(autojunk=True)) == 0
 
 
 def test_the_unit_of_the_reward_is_the_models_token(said):
@@ -308,12 +309,12 @@ def test_the_unit_of_the_reward_is_the_models_token(said):
         feed(callback, draw(one))
         return float(one.rewards)
 
-    assert reward(RewardCallback(unit="token")) == 0.75
-    assert reward(RewardCallback()) == pytest.approx(0.9)
+    assert reward(Reward(unit="token")) == 0.75
+    assert reward(Reward()) == pytest.approx(0.9)
 
 
 def test_a_reward_that_is_not_finite_costs_its_group_and_no_other(said):
-    callback = RewardCallback(max_bad=2)
+    callback = Reward(max_bad=2)
     callback.objectives = objectives() | {
         "srl": Given({"a": [0.0, 1.0], "b": [0.0, math.nan], "c": [math.inf, 0.0]})
     }
@@ -333,7 +334,7 @@ def test_a_reward_that_is_not_finite_costs_its_group_and_no_other(said):
 
 
 def test_the_count_of_bad_draws_survives_a_checkpoint():
-    callback, again = RewardCallback(max_bad=2), RewardCallback(max_bad=2)
+    callback, again = Reward(max_bad=2), Reward(max_bad=2)
     callback.objectives = again.objectives = {"srl": Given({"b": [math.nan]})}
     feed(callback, draw(group(0.0, uid="b")))
     again.load_state_dict(through_a_checkpoint(callback.state_dict()))
@@ -344,7 +345,7 @@ def test_the_count_of_bad_draws_survives_a_checkpoint():
 
 def test_a_fruitless_batch_may_count_as_an_update_that_moves_nothing():
     """For baselines without signal: after max_draws the last draw's groups, their rewards made equal."""
-    callback = DynamicSamplingCallback(epsilon=0.3, max_draws=2, patience=1, on_silence="count")
+    callback = DynamicSampling(epsilon=0.3, max_draws=2, patience=1, on_silence="count")
     almost = group(0.2, 0.4, uid="a")  # deviates by 0.1, below epsilon: scaled to 1 it would be noise
     assert feed(callback, draw(group(*SILENT), group(*SILENT))) == []
     batch = draw(almost, group(*SILENT, uid="b"), group(*SILENT, uid="c"))

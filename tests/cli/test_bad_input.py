@@ -13,12 +13,12 @@ from conftest import expert_rows, write_rows
     ("text", "line", "message"),
     [
         (
-            "sampling:\n  max_draws: 3\n  epsilom: 1\n",
+            "dynamic_sampling:\n  max_draws: 3\n  epsilom: 1\n",
             3,
-            "no key sampling.epsilom. Did you mean sampling.epsilon",
+            "no key dynamic_sampling.epsilom. Did you mean dynamic_sampling.epsilon",
         ),
         ("model:\n  lorra: null\n", 2, "there is no key model.lorra. Did you mean model.lora"),
-        ("samplin:\n  epsilon: 1\n", 2, "no key samplin.epsilon. Did you mean sampling.epsilon"),
+        ("samplin:\n  epsilon: 1\n", 2, "no key samplin.epsilon. Did you mean dynamic_sampling.epsilon"),
         ("trainer: {max_step: 3}\n", 1, "no key trainer.max_step. Did you mean trainer.max_steps"),
         ("trainer:\n  max_epochs: many\n", 2, "trainer.max_epochs is many; write int"),
         (
@@ -42,7 +42,7 @@ def test_a_config_names_file_line_and_key(refused, tmp_path, text, line, message
     ("flags", "message"),
     [
         ("--foo 1", "there is no key foo; see python -m srl fit --help"),
-        ("--sampling.epsilom 1", "no key sampling.epsilom. Did you mean sampling.epsilon"),
+        ("--dynamic_sampling.epsilom 1", "dynamic_sampling.epsilom. Did you mean dynamic_sampling.epsilon"),
         ("--rollout.num_generations many", "rollout.num_generations is many; write int"),
         ("--model.quantization int8", "model.quantization is int8; write ['nf4', 'none', 'auto']"),
         ("--curriculum.phases srl", "curriculum.phases is srl; write list"),
@@ -51,7 +51,7 @@ def test_a_config_names_file_line_and_key(refused, tmp_path, text, line, message
         ("--rollout.num_generations 1", "rollout.num_generations is 1: a group of fewer than 2"),
         ("--rollout.temperature 0", "rollout.temperature is 0.0: training needs a positive temperature"),
         ("--rollout.top_p 0", "top_p is 0.0: it must lie in (0, 1]"),
-        ("--sampling.epsilon -1", "epsilon -1.0 must be at least 0"),
+        ("--dynamic_sampling.epsilon -1", "epsilon -1.0 must be at least 0"),
         ("--model.update.mini_batches 0", "model.update.mini_batches is 0: it must be above 0"),
         ("--model.rows_in_flight 0", "model.rows_in_flight is 0: it must be at least 1"),
         ("--model.validation.temperature 0", "model.validation.temperature is 0.0: it must be above 0"),
@@ -74,11 +74,11 @@ def test_an_argument_is_refused(refused, flags, message):
     [
         ("[{name: a, mix: {slr: 1.0}}]", "(a): no objective called slr; there are sft, sft_outline, "),
         ("[{name: a, mix: {srl: 1.0}}, {name: b, mix: {srl: 1.0}}]", "(a): it never ends, yet"),
-        ("[{name: a, mix: {srl: 1.0}, until: {steps: 2}}]", "(a): the last phase has no `until`"),
+        ("[{name: a, mix: {srl: 1.0}, until: {updates: 2}}]", "(a): the last phase has no `until`"),
         ("[{name: a, mix: {srl: 0.0}}]", "give shares of at least 0, not all 0"),
         ("[]", "curriculum.phases is empty"),
         ("[{name: a, mix: {srl: 1.0}, learning_rate: 1.0}]", "has no key learning_rate; there are name, mix"),
-        ("[{name: a, mix: {srl: 1.0}, until: {step: 2}}]", "has no key step. Did you mean steps?"),
+        ("[{name: a, mix: {srl: 1.0}, until: {step: 2}}]", "has no key step"),
         ("[{name: a, mix: {srl: 1.0}, until: {metric: reward, above: 1}}]", "until.metric is reward; the"),
         ("[{name: a, mix: {srl: .nan}}]", "give shares of at least 0, not all 0"),
         ("[{name: a, per_problem: {outcome: holistic}}]", "per_problem.outcome is holistic; use rlvr"),

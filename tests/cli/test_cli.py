@@ -47,7 +47,7 @@ def test_a_run_hands_off_with_one_adapter_and_one_optimizer(hand_off):
     assert changed(state)
     (optimizer,) = state["optimizer_states"]
     assert {int(moments["step"]) for moments in optimizer["state"].values()} == {18}  # none was reset
-    curriculum = next(v for k, v in state["callbacks"].items() if "CurriculumCallback" in k)
+    curriculum = next(v for k, v in state["callbacks"].items() if "Curriculum" in k)
     assert curriculum["phase"] == "outcome"
     assert "copy -> steps at update 12" in hand_off.err
     assert "steps -> outcome at update 15" in hand_off.err
@@ -180,7 +180,7 @@ def test_mini_batches_and_epochs_make_their_product_of_updates(model_folder, mod
 
 
 def test_a_run_without_the_filter_ends_though_no_group_can_teach(model_folder, module_expert_file, tmp_path):
-    more = ["--sampling.enabled", "false", "--curriculum.phases", "[{name: rlvr, mix: {rlvr: 1.0}}]"]
+    more = ["--dynamic_sampling.enabled", "false", "--curriculum.phases", "[{name: rlvr, mix: {rlvr: 1.0}}]"]
     status, rows, checkpoint = run(model_folder, module_expert_file, tmp_path / "run", *more)
     assert status == 0
     assert sorted(rows) == [1, 2, 3]
@@ -234,7 +234,7 @@ def test_fit_help_takes_at_most_half_again_as_long_as_importing_lightning_cli():
         seconds, done = python("-m", "srl", "fit", "--help")
         assert done.returncode == 0, done.stderr
         assert "usage: python -m srl [options] fit" in done.stdout
-        assert "--sampling.epsilon" in done.stdout
+        assert "--dynamic_sampling.epsilon" in done.stdout
         ours.append(seconds)
         theirs.append(python("-c", "import lightning.pytorch.cli")[0])
         if median(ours) <= 1.5 * median(theirs):

@@ -76,7 +76,7 @@ def test_the_config_that_is_kept_extends_nothing(write):
     more = [f"--model.base={TASK / 'base'}", f"--data.val_path={TASK / 'heldout.jsonl'}"]
     cli = PlanCLI.launch(["fit", "--config", path, *more])
     assert cli.config["fit"].extends is None
-    assert cli.config["fit"].sampling.epsilon == 0.02  # of the quick start
+    assert cli.config["fit"].dynamic_sampling.epsilon == 0.02  # of the quick start
 
 
 def test_a_refusal_inside_an_optional_setting_is_what_is_said():

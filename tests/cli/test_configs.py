@@ -39,8 +39,8 @@ def test_it_runs(path, tmp_path, monkeypatch, capsys):
         "--checkpoint.dirpath", str(tmp_path / "run"),
         "--trainer.logger.init_args.tracking_uri", uri, "--trainer.enable_progress_bar", "false",
         "--trainer.logger.init_args.artifact_location", str(tmp_path / "artifacts"),
-        "--data.validation.max_steps", "6", "--data.validation.max_solve", "4",
-        "--model.validation.samples", "2",
+        "--data.validation.max_examples", "6", "--data.validation.max_solve", "4",
+        "--model.validation.attempts", "2",
     ]  # fmt: skip
     assert main(arguments) == 0, capsys.readouterr().err
     (run,) = mlflow.MlflowClient(uri).search_runs(["1"])

@@ -45,7 +45,7 @@ def logged(logging_ready, model_folder, expert_file, tmp_path, capsys):
     """Run a fit that logs to sqlite: its status, and the error in one line where there is one."""
 
     def run(*more):
-        arguments = ["--model.validation.samples", "0", "--samples.every_n_updates", "1", *more]
+        arguments = ["--model.validation.attempts", "0", "--rollout_tables.every_n_updates", "1", *more]
         status = fit(
             model_folder, expert_file, tmp_path / "run", "--checkpoint.every_n_updates", "1", *arguments
         )

@@ -24,14 +24,14 @@ def swept(logging_ready, model_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweep")
     data = write_rows(folder / "letters.jsonl", letter_rows(16))
     config = {
-        "model": {"base": str(model_folder), "lora": {"r": 4, "alpha": 8}, "validation": {"samples": 0}},
+        "model": {"base": str(model_folder), "lora": {"r": 4, "alpha": 8}, "validation": {"attempts": 0}},
         "data": {
             "path": str(data), "think": False, "prompt": {"template": "raw"}, "validation": {"problems": 4},
             "limits": {"step_tokens": 3, "solution_tokens": 3, "step_stop": ["\n"]},
         },
         "curriculum": {"phases": [{"name": "copy", "mix": {"sft_step": 1.0}, "lr": 0.03}], "batch_groups": 4},
         "trainer": {"accelerator": "cpu", "max_steps": 4},
-        "samples": {"rollouts": 0},
+        "rollout_tables": {"rollouts": 0},
     }  # fmt: skip
     (folder / "short.yaml").write_text(yaml.safe_dump(config))
     (folder / "longer.yaml").write_text("extends: short.yaml\ntrainer: {max_steps: 6}\n")

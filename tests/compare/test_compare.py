@@ -277,7 +277,7 @@ def test_nine_methods_read_well_in_80_columns(monkeypatch, capsys):
     for place in range(9):
         own = {f"data.limits.key_{place}": f"{place}77"} if place < 8 else {}
         if place == 0:
-            own |= {"curriculum.phases.0.until.steps": "20", "curriculum.phases.0.mix.rlvr": "0.5"}
+            own |= {"curriculum.phases.0.until.updates": "20", "curriculum.phases.0.mix.rlvr": "0.5"}
             own |= {"curriculum.phases.1.name": "more", "curriculum.phases.1.mix.rlvr": "1.0"}
         for seed in "01":
             name = f"srl_no_dynamic_sampling_{place}"
@@ -296,7 +296,7 @@ def test_nine_methods_read_well_in_80_columns(monkeypatch, capsys):
     rows = [line.split("  ") for line in blocks[1].splitlines()[1:]]
     found = {words[0]: words[1:] for row in rows if (words := [word.strip() for word in row if word.strip()])}
     assert found["phases.0.mix"] == ["rlvr 0.5, srl 1.0", "srl 1.0"]
-    assert found["phases.0.until"] == ["steps 20", "not set"]
+    assert found["phases.0.until"] == ["updates 20", "not set"]
     assert found["phases.1"] == ["name more, mix rlvr 1.0", "not set"]
     assert "as most often" in blocks[9]
 
@@ -435,7 +435,7 @@ def test_reward_histograms_count_every_rollout_once(made):
     run = made.runs["steps seed 0"]
     rows = artifact(made, run, "reward_histograms.json")
     generated = made.client.get_metric_history(run.info.run_id, "rollouts/generated")
-    assert {row["step"] for row in rows} == {4, 5}  # after 3 updates that imitate
+    assert {row["update"] for row in rows} == {4, 5}  # after 3 updates that imitate
     assert sum(row["rollouts"] for row in rows) == sum(point.value for point in generated)
     assert all(row["from"] <= row["to"] <= 1 for row in rows)
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callbacks.curriculum import CurriculumCallback
+from callbacks.curriculum import Curriculum
 from srl.curriculum.phases import Phase, Until, check_phases
 from srl.curriculum.schedule import Schedule
 from srl.curriculum.stream import Draw
@@ -69,7 +69,7 @@ def test_good_phases_pass():
 
 
 def test_a_phase_of_no_updates_is_refused():
-    with pytest.raises(ConfigError, match=r"until\.steps is 0; a phase needs at least 1 update"):
+    with pytest.raises(ConfigError, match=r"until\.updates is 0; a phase needs at least 1 update"):
         Until(0)
 
 
@@ -133,7 +133,7 @@ class Run:
     """A trainer with a data module that writes down what the callback asks of it."""
 
     def __init__(self, phases, **kwargs):
-        self.callback = CurriculumCallback(phases, **kwargs)
+        self.callback = Curriculum(phases, **kwargs)
         self.asked = []
         stream = SimpleNamespace(
             set_mix=lambda mix, size: self.asked.append((mix, size)),
@@ -225,4 +225,4 @@ def test_the_callbacks_state_is_the_schedules():
 @pytest.mark.parametrize("wrong", [{"batch_groups": 0}, {"draw_prompts": 0}])
 def test_sizes_of_nothing_are_refused(wrong):
     with pytest.raises(ConfigError, match="at least 1"):
-        CurriculumCallback([Phase("srl", {"srl": 1.0})], **wrong)
+        Curriculum([Phase("srl", {"srl": 1.0})], **wrong)

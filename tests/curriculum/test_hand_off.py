@@ -8,11 +8,12 @@ import torch
 from conftest import fit, letter_rows, write_rows
 from resumed import Keep, equal, what_counts
 
-LEARN = "{name: copy, mix: {sft_step: 1.0}, lr: 0.03, batch_groups: 12, until: {steps: 12}}"
+LEARN = "{name: copy, mix: {sft_step: 1.0}, lr: 0.03, batch_groups: 12, until: {updates: 12}}"
 ARGUMENTS = [
     "--data.limits", "{step_tokens: 4, solution_tokens: 6, step_stop: [\"\\n\"], max_prompt_tokens: 64}",
     "--trainer.val_check_interval", "4", "--data.validation.problems", "6",
-    "--model.validation.samples", "4", "--sampling.max_draws", "2", "--sampling.on_silence", "count",
+    "--model.validation.attempts", "4", "--dynamic_sampling.max_draws", "2",
+    "--dynamic_sampling.on_silence", "count",
 ]  # fmt: skip
 
 
@@ -35,7 +36,7 @@ def logged(folder):
 def test_a_metric_hands_off_and_the_run_says_why(model_folder, tmp_path):
     phases = """[
      {name: copy, mix: {sft_step: 1.0}, lr: 0.03, batch_groups: 12,
-      until: {metric: val/steps/exact, above: 0.4, steps: 40}},
+      until: {metric: val/steps/exact, above: 0.4, updates: 40}},
      {name: srl, mix: {srl: 1.0}}]"""
     assert run(model_folder, tmp_path / "run", phases, "--trainer.max_steps", "24") == 0
     tags, history = logged(tmp_path / "run")
@@ -90,7 +91,7 @@ def test_a_run_that_max_epochs_ends_validates_and_saves_its_last_update(model_fo
 
 
 def test_annealing_shifts_the_draws(model_folder, tmp_path):
-    phases = """[{name: srl, mix: {srl: 1.0}, until: {steps: 1}},
+    phases = """[{name: srl, mix: {srl: 1.0}, until: {updates: 1}},
                  {name: blend, mix: {sft_step: 1.0}, anneal: 4, batch_groups: 4}]"""
     assert run(model_folder, tmp_path / "run", phases, "--trainer.max_steps", "7") == 0
     shares = dict(logged(tmp_path / "run")[1]["curriculum/share_srl"])
@@ -220,7 +221,7 @@ def test_a_training_metric_that_does_not_exist_is_refused_after_one_update(model
 
 def test_an_objective_without_data_is_refused_before_anything_runs(model_folder, tmp_path, capsys):
     data = write_rows(tmp_path / "bare.jsonl", [{**row, "answer": None} for row in letter_rows(12)])
-    phases = "[{name: srl, mix: {srl: 1.0}, until: {steps: 1}}, {name: rlvr, mix: {rlvr: 1.0}}]"
+    phases = "[{name: srl, mix: {srl: 1.0}, until: {updates: 1}}, {name: rlvr, mix: {rlvr: 1.0}}]"
     arguments = ["--curriculum.phases", phases, *ARGUMENTS]
     assert fit(model_folder, data, tmp_path / "run", *arguments) == 2
     output = capsys.readouterr()
@@ -251,7 +252,7 @@ def test_the_plan_of_the_quick_start(capsys):
 
 def test_the_plan_loads_no_weights_and_warns_of_a_phase_that_never_comes(model_folder, tmp_path, capsys):
     phases = """[{name: srl, mix: {srl: 1.0}, until: {metric: val/steps/reward, above: 0.5}},
-                 {name: rlvr, mix: {rlvr: 1.0}, until: {steps: 9}}, {name: each, per_problem: {}}]"""
+                 {name: rlvr, mix: {rlvr: 1.0}, until: {updates: 9}}, {name: each, per_problem: {}}]"""
     weights, hidden = model_folder / "model.safetensors", model_folder / "hidden"
     weights.rename(hidden)
     try:

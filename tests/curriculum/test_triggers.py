@@ -69,7 +69,7 @@ def test_a_metric_that_was_not_measured_changes_nothing():
 @given(steps=st.integers(1, 9), at=st.integers(0, 12))
 def test_the_first_to_hold_wins(steps, at):
     values = [0.0] * at + [1.0] * 20
-    found = ends_at(watching(steps=steps, metric=REWARD, above=0.5), values)
+    found = ends_at(watching(updates=steps, metric=REWARD, above=0.5), values)
     # the n-th update (from 1) comes before the n-th measurement: at a tie the steps are counted first
     assert found[0] == min(steps - 1, at)
     assert (found[1] == "steps") == (steps - 1 <= at)
@@ -115,7 +115,7 @@ def test_a_plateau_names_its_best():
 )
 def test_a_restored_schedule_ends_where_the_first_would(values, cut, patience, min_delta):
     def made():
-        return watching(metric=REWARD, plateau=patience, min_delta=min_delta, steps=10)
+        return watching(metric=REWARD, plateau=patience, min_delta=min_delta, updates=10)
 
     whole, first, second = made(), made(), made()
     ends_at(whole, values)
@@ -131,10 +131,10 @@ def test_a_restored_schedule_ends_where_the_first_would(values, cut, patience, m
 
 @pytest.mark.parametrize("change", [{"extra": 1}, {"best": None}])
 def test_a_state_with_other_fields_is_refused(change):
-    state = watching(steps=3).state_dict()
+    state = watching(updates=3).state_dict()
     state = {**state, **change} if "extra" in change else {k: v for k, v in state.items() if k not in change}
     with pytest.raises(ConfigError, match="curriculum has other fields"):
-        watching(steps=3).load_state_dict(state)
+        watching(updates=3).load_state_dict(state)
 
 
 # -- mixtures ---------------------------------------------------------------------------------------------
@@ -169,14 +169,14 @@ def test_the_learning_rate_decays_by_a_cosine_after_its_warm_up():
 @pytest.mark.parametrize(
     ("until", "message"),
     [
-        ({}, "until is empty; give steps, or metric"),
+        ({}, "until is empty; give updates, or metric"),
         ({"metric": REWARD}, "needs above, below or plateau"),
         ({"above": 0.3}, "name the metric they watch"),
         ({"metric": "reward", "above": 0.3}, "until.metric is reward; the names of metrics begin with val/"),
         ({"metric": REWARD, "above": float("nan")}, "NaN, which nothing ever passes"),
         ({"metric": REWARD, "plateau": 0}, "plateau is 0; it must be at least 1"),
         ({"metric": REWARD, "plateau": 1, "min_delta": -0.1}, "must not be negative"),
-        ({"steps": 5, "at_least": 6}, "at_least 6 lies after steps 5"),
+        ({"updates": 5, "at_least": 6}, "at_least 6 lies after updates 5"),
     ],
 )
 def test_an_end_that_cannot_be_is_refused(until, message):

@@ -205,7 +205,7 @@ def test_setup_and_stream_are_made_once(expert_file):
 
 
 def test_validation_is_bounded_batched_and_pairs_each_example_with_its_trajectory(expert_file):
-    settings = Validation(problems=6, max_steps=7, max_solve=4, batch_size=3)
+    settings = Validation(problems=6, max_examples=7, max_solve=4, batch_size=3)
     made = ready(expert_file, validation=settings)
     assert [len(loader) for loader in made.val_dataloader()] == [3, 2]  # 7 and 4 in batches of 3
     steps, problems = validation(made)

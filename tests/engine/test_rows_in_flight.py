@@ -71,7 +71,7 @@ def test_the_run_keeps_what_it_found_and_a_new_number_of_the_users_counts(
     model_folder, expert_file, tmp_path, monkeypatch
 ):
     """A draw has 3 prompts x 4 rollouts; 12 do not fit in the first draw alone."""
-    quiet = ["--trainer.logger", "false", "--model.validation.samples", "0", "--trainer.max_steps", "1"]
+    quiet = ["--trainer.logger", "false", "--model.validation.attempts", "0", "--trainer.max_steps", "1"]
 
     def run(name, *more):
         assert fit(model_folder, expert_file, tmp_path / name, *quiet, *more) == 0
@@ -104,9 +104,9 @@ LONGEST = ("--model.update.try_longest", "true")
 
 
 def test_trying_the_longest_leaves_everything_as_it_was(model_folder, expert_file, tmp_path, monkeypatch):
-    from callbacks.rollout import RolloutCallback
+    from callbacks.rollout import Rollout
 
-    tried = RolloutCallback._try_longest
+    tried = Rollout._try_longest
     seen = []
 
     def watched(callback, trainer, module):
@@ -120,8 +120,8 @@ def test_trying_the_longest_leaves_everything_as_it_was(model_folder, expert_fil
         assert not trainer.optimizers[0].state
         seen.append(trainer.global_step)
 
-    monkeypatch.setattr(RolloutCallback, "_try_longest", watched)
-    quiet = ["--trainer.logger", "false", "--model.validation.samples", "0"]
+    monkeypatch.setattr(Rollout, "_try_longest", watched)
+    quiet = ["--trainer.logger", "false", "--model.validation.attempts", "0"]
     mix = ["--curriculum.phases", "[{name: all, mix: {srl: 1, rlvr: 1, sft_step: 1}}]"]
     states = []
     for name, more in [("plain", ()), ("tried", LONGEST)]:

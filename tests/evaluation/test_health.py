@@ -135,7 +135,7 @@ def test_an_alarm_is_said_once_tagged_and_shown_and_a_resumed_run_knows_it(
     from callbacks.progress import UpdateBar
 
     limits = ["--health.grad_norm", "0", "--health.logprob_gap", "0.5", "--health.clipped", "null"]
-    more = [*limits, "--model.validation.samples", "0", "--sampling.enabled", "false"]
+    more = [*limits, "--model.validation.attempts", "0", "--dynamic_sampling.enabled", "false"]
     assert fit(model_folder, expert_file, tmp_path / "run", *more) == 0
     resume = ["--ckpt_path", "last", "--trainer.max_steps", "3"]
     said = capsys.readouterr().err

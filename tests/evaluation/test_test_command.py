@@ -17,7 +17,7 @@ BENCH = [
     {"id": "none", "question": "5:"},
 ]
 TEST = [
-    "--model.test.samples", "4", "--model.test.pass_k", "[1, 2]", "--model.test.batch_size", "3",
+    "--model.test.attempts", "4", "--model.test.pass_k", "[1, 2]", "--model.test.batch_size", "3",
     "--model.test.temperature", "0.5", "--model.test.resamples", "200", "--data.benchmarks",
 ]  # fmt: skip
 ACCURACIES = ("accuracy", "avg_at_4", "pass_at_1", "pass_at_2", "maj_at_4")
@@ -33,7 +33,7 @@ def run(logging_ready, model_folder, tmp_path_factory):
     bench = write_rows(folder / "bench.jsonl", BENCH)
     limits = ["--data.limits", '{step_tokens: 3, solution_tokens: 4, step_stop: ["\\n"]}']
     phases = ["--curriculum.phases", "[{name: copy, mix: {sft_step: 1.0}, lr: 0.03, batch_groups: 12}]"]
-    more = ["--model.validation", "{samples: 0, by_steps: false}", "--trainer.max_steps", "20"]
+    more = ["--model.validation", "{attempts: 0, by_steps: false}", "--trainer.max_steps", "20"]
 
     def command(name, *arguments, to=folder / "run"):
         return fit(model_folder, data, to, *limits, *arguments, command=name)
@@ -103,8 +103,8 @@ def test_files_and_config_are_artifacts_of_the_run(run, tested, tmp_path):
     assert sum(summary["lengths"]["tokens"]["responses"]) == 4
     assert summary["left_out"] == [[f"{run.bench}:5", "none", "no answer"]]
     config = yaml.safe_load(artifact(run, run_id, "test_config.yaml", tmp_path))
-    assert config["model"]["test"]["samples"] == 4
-    assert yaml.safe_load(artifact(run, run_id, "config.yaml", tmp_path))["model"]["test"]["samples"] == 32
+    assert config["model"]["test"]["attempts"] == 4
+    assert yaml.safe_load(artifact(run, run_id, "config.yaml", tmp_path))["model"]["test"]["attempts"] == 32
 
 
 def test_the_figures_are_those_of_the_records(tested):
@@ -201,13 +201,13 @@ def others(run, experiment):
 
 def test_without_a_checkpoint_the_base_is_tested_in_a_run_of_its_own(run, tested):
     more = ["--trainer.logger.init_args.experiment_name", "base", "--data.benchmarks", "[heldout]"]
-    assert run.command("test", *more, "--model.test.samples", "0") == 0
+    assert run.command("test", *more, "--model.test.attempts", "0") == 0
     (found,) = others(run, "base")
     assert found.data.tags["tested"] == "the base model"
     assert found.data.metrics["test/heldout/accuracy"] == 0
     assert "test/heldout/avg_at_32" not in found.data.metrics  # greedy only
     assert not [name for name in found.data.metrics if name.startswith("test/mean")]  # of one benchmark
-    assert found.data.params["model.test.samples"] == "0"  # it is described, as nobody else does
+    assert found.data.params["model.test.attempts"] == "0"  # it is described, as nobody else does
     assert (run.folder / "run" / "test_base" / "heldout.jsonl").is_file()
 
 
@@ -216,7 +216,7 @@ def test_a_run_that_is_gone_is_replaced_by_a_tagged_one(run, tested, tmp_path, c
 
     uri = f"sqlite:///{tmp_path}/other.db"
     path = run.folder / "run" / "last.ckpt"
-    more = ["--trainer.logger.init_args.tracking_uri", uri, "--model.test.samples", "0"]
+    more = ["--trainer.logger.init_args.tracking_uri", uri, "--model.test.attempts", "0"]
     assert run.command("test", "--ckpt_path", str(path), *more, "--data.benchmarks", f"[{run.bench}]") == 0
     client = MlflowClient(uri)
     (found,) = client.search_runs([client.get_experiment_by_name("srl").experiment_id])
@@ -310,12 +310,12 @@ def test_predict_writes_solutions_of_problems_without_answers(run, tested, mode,
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--model.test.pass_k", "[64]"], "model.test.pass_k has 64, but model.test.samples is 32"),
+        (["--model.test.pass_k", "[64]"], "model.test.pass_k has 64, but model.test.attempts is 32"),
         (
-            ["--model.test.samples", "0", "--model.test.pass_k", "[1]"],
-            "pass_k has 1, but model.test.samples is 0",
+            ["--model.test.attempts", "0", "--model.test.pass_k", "[1]"],
+            "pass_k has 1, but model.test.attempts is 0",
         ),
-        (["--model.test.samples", "-1"], "model.test.samples is -1: use 0 for greedy only"),
+        (["--model.test.attempts", "-1"], "model.test.attempts is -1: use 0 for greedy only"),
         (["--model.test.temperature", "0"], "model.test.temperature is 0.0: it must be above 0"),
         (["--model.test.limit", "0"], "model.test.limit is 0: it must be at least 1"),
         (["--model.test.mode", "step"], "model.test"),

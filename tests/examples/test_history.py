@@ -135,13 +135,13 @@ def test_labelled_prompts_and_agents(tokenizer):
 # -- runs ----------------------------------------------------------------------------------------------
 
 ARGUMENTS = [
-    "--data.think", "true", "--rollout.history_thinking", "1", "--sampling.enabled", "false",
+    "--data.think", "true", "--rollout.own_thinking", "1", "--dynamic_sampling.enabled", "false",
     "--data.limits", '{step_tokens: 16, solution_tokens: 24, step_stop: ["\\n"]}',
     "--curriculum.phases", """[
-     {name: form, mix: {sft_step: 1.0}, lr: 0.03, batch_groups: 12, until: {steps: 30}},
+     {name: form, mix: {sft_step: 1.0}, lr: 0.03, batch_groups: 12, until: {updates: 30}},
      {name: srl, mix: {srl: 1.0}, lr: 0.001, batch_groups: 8}
     ]""",
-    "--trainer.max_steps", "32", "--checkpoint.every_n_updates", "1", "--model.validation.samples", "0",
+    "--trainer.max_steps", "32", "--checkpoint.every_n_updates", "1", "--model.validation.attempts", "0",
 ]  # fmt: skip
 
 
@@ -170,7 +170,7 @@ def test_a_run_counts_what_it_writes_and_goes_on_bitwise(model_folder, tmp_path,
     logged = metrics_of(whole)
     assert set(logged["rollouts/history_tokens"]) == {31, 32}  # imitation has no use for it
     assert all(value > 0 for value in logged["rollouts/history_tokens"].values())
-    assert 0 < max(logged["rollouts/history_thinking"].values()) < 1
+    assert 0 < max(logged["rollouts/own_thinking"].values()) < 1
     rollouts, histories = (sum(logged[f"rollouts/{name}"].values()) for name in ("tokens", "history_tokens"))
     assert logged["cost/tokens_generated"][32] == rollouts + histories
     after_31 = next(c for c in keep.copies if torch.load(c, weights_only=True)["global_step"] == 31)
@@ -179,10 +179,8 @@ def test_a_run_counts_what_it_writes_and_goes_on_bitwise(model_folder, tmp_path,
 
 
 def test_without_thinking_there_is_none_to_show(model_folder, expert_file, tmp_path, capsys):
-    more = ["--rollout.history_thinking", "0.5", "--data.think", "false"]
+    more = ["--rollout.own_thinking", "0.5", "--data.think", "false"]
     assert fit(model_folder, expert_file, tmp_path / "run", *more) == 2
-    assert (
-        "rollout.history_thinking is 0.5, but data.think is false: leave it at 0" in capsys.readouterr().err
-    )
-    assert fit(model_folder, expert_file, tmp_path / "run", "--rollout.history_thinking", "2") == 2
-    assert "rollout.history_thinking is 2.0: it is a share, from 0 to 1" in capsys.readouterr().err
+    assert "rollout.own_thinking is 0.5, but data.think is false: leave it at 0" in capsys.readouterr().err
+    assert fit(model_folder, expert_file, tmp_path / "run", "--rollout.own_thinking", "2") == 2
+    assert "rollout.own_thinking is 2.0: it is a share, from 0 to 1" in capsys.readouterr().err

@@ -166,7 +166,7 @@ def test_what_cannot_be_exported_is_said_in_one_line(made, checkpoint, model_fol
 def test_without_lora_the_whole_model_is_written(made, model_folder, expert_file, tmp_path, capsys):
     from transformers import AutoModelForCausalLM
 
-    more = ["--model.lora", "null", "--model.optimizer.lr", "0.01", "--model.validation.samples", "0"]
+    more = ["--model.lora", "null", "--model.optimizer.lr", "0.01", "--model.validation.attempts", "0"]
     assert fit(model_folder, expert_file, tmp_path / "run", *more) == 0
     uri = ["--tracking_uri", f"sqlite:///{tmp_path}/mlflow.db"]
     output = tmp_path / "out"

@@ -83,7 +83,7 @@ def test_phases_and_hand_offs_are_metric_and_tags(run, history):
 
 def test_parameters_are_flat_and_a_later_config_file_wins(run):
     params = run.data.params
-    assert params["samples.every_n_updates"] == "2"  # the second file's
+    assert params["rollout_tables.every_n_updates"] == "2"  # the second file's
     assert params["rollout.num_generations"] == "5"  # the first file's
     assert params["curriculum.phases.0.mix.sft_step"] == "1.0"
     assert params["model.lora.r"] == "4"
@@ -141,7 +141,7 @@ def test_the_config_artifact_runs_again(hand_off, run, history, artifact, tmp_pa
 
     config = tmp_path / "config.yaml"
     config.write_text(artifact("config.yaml"))
-    assert yaml.safe_load(config.read_text())["samples"] == {"every_n_updates": 2, "rollouts": 6}
+    assert yaml.safe_load(config.read_text())["rollout_tables"] == {"every_n_updates": 2, "rollouts": 6}
     more = ["--trainer.max_steps", "2", "--checkpoint.dirpath", str(tmp_path / "run")]
     more += ["--trainer.logger.init_args.experiment_name", "config"]
     assert main(["fit", "--config", str(config), *more]) == 0

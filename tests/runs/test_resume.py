@@ -60,7 +60,7 @@ def test_a_damaged_last_checkpoint_gives_way_to_the_one_before_it(
     keep = Keep(monkeypatch, tmp_path)
     by_time = ["--checkpoint.every_n_updates", "1000", "--checkpoint.every_n_minutes", "0.0000001"]
     folder = tmp_path / "run"
-    more = [*by_time, "--trainer.val_check_interval", "100", "--sampling.enabled", "false"]
+    more = [*by_time, "--trainer.val_check_interval", "100", "--dynamic_sampling.enabled", "false"]
     assert run(model_folder, expert_file, folder, *more, "--trainer.max_steps", "2") == 0
     steps = [torch.load(copy, weights_only=True)["global_step"] for copy in keep.copies]
     assert steps == [1, 2, 2]  # by the minute, and before and after the validation at the end

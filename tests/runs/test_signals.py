@@ -65,7 +65,7 @@ def start(server, model_folder, tmp_path):
     marks.mkdir()
 
     def run(mark, *signals, more=()):
-        arguments = ["--trainer.max_steps", "100000", "--model.validation.samples", "0", *more]
+        arguments = ["--trainer.max_steps", "100000", "--model.validation.attempts", "0", *more]
         folder = tmp_path / "run"
         process = server.Process(target=child, args=(model_folder, data, folder, marks, arguments))
         process.start()
@@ -89,7 +89,7 @@ def start(server, model_folder, tmp_path):
     ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"]
 )
 def test_a_signal_in_training_saves_and_the_run_goes_on(start, number, status):
-    every_draw = ["--sampling.enabled", "false"]  # makes an update
+    every_draw = ["--dynamic_sampling.enabled", "false"]  # makes an update
     ended = start("fit-training_step", number, more=every_draw)
     assert ended.status == status, ended.text
     # The update under way when the signal came, the third, was finished.
@@ -120,7 +120,7 @@ def test_a_signal_in_a_validation_loses_no_update(start, number, status):
 
 def test_a_killed_run_goes_on_as_if_it_had_not_been(start, model_folder, tmp_path):
     """SIGKILL in update 3, with a checkpoint of update 2; benchmarks/kill.py kills at many more moments."""
-    more = ["--sampling.enabled", "false", "--checkpoint.every_n_updates", "2"]
+    more = ["--dynamic_sampling.enabled", "false", "--checkpoint.every_n_updates", "2"]
     killed = start("fit-training_step", signal.SIGKILL, more=more)
     assert killed.status == -signal.SIGKILL
     assert torch.load(killed.folder / "last.ckpt", weights_only=True)["global_step"] == 2
@@ -128,7 +128,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(start, model_folder, tmp_pat
     again = start(None, more=["--ckpt_path", "last", *more])
     assert again.status == 0, again.text
     assert "going on after update 2" in again.text
-    alone = ["--model.validation.samples", "0", "--trainer.logger", "false", *more]
+    alone = ["--model.validation.attempts", "0", "--trainer.logger", "false", *more]
     assert fit(model_folder, tmp_path / "expert.jsonl", tmp_path / "alone", *alone) == 0
     equal(what_counts(tmp_path / "alone" / "last.ckpt"), what_counts(killed.folder / "last.ckpt"))
 

@@ -23,7 +23,7 @@ from srl.runs.spool import Spool
 TIMED = re.compile(r"seconds|per_second|system/")  # no two runs have these alike
 SHORT = [
     "--data.limits", "{step_tokens: 3, solution_tokens: 3, step_stop: [\"\\n\"]}",
-    "--trainer.max_steps", "4", "--trainer.val_check_interval", "2", "--samples.every_n_updates", "1",
+    "--trainer.max_steps", "4", "--trainer.val_check_interval", "2", "--rollout_tables.every_n_updates", "1",
 ]  # fmt: skip
 
 
@@ -213,7 +213,7 @@ def test_a_server_that_answers_gets_the_run_while_it_is_under_way(place, spooled
 
 
 def test_a_test_goes_into_the_run_on_the_server(place, spooled, capsys):
-    arguments = ["--ckpt_path", str(place.folder / "live" / "last.ckpt"), "--model.test.samples", "0"]
+    arguments = ["--ckpt_path", str(place.folder / "live" / "last.ckpt"), "--model.test.attempts", "0"]
     assert spooled("live", *arguments, command="test") == 0
     found = on_server(place, "live")
     assert "test/heldout/accuracy" in found.run.data.metrics

@@ -35,7 +35,7 @@ def nan_rewards(monkeypatch):
 def test_a_group_with_a_nan_reward_is_dropped_and_counted(trained, tmp_path, nan_rewards):
     nan_rewards(lambda draw: draw % 2 == 0)  # never two draws in a row
     status, err, _ = trained(
-        "--sampling.enabled", "false", "--reward.max_bad", "2", "--trainer.max_steps", "4"
+        "--dynamic_sampling.enabled", "false", "--reward.max_bad", "2", "--trainer.max_steps", "4"
     )
     assert status == 0, err
     assert "1 groups dropped: a reward is not finite" in err
@@ -45,7 +45,7 @@ def test_a_group_with_a_nan_reward_is_dropped_and_counted(trained, tmp_path, nan
     assert {row["cause"] for row in rows} == {"reward"}
     assert len(rows) >= 2  # the first group of every second draw
     state = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
-    rewards = next(v for k, v in state["callbacks"].items() if "RewardCallback" in k)
+    rewards = next(v for k, v in state["callbacks"].items() if "Reward" in k)
     assert rewards["dropped"] >= 2
     assert all(bool(tensor.isfinite().all()) for tensor in state["state_dict"].values())
 
@@ -109,7 +109,7 @@ def test_an_update_that_is_not_finite_is_skipped_counted_and_its_rows_kept(train
 
     monkeypatch.setattr(PolicyModule, "training_step", step)
     spoil(monkeypatch, {2: "loss", 3: "gradient", 4: "log-probability"}.get)
-    status, err, _ = trained("--sampling.enabled", "false", "--trainer.max_steps", "2")
+    status, err, _ = trained("--dynamic_sampling.enabled", "false", "--trainer.max_steps", "2")
     assert status == 0, err
     for count, cause in enumerate(["loss", "gradient", "log-probability"], start=1):
         assert f"update skipped: its {cause} is not finite; {count} so far" in err
@@ -143,10 +143,11 @@ def test_updates_in_a_row_that_are_not_finite_stop_the_run(trained, tmp_path, mo
 
 
 def test_without_an_informative_group_the_run_stops_with_a_diagnosis(trained):
-    status, err, _ = trained("--sampling.epsilon", "10", "--sampling.patience", "3", "--data.think", "true")
+    silent = ["--dynamic_sampling.epsilon", "10", "--dynamic_sampling.patience", "3"]
+    status, err, _ = trained(*silent, "--data.think", "true")
     assert status == 1
     diagnosis = err[err.index("srl: error: ") :]
-    assert "3 draws in a row (sampling.patience) had no informative group" in diagnosis
+    assert "3 draws in a row (dynamic_sampling.patience) had no informative group" in diagnosis
     assert "mean reward -1.000" in diagnosis
     assert "of 36 rollouts" in diagnosis  # 3 draws of 3 groups of 4
     assert "format followed in 0%" in diagnosis
@@ -157,10 +158,10 @@ def test_without_an_informative_group_the_run_stops_with_a_diagnosis(trained):
 
 def test_max_draws_trains_a_short_batch_with_a_warning(trained):
     status, err, _ = trained(
-        "--sampling.max_draws", "1", "--sampling.epsilon", "0.05", "--trainer.max_steps", "3"
+        "--dynamic_sampling.max_draws", "1", "--dynamic_sampling.epsilon", "0.05", "--trainer.max_steps", "3"
     )
     assert status == 0, err
-    assert "of 3 groups: 1 draws (sampling.max_draws) gave no more informative ones" in err
+    assert "of 3 groups: 1 draws (dynamic_sampling.max_draws) gave no more informative ones" in err
 
 
 # -- the disk -----------------------------------------------------------------------------------------------
