@@ -40,7 +40,7 @@ class DynamicSampling(Callback):
     ) -> None:
         if epsilon < 0 or max_draws < 1 or patience < 1:
             raise ConfigError(
-                f"sampling: epsilon {epsilon} must be at least 0, max_draws {max_draws} and patience "
+                f"dynamic_sampling: epsilon {epsilon} must be at least 0, max_draws {max_draws} and patience "
                 f"{patience} at least 1"
             )
         self.epsilon, self.max_draws, self.patience, self.enabled = epsilon, max_draws, patience, enabled

@@ -199,7 +199,9 @@ def _rollouts(group: Group) -> str:
     if not rows:
         return ""
     first = rows[0]
-    head = f"<h3>{escape(group.label)}, update {int(first['step'])}, phase {escape(str(first['phase']))}</h3>"
+    head = (
+        f"<h3>{escape(group.label)}, update {int(first['update'])}, phase {escape(str(first['phase']))}</h3>"
+    )
     return head + "".join(_rollout(row) for row in rows)
 
 

@@ -88,9 +88,9 @@ def training_rollouts(group: Group, count: int = ROLLOUTS) -> list[dict[str, Any
     run = next((run for run in group.runs if run.tables.get("rollouts")), None)
     if run is None:
         return []
-    rows = run.tables["rollouts"]
-    updates = [int(row["update" if "update" in row else "step"]) for row in rows]  # step: of older runs
-    return [row for row, update in zip(rows, updates, strict=True) if update == max(updates)][:count]
+    rows = [{"update": row.get("step")} | row for row in run.tables["rollouts"]]  # step: of older runs
+    newest = max(int(row["update"]) for row in rows)
+    return [row for row in rows if int(row["update"]) == newest][:count]
 
 
 Piece = tuple[str, int | None]  # text, and the number of its block; None outside of every block
