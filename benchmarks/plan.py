@@ -66,10 +66,10 @@ def measured(options: list[str], folder: str) -> dict[str, Any]:
 @contextmanager
 def watched() -> Iterator[dict[str, int]]:
     """The longest prompt, response and micro-batch, in tokens, of all updates within."""
-    import srl.packing.micro_batches
+    import srl.update.update
 
     seen = {"prompt": 0, "completion": 0, "tokens": 0}
-    real = srl.packing.micro_batches.micro_batches
+    real = srl.update.update.micro_batches
 
     def watching(rows: Any, token_budget: int, share_prompt: bool = True) -> Any:
         found = real(rows, token_budget, share_prompt)
@@ -81,11 +81,11 @@ def watched() -> Iterator[dict[str, int]]:
         seen.update({name: max(seen[name], size) for name, size in new.items()})
         return found
 
-    srl.packing.micro_batches.micro_batches = watching
+    srl.update.update.micro_batches = watching
     try:
         yield seen
     finally:
-        srl.packing.micro_batches.micro_batches = real
+        srl.update.update.micro_batches = real
 
 
 def at_lengths(job: Any, seen: dict[str, int]) -> Any:

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from srl.examples.lazy import StepExamples
-from srl.packing.micro_batches import MicroBatch, Row
+from srl.packing.micro_batches import Row
 from srl.types import Example, Sampling
-from srl.update.accumulate import accumulate
 
 if TYPE_CHECKING:
     from modules.policy import PolicyModule
@@ -82,15 +81,8 @@ def _sampled(module: PolicyModule, examples: list[Example], n: int, sampling: Sa
 
 def _train(module: PolicyModule, rows: list[Row]) -> None:
     """The gradient of the longest rows, two micro-batches of them; then it is thrown away."""
-
-    def backward(micro: MicroBatch) -> dict[str, float]:
-        module.manual_backward(module._micro_loss(micro)[0])
-        return {}
-
-    budget, settings = module.token_budget, module.update_settings
     rows = sorted(rows, key=lambda row: len(row.prompt_ids) + len(row.action_ids), reverse=True)
     sums = itertools.accumulate(len(row.action_ids) for row in rows)
-    enough = 2 * budget.begin(module.device)
-    chosen = rows[: 1 + sum(tokens < enough for tokens in sums)]
-    accumulate(chosen, budget, settings.share_prompt, module.device, backward, module.zero_grad)
+    enough = 2 * module.token_budget.begin(module.device)
+    module.update.gradient(rows[: 1 + sum(tokens < enough for tokens in sums)], module.zero_grad)
     module.zero_grad()

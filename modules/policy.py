@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
-from torch import Tensor, nn
+from torch import nn
 
-from modules.ranks import accumulate_over_ranks
-from srl.curriculum.phases import Phase
+from modules.ranks import without_averaging
 from srl.curriculum.stream import Draw
 from srl.engine.settings import DecodeSettings
 from srl.errors import ConfigError
@@ -21,10 +18,10 @@ from srl.evaluation.validation import ValidationMetrics, ValidationSettings
 from srl.model.adapters import LoraSettings
 from srl.model.checkpoint import identity_of, read_trained, write_trained
 from srl.out_of_memory import TokenBudget
-from srl.types import Group, run_seed
-from srl.update.accumulate import UpdateSettings, accumulate, update_metrics
-from srl.update.bad_numbers import BadUpdates, cause_of
-from srl.update.loss import LossSettings, build_rows, logprobs_of, loss_of, split_groups
+from srl.types import run_seed
+from srl.update.bad_numbers import BadUpdates
+from srl.update.loss import LossSettings
+from srl.update.update import Update, UpdateSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -32,7 +29,6 @@ if TYPE_CHECKING:
     from srl.engine.engine import RolloutEngine
     from srl.evaluation.batches import BenchmarkBatch, ValidationBatch
     from srl.evaluation.scores import Record
-    from srl.packing.micro_batches import MicroBatch
 
 
 PRECISIONS = ("32-true", "bf16-mixed")
@@ -43,7 +39,7 @@ class PolicyModule(LightningModule):
 
     base: a hub id, a local folder, a GGUF file, or package:NAME==VERSION:PATH/IN/WHEEL. sha256: of the wheel.
     quantization: nf4 (4-bit, double quantisation), none, or auto (nf4 on CUDA, none on the CPU). lora: null
-    trains the whole model. temperature is that of the rollouts and reaches the loss through the groups.
+    trains the whole model.
     rows_in_flight: rollouts decoded at once, at most. Where they do not fit in memory it is halved, the draw
     sampled again, and the run goes on with fewer, also after a resume. Random numbers then come otherwise.
     """
@@ -80,6 +76,7 @@ class PolicyModule(LightningModule):
         self._files: Any = None
         self._tokenizer: PreTrainedTokenizerBase | None = None
         self._engine: RolloutEngine | None = None
+        self._update: Update | None = None
         self._metrics = ValidationMetrics(validation)
         if rows_in_flight < 1:
             raise ConfigError(f"model.rows_in_flight is {rows_in_flight}: it must be at least 1")
@@ -120,6 +117,20 @@ class PolicyModule(LightningModule):
             rows, how = self.rows_in_flight, self.update_settings.attention
             self._engine = RolloutEngine(policy, self.tokenizer, end_ids, rows, self.decode, how)
         return self._engine
+
+    @property
+    def update(self) -> Update:
+        """The update of this very policy, by the precision and strategy of the trainer."""
+        if self._update is None:
+            self._update = Update(
+                self.engine.decoder,
+                self.loss_settings,
+                self.update_settings,
+                self.token_budget,
+                self.bad,
+                self.manual_backward,
+            )
+        return self._update
 
     def setup(self, stage: str) -> None:
         precision = str(self.trainer.precision)
@@ -173,13 +184,12 @@ class PolicyModule(LightningModule):
         if not batch.groups:
             return
         assert batch.phase is not None
-        settings = self.update_settings
-        first = self.global_step
-        for epoch in range(settings.epochs):
-            shuffle = f"{first}/{epoch}" if settings.mini_batches > 1 else None
-            for index, groups in enumerate(split_groups(batch.groups, settings.mini_batches, shuffle)):
-                on_policy = epoch == 0 and index == 0
-                batch.metrics |= self._update(groups, batch, on_policy, first)
+        first, optimizer = self.global_step, self.optimizers()
+        lr = batch.phase.lr_at(batch.phase_updates, self.base_lr)
+        for group in optimizer.param_groups:  # type: ignore[union-attr]
+            group["lr"] = lr
+        with without_averaging(self.trainer):
+            batch.metrics |= self.update.steps(batch.groups, optimizer, batch.temperature, first)
         batch.metrics |= {"phase": float(batch.phase_index)}
         if self.global_step == first:  # every update was skipped: this step has been logged but for the count
             batch.metrics = self.bad.metrics()
@@ -187,63 +197,6 @@ class PolicyModule(LightningModule):
         self.log_dict(batch.metrics, logger=False, batch_size=len(batch))
         for logger in self.loggers:
             logger.log_metrics(batch.metrics, step=self.global_step)
-
-    def _update(self, groups: list[Group], batch: Draw, on_policy: bool, step: int) -> dict[str, float]:
-        """Accumulate the gradient over micro-batches, clip, step. Returns what to log."""
-        settings, budget = self.update_settings, self.token_budget
-        rows = build_rows(groups, self.loss_settings, batch.temperature, on_policy, step)
-        optimizer: Any = self.optimizers()
-        lr = self._set_lr(batch.phase, batch.phase_updates, optimizer)
-        more = (budget, settings.share_prompt, self.device, self._backward, optimizer.zero_grad)
-        totals = accumulate_over_ranks(rows, lambda own: accumulate(own, *more), optimizer, self.trainer)
-        trained = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        norm = float(nn.utils.clip_grad_norm_(trained, settings.max_grad_norm)) if rows else 0.0
-        cause = cause_of(totals) or (None if math.isfinite(norm) else "gradient")
-        if cause is None:
-            optimizer.step()  # without rows nothing moves, but it counts, or a run might never end
-        optimizer.zero_grad()
-        if rows:
-            self.bad.count(cause, step + 1, groups)
-        if cause is not None:
-            return self.bad.metrics()
-        metrics = {"train/grad_norm": norm, "train/lr": lr} | self.bad.metrics()
-        if budget.auto and budget.tokens is not None:
-            metrics["train/tokens_per_micro_batch"] = float(budget.tokens)
-        return metrics | update_metrics(totals)
-
-    def _backward(self, micro: MicroBatch) -> dict[str, float]:
-        """Add one micro-batch's gradient; its sums, to log. A loss that is not finite adds none."""
-        loss, stats = self._micro_loss(micro)
-        stats["loss"] = float(loss.detach())
-        if cause_of(stats) is None:
-            self.manual_backward(loss)
-        else:
-            with torch.no_grad():
-                self.bad.suspect(micro.rows, self._logprobs(micro))
-        return stats
-
-    def _micro_loss(self, micro: MicroBatch) -> tuple[Tensor, dict[str, float]]:
-        new = self._logprobs(micro)
-        ref = None
-        if self.loss_settings.kl > 0:
-            with torch.no_grad(), self._adapter_off():
-                ref = self._logprobs(micro)
-        return loss_of(new, micro, self.loss_settings, ref)
-
-    def _logprobs(self, micro: MicroBatch) -> Tensor:
-        own = self.engine.decoder
-        return logprobs_of(own.backbone, own.head, micro, own.vocab_size, own.attention)
-
-    def _adapter_off(self) -> AbstractContextManager:
-        """The base alone: the reference policy, free of charge."""
-        return self.policy.disable_adapter() if self.lora is not None else nullcontext()  # type: ignore[union-attr,operator]
-
-    def _set_lr(self, phase: Phase | None, update: int, optimizer: Any) -> float:
-        assert phase is not None
-        lr = phase.lr_at(update, self.base_lr)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
-        return lr
 
     # -- validation ------------------------------------------------------------------------------------
 

@@ -1,20 +1,14 @@
-"""Several devices under Lightning: which strategies there are, and an update that all ranks share."""
+"""Several devices under Lightning: which strategies there are, and gradients that are not averaged."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractContextManager, nullcontext
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch.nn.parallel import DistributedDataParallel
 
 from srl.errors import ConfigError
-from srl.ranks import add_gradients, share_of_rows, totals_of_all
-
-if TYPE_CHECKING:
-    from srl.packing.micro_batches import Row
 
 
 def check_strategy(trainer: Trainer, command: str) -> None:
@@ -34,19 +28,9 @@ def check_strategy(trainer: Trainer, command: str) -> None:
         )
 
 
-def accumulate_over_ranks(
-    rows: Sequence[Row],
-    accumulate: Callable[[list[Row]], dict[str, float]],
-    optimizer: Any,
-    trainer: Trainer,
-) -> dict[str, float]:
-    """The gradient of all rows, on every rank, and the sums to log: each rank does its share.
-
-    accumulate: adds up the gradient of the rows that it is given, and returns their sums. DDP's own averaging
-    stays off, as the ranks differ in their micro-batches: it would wait for one that never comes.
+def without_averaging(trainer: Trainer) -> AbstractContextManager:
+    """DDP's own averaging of gradients stays off: the ranks differ in their micro-batches, and it would wait
+    for one that never comes. `srl.update` adds them up.
     """
     model = trainer.model
-    with model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext():
-        totals = accumulate(share_of_rows(rows))
-    add_gradients(parameter for group in optimizer.param_groups for parameter in group["params"])
-    return totals_of_all(totals)
+    return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()

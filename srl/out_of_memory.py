@@ -90,6 +90,11 @@ class TokenBudget:
             )
         self.failed = min(size, self.failed or size)
         self.tokens = min(self.tokens, size) // 2
+        log.warning(
+            "out of memory with %d tokens: tokens_per_micro_batch is %d from now on; the update begins again",
+            size,
+            self.tokens,
+        )
         return self.tokens
 
     def finish(self, device: torch.device, count: int, largest: int) -> None:
@@ -113,6 +118,7 @@ class TokenBudget:
             most = min(most, (self.tokens + self.failed) // 2)
         if most >= WORTH * self.tokens:
             self.tokens = most
+            log.info("tokens_per_micro_batch: %d from now on, memory allows it", most)
 
     def state_dict(self) -> dict[str, int | None]:
         """What auto found; None for both where the budget is the user's."""

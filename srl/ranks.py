@@ -186,15 +186,18 @@ def add_gradients(parameters: Iterable[Tensor]) -> None:
 
 
 def totals_of_all(totals: dict[str, float]) -> dict[str, float]:
-    """Sums over each rank's rows -> over all; of names that end in _max the largest."""
-    if size() == 1:
-        return totals
+    """Sums over each rank's rows -> over all, as `add_up` adds them."""
     found: dict[str, float] = {}
     for part in gathered(totals):
-        for name, value in part.items():
-            before = found.get(name, 0.0)
-            found[name] = max(before, value) if name.endswith("_max") else before + value
+        add_up(found, part)
     return found
+
+
+def add_up(totals: dict[str, float], part: dict[str, float]) -> None:
+    """Add the sums over a part of the rows to `totals`; of names that end in _max the larger counts."""
+    for name, value in part.items():
+        before = totals.get(name, 0.0)
+        totals[name] = max(before, value) if name.endswith("_max") else before + value
 
 
 def _several() -> bool:

@@ -15,7 +15,7 @@ KINDS = {  # what is called there, and whether the process dies before the call 
     "rollout": ("srl.engine.decoder.Decoder.step", "before"),
     "reward": ("srl.objectives.Similarity.reward", "before"),
     "outcome reward": ("srl.objectives.Outcome.reward", "after"),
-    "forward and backward": ("modules.policy.PolicyModule._backward", "after"),
+    "forward and backward": ("srl.update.update.Update.backward", "after"),
     "optimizer step": ("torch.optim.AdamW.step", "after"),
     "validation": ("modules.policy.PolicyModule.validation_step", "before"),
     "checkpoint, while it is written": ("torch.save", "before"),

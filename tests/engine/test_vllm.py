@@ -17,9 +17,9 @@ from srl.model.loading import load_base, load_tokenizer
 from srl.model.sources import resolve
 from srl.packing.micro_batches import micro_batches
 from srl.types import Example, Group, Sampling
-from srl.update.accumulate import update_metrics
 from srl.update.grpo import truncated_loss
 from srl.update.loss import LossSettings, build_rows, logprobs_of, loss_of
+from srl.update.update import update_metrics
 
 
 class StandIn:

@@ -73,9 +73,9 @@ def watchers():
 
 def spoil(monkeypatch, cause_of):
     """In the n-th update, of one micro-batch, what `cause_of(n)` names is not finite."""
-    import modules.policy
+    import srl.update.update as home
 
-    logprobs_of, loss_of, calls, nan = modules.policy.logprobs_of, modules.policy.loss_of, [], float("nan")
+    logprobs_of, loss_of, calls, nan = home.logprobs_of, home.loss_of, [], float("nan")
 
     def logprobs(*arguments):
         new = logprobs_of(*arguments)
@@ -90,8 +90,8 @@ def spoil(monkeypatch, cause_of):
         found, stats = loss_of(*arguments)
         return (found * nan if cause_of(len(calls)) == "loss" else found), stats
 
-    monkeypatch.setattr(modules.policy, "logprobs_of", logprobs)
-    monkeypatch.setattr(modules.policy, "loss_of", loss)
+    monkeypatch.setattr(home, "logprobs_of", logprobs)
+    monkeypatch.setattr(home, "loss_of", loss)
     return calls
 
 

@@ -13,8 +13,8 @@ from make import GROUPS
 from srl.errors import ConfigError, TrainingStopped
 from srl.out_of_memory import CPU_TOKENS, TokenBudget
 from srl.packing.micro_batches import micro_batches
-from srl.update.accumulate import UpdateSettings
 from srl.update.loss import LossSettings, build_rows
+from srl.update.update import Update, UpdateSettings
 
 AUTO = ("--model.update.tokens_per_micro_batch", "auto")
 CPU = torch.device("cpu")
@@ -108,19 +108,17 @@ def test_a_later_micro_batch_that_fails_takes_the_gradients_of_the_earlier_ones_
     model_folder, expert_file, tmp_path, memory, monkeypatch
 ):
     """The third pass raises, whatever its size: two micro-batches have added their gradients by then."""
-    from modules.policy import PolicyModule
+    loss, calls = Update.loss, []
 
-    loss, calls = PolicyModule._micro_loss, []
-
-    def failing(module, micro):
+    def failing(update, micro):
         calls.append(micro.tokens)
         if len(calls) == 3:
-            assert any(p.grad is not None for p in module.parameters())
+            assert any(p.grad is not None for p in update.decoder.model.parameters())
             raise torch.OutOfMemoryError("out of memory")
-        return loss(module, micro)
+        return loss(update, micro)
 
     monkeypatch.setattr("srl.out_of_memory.CPU_TOKENS", 80)
-    monkeypatch.setattr(PolicyModule, "_micro_loss", failing)
+    monkeypatch.setattr(Update, "loss", failing)
     found = run(model_folder, expert_file, tmp_path / "auto", *AUTO)
     monkeypatch.undo()
     budget = found["srl"]["token_budget"]
@@ -178,12 +176,10 @@ def test_one_response_that_does_not_fit_ends_the_run_in_words(refused, memory, b
 
 
 def test_other_errors_are_not_taken_for_memory(model_folder, expert_file, tmp_path, monkeypatch):
-    from modules.policy import PolicyModule
-
-    def broken(module, micro):
+    def broken(update, micro):
         raise RuntimeError("shapes cannot be multiplied")
 
-    monkeypatch.setattr(PolicyModule, "_micro_loss", broken)
+    monkeypatch.setattr(Update, "loss", broken)
     with pytest.raises(RuntimeError, match="cannot be multiplied"):
         run(model_folder, expert_file, tmp_path / "broken", *AUTO)
 
@@ -270,25 +266,21 @@ import torch
 torch.set_num_threads(1)
 from conftest import tiny_model
 from make import group
-from srl.update.accumulate import accumulate
+from srl.engine.decoder import Decoder
 from srl.out_of_memory import TokenBudget
-from srl.update import LossSettings, build_rows, logprobs_of, loss_of
+from srl.update.bad_numbers import BadUpdates
+from srl.update.loss import LossSettings, build_rows
+from srl.update.update import Update, UpdateSettings
 
 model = tiny_model()
+decoder, settings = Decoder(model), UpdateSettings(share_prompt=False)
 groups = [group([5] * 20, [40] * 64, [float(i % 2) for i in range(64)], seed=s) for s in range(8)]
 rows = build_rows(groups, LossSettings())  # 8 * (20 + 64 * 40) = 20,640 tokens
 
 
-def backward(micro):
-    new = logprobs_of(model.model, model.lm_head, micro, 96)
-    loss = loss_of(new, micro, LossSettings())[0]
-    loss.backward()
-    return {"loss": float(loss.detach())}
-
-
 def gradient(budget):
     model.zero_grad()
-    totals = accumulate(rows, budget, False, torch.device("cpu"), backward, model.zero_grad)
+    totals = Update(decoder, LossSettings(), settings, budget, BadUpdates(1)).gradient(rows, model.zero_grad)
     return torch.cat([p.grad.flatten() for p in model.parameters()]), totals["loss"]
 
 

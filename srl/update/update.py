@@ -1,0 +1,205 @@
+"""The update: kept groups become optimizer steps, split into micro-batches that fit in memory."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from srl import ranks
+from srl.errors import ConfigError
+from srl.out_of_memory import TokenBudget, is_out_of_memory, release
+from srl.packing.attention import Attention
+from srl.packing.micro_batches import MicroBatch, Row, micro_batches
+from srl.types import Group
+from srl.update.bad_numbers import BadUpdates, cause_of
+from srl.update.loss import LossSettings, build_rows, logprobs_of, loss_of, split_groups
+
+if TYPE_CHECKING:
+    from srl.engine.decoder import Decoder
+
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class UpdateSettings:
+    """How the kept groups of one batch become optimizer steps.
+
+    tokens_per_micro_batch: padded tokens forward and backward at once; it bounds memory and leaves the
+    gradient as it is but for rounding. auto halves it when an update runs out of memory, begins that update
+    again and goes on with what it found, also after a resume. On CUDA it begins at 8192 and grows while
+    memory allows (no GPU has run this), so that rounding may differ between two runs; on the CPU, where a
+    process may be killed before any error, it begins at 1024 and never grows (SmolLM2-135M in float32, CPU
+    seconds and GiB of an update of 4,700 tokens: 62 and 2.7 at 600, 67 and 4.1 at 1200, 77 and 5.8 at 2400,
+    80 and 10 at 4800). A number is kept: an update that does not fit ends the run in words.
+    share_prompt: pack the rollouts of a prompt behind one copy of it.
+    attention: how a token of a packed row sees its own prompt and no other response. siblings: the responses
+    of a prompt in one call behind its keys. mask: one call over the row, which costs the square of its
+    length. flex: FlexAttention, compiled, which skips what nobody sees; on CUDA only. All give the same but
+    for rounding. auto is siblings on the CPU, where that was measured the fastest, and mask on CUDA, as
+    transformers itself calls it there. No GPU has run any of the three.
+    mini_batches,
+    epochs: optimizer steps are mini_batches * epochs a batch; 1 and 1 is strictly on-policy. max_grad_norm:
+    clip above it. max_bad: stop after this many updates in a row that were skipped, as a log-probability, the
+    loss or the gradient was not finite; their problems are kept in bad_rows.jsonl beside the checkpoints.
+    try_longest: before the first update sample and train on the longest prompts, each to its limit, and throw
+    the result away, so that what does not fit fails at once; auto does on CUDA (no GPU has run this).
+    """
+
+    tokens_per_micro_batch: int | Literal["auto"] = "auto"
+    share_prompt: bool = True
+    attention: Attention = "auto"
+    mini_batches: int = 1
+    epochs: int = 1
+    max_grad_norm: float = 1.0
+    max_bad: int = 5
+    try_longest: bool | Literal["auto"] = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("tokens_per_micro_batch", "mini_batches", "epochs", "max_grad_norm", "max_bad"):
+            value = getattr(self, name)
+            if value != "auto" and value <= 0:
+                raise ConfigError(f"model.update.{name} is {value}: it must be above 0")
+
+
+class Update:
+    """Kept groups -> optimizer steps, on the weights that sampled them (`decoder`).
+
+    budget, bad: what memory and numbers that are not finite have taught so far; they outlive a run. backward:
+    adds the gradient of a loss, in the way of the caller's precision. Of several ranks each computes the
+    gradient of its share of the rows, and gets the sum.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        loss: LossSettings,
+        settings: UpdateSettings,
+        budget: TokenBudget,
+        bad: BadUpdates,
+        backward: Callable[[Tensor], Any] = Tensor.backward,
+    ) -> None:
+        self.decoder, self.loss_settings, self.settings = decoder, loss, settings
+        self.budget, self.bad, self._add_gradient = budget, bad, backward
+
+    def steps(
+        self, groups: Sequence[Group], optimizer: Any, temperature: float = 1.0, updates: int = 0
+    ) -> dict[str, float]:
+        """mini_batches * epochs optimizer steps on groups sampled at `temperature`; what to log of the last.
+
+        updates: made before; it tells which groups are of today's weights, and seeds the shuffle.
+        """
+        parts, metrics = self.settings.mini_batches, dict[str, float]()
+        for epoch in range(self.settings.epochs):
+            shuffle = f"{updates}/{epoch}" if parts > 1 else None
+            for index, part in enumerate(split_groups(groups, parts, shuffle)):
+                rows = build_rows(part, self.loss_settings, temperature, epoch == index == 0, updates)
+                metrics |= self.step(rows, part, optimizer, updates)
+        return metrics
+
+    def step(
+        self, rows: Sequence[Row], groups: Sequence[Group], optimizer: Any, updates: int
+    ) -> dict[str, float]:
+        """The gradient of all rows, clipped, one optimizer step; what to log of it.
+
+        One with a loss or a gradient that is not finite is skipped and counted. TrainingStopped: too many of
+        these in a row, or memory that no smaller budget saves.
+        """
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+        totals = self.gradient(ranks.share_of_rows(rows), optimizer.zero_grad)
+        ranks.add_gradients(weights)
+        totals = ranks.totals_of_all(totals)
+        trained = [weight for weight in weights if weight.grad is not None]
+        norm = float(nn.utils.clip_grad_norm_(trained, self.settings.max_grad_norm)) if rows else 0.0
+        cause = cause_of(totals) or (None if math.isfinite(norm) else "gradient")
+        if cause is None:
+            optimizer.step()  # without rows nothing moves, but it counts, or a run might never end
+        optimizer.zero_grad()
+        if rows:
+            self.bad.count(cause, updates + 1, groups)
+        if cause is not None:
+            return self.bad.metrics()
+        metrics = {"train/grad_norm": norm, "train/lr": optimizer.param_groups[0]["lr"]} | self.bad.metrics()
+        if self.budget.auto and self.budget.tokens is not None:
+            metrics["train/tokens_per_micro_batch"] = float(self.budget.tokens)
+        return metrics | update_metrics(totals)
+
+    def gradient(self, rows: Sequence[Row], clear: Callable[[], Any]) -> dict[str, float]:
+        """Add the gradient of all rows, a micro-batch at a time; their sums, to log.
+
+        A micro-batch that does not fit lowers the budget and begins again, all gradients cleared (`clear`):
+        the gradient is always that of all rows, split by one budget. TrainingStopped: `TokenBudget.lower`.
+        """
+        device = self.decoder.device
+        tokens = self.budget.begin(device)
+        while True:
+            batches = micro_batches(rows, tokens, self.settings.share_prompt)
+            totals: dict[str, float] = {}
+            failed: MicroBatch | None = None
+            for micro in batches:
+                try:
+                    ranks.add_up(totals, self.backward(micro.to(device)))
+                except (RuntimeError, MemoryError) as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    failed = micro
+                    break
+            if failed is None:
+                self.budget.finish(device, len(batches), max((micro.tokens for micro in batches), default=0))
+                return totals
+            clear()
+            release(device)  # what the failed pass held is free once its exception is gone
+            longest = max(len(row.prompt_ids) + len(row.action_ids) for row in rows)
+            tokens = self.budget.lower(failed.tokens, failed.alone, longest)
+
+    def backward(self, micro: MicroBatch) -> dict[str, float]:
+        """Add one micro-batch's gradient; its sums. One that is not finite is of no use, and is noted."""
+        loss, stats = self.loss(micro)
+        stats["loss"] = float(loss.detach())
+        if cause_of(stats) is not None:
+            with torch.no_grad():
+                self.bad.suspect(micro.rows, self.logprobs(micro))
+        self._add_gradient(loss)
+        return stats
+
+    def loss(self, micro: MicroBatch) -> tuple[Tensor, dict[str, float]]:
+        """This micro-batch's part of the loss, and sums over its tokens."""
+        new, ref = self.logprobs(micro), None  # [A]
+        if self.loss_settings.kl > 0:
+            model: Any = self.decoder.model
+            with torch.no_grad(), model.disable_adapter():  # the base alone is the reference, free of charge
+                ref = self.logprobs(micro)  # [A]
+        return loss_of(new, micro, self.loss_settings, ref)
+
+    def logprobs(self, micro: MicroBatch) -> Tensor:
+        """Of the action tokens, under today's weights, float32 [A]."""
+        own = self.decoder
+        return logprobs_of(own.backbone, own.head, micro, own.vocab_size, own.attention)
+
+
+def update_metrics(totals: dict[str, float]) -> dict[str, float]:
+    """Sums over a mini-batch's tokens -> what is logged of it; empty where nothing could be trained on."""
+    metrics: dict[str, float] = {}
+    if "loss" in totals:
+        metrics["train/loss"] = totals["loss"]
+    if totals.get("tokens"):
+        metrics["train/clipped"] = totals["clipped"] / totals["tokens"]
+        metrics["train/neg_logprob"] = totals["neg_logprob"] / totals["tokens"]
+        metrics["train/action_tokens"] = totals["tokens"]
+    if totals.get("nll_tokens"):
+        metrics["train/nll"] = totals["nll"] / totals["nll_tokens"]
+    if totals.get("gap_tokens"):  # sampler against trainer, on rollouts of today's weights
+        metrics["train/logprob_gap_mean"] = totals["gap"] / totals["gap_tokens"]
+        metrics["train/logprob_gap_max"] = totals["gap_max"]
+        metrics["train/logprob_kl"] = totals["gap_kl"] / totals["gap_tokens"]
+    if totals.get("ratio_tokens"):  # |log ratio| on rollouts of earlier weights, or of another engine
+        metrics["train/ratio_gap_mean"] = totals["ratio_gap"] / totals["ratio_tokens"]
+    if "kl" in totals:
+        metrics["train/kl"] = totals["kl"]
+    return metrics
