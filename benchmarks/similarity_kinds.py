@@ -54,7 +54,7 @@ def main() -> None:
 
 def measured(name: str, settings: dict[str, str], count: int) -> list[Found]:
     """Of each group: how long the expert's step is, and the rollouts' similarities of every kind."""
-    from srl.cli.loading import LoadCLI
+    from srl.cli.lightning import instantiated
     from srl.engine.engine import RolloutEngine
     from srl.model.adapters import LoraSettings, attach_lora
     from srl.model.loading import end_token_ids, load_base
@@ -64,7 +64,7 @@ def measured(name: str, settings: dict[str, str], count: int) -> list[Found]:
     from srl.types import Sampling
 
     options = [text for key, value in settings.items() for text in (f"--{key}", value)]
-    loaded = LoadCLI.launch(["fit", "--config", str(CONFIG), *options]).config_init["fit"]
+    loaded = instantiated(["--config", str(CONFIG), *options])
     tokenizer = loaded.model.tokenizer
     loaded.data.prepare(tokenizer)
     every = loaded.data.builder.build(loaded.data.train, objectives()["srl"])

@@ -106,13 +106,13 @@ def test_a_file_has_at_most_400_lines(path):
 @pytest.fixture
 def parse(monkeypatch):
     """The command line's own parser and checks, stopped before anything is built."""
-    from srl.cli.lightning import SRLCLI
+    from srl.cli.lightning import SRLCLI, Launch, launched
 
     monkeypatch.setattr(SRLCLI, "instantiate_classes", lambda self: None)
     monkeypatch.setattr(SRLCLI, "_run_subcommand", lambda self, subcommand: None)
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr("sys.argv", ["srl"])  # Lightning warns when both are given
-    return lambda *arguments: SRLCLI.launch(["fit", *arguments]).config["fit"]
+    return lambda *arguments: launched(Launch(["fit", *arguments])).config["fit"]
 
 
 @named(CONFIGS)

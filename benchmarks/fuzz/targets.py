@@ -123,7 +123,7 @@ def asked(cases: list[tuple[str, str]]) -> None:
 
 def fit_parser() -> tuple[Any, tuple[str, ...]]:
     """The parser of `fit`, as the command line makes it, and all keys that it knows."""
-    from srl.cli.lightning import SRLCLI
+    from srl.cli.lightning import SRLCLI, Launch
 
     class Built(Exception):
         pass
@@ -132,10 +132,11 @@ def fit_parser() -> tuple[Any, tuple[str, ...]]:
         def parse_arguments(self, parser: Any, args: Any) -> None:
             raise Built(parser)
 
+    call = Launch(["fit"])
     try:
-        Parser.launch(["fit"])
+        Parser(call)
     except Built as built:
-        return built.args[0], SRLCLI._keys
+        return built.args[0], call.keys
     raise AssertionError("the command line made no parser")
 
 

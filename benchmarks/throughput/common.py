@@ -77,10 +77,10 @@ def config(o: SimpleNamespace) -> list[str]:
 
 def step_examples(o: SimpleNamespace) -> tuple[list[Any], Any]:
     """The examples that `srl fit` trains on, one a problem, and its PolicyModule, without weights."""
-    from srl.cli.loading import LoadCLI
+    from srl.cli.lightning import instantiated
     from srl.objectives import objectives
 
-    loaded = LoadCLI.launch(config(o)).config_init["fit"]
+    loaded = instantiated(config(o)[1:])
     loaded.data.prepare(loaded.model.tokenizer)
     examples = list(loaded.data.builder.build(loaded.data.train, objectives()["srl"]))
     assert len(examples) == o.prompts, (len(examples), o.prompts)

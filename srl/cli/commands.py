@@ -10,9 +10,8 @@ COMMANDS = {
     "test": "solve benchmarks: greedy accuracy, avg@k, pass@k, maj@k with intervals, into the run",
     "predict": "write solutions of problems to a file, whole or step by step",
     "plan": "memory of a config's run on a GPU (--gpu_gib 24), without loading weights; what fits (--json)",
-    "plan-curriculum": "show phases, triggers and examples of a config, without loading a model (--json)",
     "prepare": "any data set of solutions -> expert JSONL, with a report of what became of every row",
-    "inspect": "prompts and targets of a config as the model will see them, lengths, the split (--png)",
+    "inspect": "phases and examples of a config, prompts as the model will see them, lengths, the split",
     "compare": "runs by method: figures with intervals over seeds, cost, plots, one HTML report",
     "sync": "send to the tracking server what it did not take while it was away",
     "sweep": "methods x seeds from one file, one run after the other, resumable; ends with compare",
@@ -23,7 +22,6 @@ COMMANDS = {
 
 EXTRA = {  # commands that are not Lightning's: their modules, each with a `main`
     "plan": "srl.cli.plan",
-    "plan-curriculum": "srl.cli.plan_curriculum",
     "prepare": "srl.cli.prepare",
     "inspect": "srl.cli.inspect",
     "compare": "srl.cli.compare",
@@ -32,6 +30,9 @@ EXTRA = {  # commands that are not Lightning's: their modules, each with a `main
     "sweep": "srl.cli.sweep",
     "sync": "srl.cli.sync",
 }
+
+
+RENAMED = {"plan-curriculum": "inspect --no_prompts"}  # an old name -> what to write
 
 
 USAGE = """usage: python -m srl COMMAND [options]

@@ -25,11 +25,17 @@ def ended_by(error: BaseException, store: str = "MLflow's store") -> Exception:
         found = found.__cause__ or found.__context__
     if isinstance(error, OSError):
         return TrainingStopped(of_system(error, GO_ON))
-    if type(error).__name__ == "MlflowException":
+    if not is_lost_peer(error):
         return TrainingStopped(_of_log(str(error), store))
     return TrainingStopped(
         "the process of another device ended, its own message says why; mend that and " + GO_ON
     )
+
+
+def is_fault(error: BaseException) -> bool:
+    """Whether it came from outside: the disk, the log's database, the process of another device."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}  # by name: MLflow is slow to import
+    return bool(kinds & {"OSError", "MlflowException"}) or is_lost_peer(error)
 
 
 def is_lost_peer(error: BaseException) -> bool:

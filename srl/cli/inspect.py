@@ -1,4 +1,4 @@
-"""`python -m srl inspect --config X`: prompts and targets as the model sees them, lengths, the split."""
+"""`python -m srl inspect --config X`: the curriculum; prompts as the model sees them, lengths, the split."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from datamodules.expert import ExpertDataModule
+from srl.cli.curriculum_plan import plan_of, show_plan
+from srl.cli.lightning import instantiated
 from srl.cli.options import OptionParser
-from srl.cli.plan_curriculum import PlanCLI
 from srl.data.duplicates import Overlap
 from srl.data.prepare import Distribution
 from srl.data.trajectory import problem_key
-from srl.errors import ConfigError
+from srl.errors import ConfigError, DataError
 from srl.objectives import Objective, objectives
 from srl.types import Example
 
@@ -32,8 +33,7 @@ MEASURED = 2000  # examples of an objective whose lengths are measured, spread o
 def main(arguments: list[str]) -> None:
     """Print tables, or with `--json` one JSON object; write the plot with `--png FILE`."""
     options, rest = _options(arguments)
-    cli = InspectCLI.launch(["fit", *rest])
-    found = inspected(cli.data, cli.tokenizer, options.examples)
+    found = _found(instantiated(rest), options)
     if options.png:
         plot(found["lengths"], Path(options.png))
         found["png"] = options.png
@@ -48,25 +48,31 @@ def _options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
         prog="python -m srl inspect", description=__doc__, allow_abbrev=False, add_help=False
     )
     parser.add_argument("--examples", type=int, default=2, help="shown of each objective")
+    parser.add_argument("--no_prompts", action="store_true", help="the curriculum alone")
     parser.add_argument("--png", help="write a plot of the length distributions to this file")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options, rest = parser.split(arguments)
     if options.examples < 0:
         raise ConfigError(f"--examples {options.examples}: write 0 or more")
+    if options.no_prompts and options.png:
+        raise ConfigError("--png needs the prompts; leave out --no_prompts")
     return options, rest
 
 
-class InspectCLI(PlanCLI):
-    """Parses a config as `fit` would and builds its data; no trainer and no weights."""
-
-    data: ExpertDataModule
-    tokenizer: Any
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        config = self.config_init[subcommand]
-        self.data, self.tokenizer = config.data, config.model.tokenizer
-        self.data.prepare(self.tokenizer)
-        config.curriculum.build_stream(self.data)
+def _found(config: Any, options: argparse.Namespace) -> dict[str, Any]:
+    """Weights are never loaded. Without prompts a tokenizer or data that cannot be had are noted, no more."""
+    missing = None
+    try:
+        config.data.prepare(config.model.tokenizer)
+        config.curriculum.build_stream(config.data)
+    except (ConfigError, DataError) as error:
+        if not options.no_prompts:
+            raise
+        missing = f"examples were not counted: {error}"
+    plan = plan_of(config)
+    plan["notes"] += [missing] if missing else []
+    prompts = {} if options.no_prompts else inspected(config.data, config.model.tokenizer, options.examples)
+    return {"curriculum": plan, **prompts}
 
 
 def inspected(data: ExpertDataModule, tokenizer: Any, count: int) -> dict[str, Any]:
@@ -182,6 +188,9 @@ def plot(lengths: dict[str, dict[str, Any]], path: Path) -> None:
 
 def show(found: dict[str, Any]) -> None:
     console = Console(file=sys.stdout)
+    show_plan(found["curriculum"], console)
+    if "examples" not in found:
+        return
     for name, examples in found["examples"].items():
         for example in examples:
             step = f", step {example['step']}" if example["step"] else ""

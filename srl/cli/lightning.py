@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,6 @@ from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from mlflow.exceptions import MlflowException
 
 from callbacks.benchmark_results import BenchmarkResults
 from callbacks.budget import Budget
@@ -33,21 +33,19 @@ from callbacks.validation_due import ValidationDue
 from datamodules.expert import ExpertDataModule
 from modules.policy import PolicyModule
 from modules.ranks import check_strategy
-from srl.cli.commands import COMMANDS, launched_rank
+from srl.cli.commands import launched_rank
 from srl.cli.config_errors import explain
 from srl.cli.config_files import set_yaml_loader, with_extended
-from srl.cli.faults import ended_by, is_lost_peer
-from srl.cli.spooling import joined, spooled
+from srl.cli.faults import OWN, ended_by, is_fault
 from srl.errors import ConfigError, first_line
 from srl.memory_plan.check import PlanSettings, check_memory
 from srl.model.checkpoint import read_checkpoint, resolve_checkpoint
 from srl.runs.provenance import method_name
-from srl.runs.sender import Sender
 from srl.runs.spool import is_remote
 from srl.runs.store import check_store
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from srl.runs.sender import Sender
 
 
 log = logging.getLogger(__name__)
@@ -98,59 +96,90 @@ def _mlflow_settings(config: jsonargparse.Namespace) -> list[jsonargparse.Namesp
     return [logger.init_args for logger in named if "MLFlowLogger" in logger.class_path]
 
 
+def _check_seed(seed: Any) -> None:
+    """ConfigError: a seed that numpy would refuse."""
+    if not isinstance(seed, bool) and not 0 <= seed < 1 << 32:
+        raise ConfigError(f"seed_everything is {seed}; write a whole number from 0 to {(1 << 32) - 1}")
+
+
 def _run_at(uri: str, run_id: str, spool: Path) -> str | None:
     """The id of a run that is still there; on a server it may be another one."""
     if is_remote(uri):
+        from srl.cli.spooling import joined
+
         return joined(uri, run_id, spool)
     return run_id if run_exists(uri, run_id) else None
+
+
+@dataclass
+class Launch:
+    """One call of a command, and what must be known of it when it ends, by an error, too.
+
+    runs: False makes the objects of the config and neither trainer, data nor weights. extended: the arguments
+    with all that the config files extend. keys: all that the parser knows. store: the address of the log.
+    senders: of the runs that go to a server.
+    """
+
+    arguments: list[str]
+    runs: bool = True
+    extended: list[str] = field(default_factory=list)
+    keys: tuple[str, ...] = ()
+    store: str = "MLflow"
+    senders: list[Sender] = field(default_factory=list)
+
+    @property
+    def command(self) -> str:
+        return self.arguments[0]
+
+
+def launched(call: Launch) -> SRLCLI:
+    """Parse, make the objects, run. Errors: ConfigError in one line for anything wrong in the config."""
+    try:
+        return SRLCLI(call)
+    except OWN:
+        raise
+    except jsonargparse.ArgumentError as error:
+        message = error.message or str(error)
+        raise ConfigError(explain(message, call.keys, call.extended)) from error
+    except MisconfigurationException as error:
+        raise ConfigError(f"trainer: {first_line(error)}") from error
+    except Exception as error:
+        if not is_fault(error):
+            raise
+        raise ended_by(error, call.store) from error
+    finally:
+        for sender in call.senders:
+            sender.close()
+
+
+def instantiated(arguments: list[str]) -> jsonargparse.Namespace:
+    """The objects of `fit` with these arguments by their keys: model, data module and callbacks, not more."""
+    return launched(Launch(["fit", *arguments], runs=False)).config_init["fit"]
 
 
 class SRLCLI(LightningCLI):
     """Adds the callbacks of `CALLBACKS` as keys of the config and the run's own callbacks in code."""
 
-    @classmethod
-    def launch(cls, arguments: list[str]) -> Self:
-        """Parse and run. Errors: ConfigError in one line for anything wrong in the config."""
-        cls._only, cls._arguments, cls._senders = arguments[0], arguments, []
-        arguments = with_extended(arguments)
+    def __init__(self, call: Launch) -> None:
+        self.call = call
+        self.joins_run = False  # whether the figures go into an existing run
         set_yaml_loader()
-        try:
-            return cls(
-                PolicyModule,
-                ExpertDataModule,
-                save_config_callback=None,
-                seed_everything_default=0,
-                trainer_defaults=trainer_defaults(),
-                auto_configure_optimizers=False,
-                load_from_checkpoint_support=False,
-                parser_kwargs={"prog": "python -m srl"},
-                args=arguments,
-            )
-        except jsonargparse.ArgumentError as error:
-            raise ConfigError(explain(error.message or str(error), cls._keys, arguments)) from error
-        except MisconfigurationException as error:
-            raise ConfigError(f"trainer: {first_line(error)}") from error
-        except (MlflowException, OSError) as error:  # the disk, the database: nothing that a config can say
-            raise ended_by(error, cls._store) from error
-        except RuntimeError as error:
-            if is_lost_peer(error):
-                raise ended_by(error) from error
-            raise
-        finally:
-            for sender in cls._senders:
-                sender.close()
+        call.extended = with_extended(call.arguments)
+        super().__init__(
+            PolicyModule,
+            ExpertDataModule,
+            save_config_callback=None,
+            seed_everything_default=0,
+            trainer_defaults=trainer_defaults(),
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            parser_kwargs={"prog": "python -m srl"},
+            args=call.extended,
+        )
 
-    _only = "fit"
-    _senders: list[Sender] = []  # noqa: RUF012 - of the runs that go to a server
-    _arguments: list[str] = []  # noqa: RUF012 - as they were given
-    _keys: tuple[str, ...] = ()
-    _store = "MLflow"  # the address of the log
-
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
         """Only the parser of the command that runs is built: each takes about a second."""
-        every = {name: LightningCLI.subcommands()[name] for name in COMMANDS if hasattr(Trainer, name)}
-        return {SRLCLI._only: every[SRLCLI._only]}
+        return {self.call.command: LightningCLI.subcommands()[self.call.command]}
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         return super().init_parser(**{**kwargs, "exit_on_error": False})
@@ -160,19 +189,20 @@ class SRLCLI(LightningCLI):
         for key, callback in CALLBACKS.items():
             parser.add_lightning_class_args(callback, key)
         parser.add_class_arguments(PlanSettings, "plan")
-        SRLCLI._keys = tuple(action.dest for action in parser._actions if not action.dest.endswith(".help"))
+        self.call.keys = tuple(one.dest for one in parser._actions if not one.dest.endswith(".help"))
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Resolve `last` and `best` here: Lightning opens the checkpoint right after parsing."""
         super().parse_arguments(parser, args)
-        config = self.config[SRLCLI._only]
+        config = self.config[self.call.command]
         config.extends = None  # what it brought is here: the config that is kept in MLflow stands alone
-        if config.get("ckpt_path"):
+        _check_seed(config.seed_everything)
+        if config.get("ckpt_path") is not None:
             config.ckpt_path = resolve_checkpoint(str(config.ckpt_path), config.checkpoint.dirpath)
             read_checkpoint(config.ckpt_path)  # refused here in words, if at all
-        if SRLCLI._only == "test":
+        if self.call.command == "test":
             self._join_run(config)
-        elif SRLCLI._only == "predict":
+        elif self.call.command == "predict":
             config.trainer.logger = False  # there is nothing to measure
 
     def _join_run(self, config: jsonargparse.Namespace) -> None:
@@ -182,22 +212,24 @@ class SRLCLI(LightningCLI):
             run_id = run_of_checkpoint(path) if path else None
             found = _run_at(settings.tracking_uri, run_id, Path(config.tracking.spool)) if run_id else None
             if found:
-                settings.run_id, self._joined = found, True
+                settings.run_id, self.joins_run = found, True
                 continue
             settings.tags = {**(settings.tags or {}), "tested": path or "the base model"}
             if path:
                 where = f"run {run_id} is not at {settings.tracking_uri}" if run_id else "it names no run"
                 log.warning("%s: %s; testing into a new MLflow run", path, where)
 
-    _joined = False  # whether the figures go into an existing run
-
     def instantiate_classes(self) -> None:
         """Constructors refuse what the parser cannot see, such as a number out of its range."""
-        for logger in _mlflow_settings(self.config[SRLCLI._only]):
-            SRLCLI._store = str(logger.tracking_uri)
-            if not is_remote(logger.tracking_uri):
-                check_store(str(logger.tracking_uri))  # before the model is loaded
+        if self.call.runs:
+            for logger in _mlflow_settings(self.config[self.call.command]):
+                self.call.store = str(logger.tracking_uri)
+                if not is_remote(logger.tracking_uri):
+                    check_store(str(logger.tracking_uri))  # before the model is loaded
         try:
+            if not self.call.runs:
+                self.config_init = self.parser.instantiate_classes(self.config)
+                return
             super().instantiate_classes()
         except ConfigError:
             raise
@@ -207,14 +239,19 @@ class SRLCLI(LightningCLI):
         if self.subcommand == "fit" and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             self.config_init[self.subcommand].checkpoint.check_folder()
 
+    def _run_subcommand(self, subcommand: str) -> None:
+        if self.call.runs:
+            super()._run_subcommand(subcommand)
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self.config_init[self.subcommand]
         self._dump_config()
         text = yaml.safe_dump(self.config_dump, sort_keys=False)
         self._spool(config)
         user = config.trainer.get("callbacks") or []
-        method = method_name(self._arguments, [p["name"] for p in self.config_dump["curriculum"]["phases"]])
-        info = RunInfo(self.config_dump, text, config.get("ckpt_path"), self._joined, method)
+        phases = [phase["name"] for phase in self.config_dump["curriculum"]["phases"]]
+        method = method_name(self.call.arguments, phases)
+        info = RunInfo(self.config_dump, text, config.get("ckpt_path"), self.joins_run, method)
         if self.subcommand in ("test", "predict"):  # which train nothing, and take any curriculum's weights
             core, ours = [config.checkpoint], [info, BenchmarkResults(self._results_folder(config), text)]
         else:
@@ -227,6 +264,8 @@ class SRLCLI(LightningCLI):
 
     def _spool(self, config: jsonargparse.Namespace) -> None:
         """Loggers to a server write to disk; who sends it is closed when the command ends."""
+        from srl.cli.spooling import spooled
+
         settings = iter(_mlflow_settings(self.config[self.subcommand]))
         given = config.trainer.get("logger")
         loggers = []
@@ -234,10 +273,10 @@ class SRLCLI(LightningCLI):
             if isinstance(logger, MLFlowLogger) and launched_rank() == 0:  # of several devices one writes
                 folder, drain = config.tracking.spool, config.tracking.drain
                 logger, sender = spooled(logger, next(settings).as_dict(), folder, drain)
-                SRLCLI._senders += [sender] if sender else []
+                self.call.senders += [sender] if sender else []
             loggers.append(logger)
-        if SRLCLI._senders:
-            SRLCLI._store = str(config.tracking.spool)
+        if self.call.senders:
+            self.call.store = str(config.tracking.spool)
             config.trainer.logger = loggers
 
     def _results_folder(self, config: jsonargparse.Namespace) -> Path:

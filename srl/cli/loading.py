@@ -9,24 +9,9 @@ from typing import Any
 
 from callbacks.run_info import run_of_checkpoint
 from modules.policy import PolicyModule
-from srl.cli.lightning import SRLCLI
-from srl.errors import ConfigError, first_line
+from srl.cli.lightning import instantiated
+from srl.errors import ConfigError
 from srl.model.checkpoint import identity_of, read_checkpoint, read_trained, resolve_checkpoint
-
-
-class LoadCLI(SRLCLI):
-    """Parses a config as `fit` would, and makes model and data module without trainer, data or weights."""
-
-    def instantiate_classes(self) -> None:
-        try:
-            self.config_init = self.parser.instantiate_classes(self.config)
-        except ConfigError:
-            raise
-        except ValueError as error:
-            raise ConfigError(first_line(error)) from error
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        """Nothing is run."""
 
 
 @dataclass
@@ -105,8 +90,7 @@ def load_trained(ckpt_path: str, tracking_uri: str, rest: list[str]) -> Trained:
                     "config that wrote it, or another --tracking_uri"
                 )
             rest = ["--config", client.download_artifacts(run.info.run_id, "config.yaml", folder), *rest]
-        cli = LoadCLI.launch(["fit", *rest, "--ckpt_path", ckpt_path])
-    config = cli.config_init["fit"]
+        config = instantiated([*rest, "--ckpt_path", ckpt_path])
     path = Path(config.ckpt_path)
     if run is None:
         client, run = find_run(str(path), tracking_uri)
@@ -118,15 +102,14 @@ def find_run(path: str, tracking_uri: str) -> tuple[Any, Any]:
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
-    from srl.runs import store as lookup
-    from srl.runs.store import open_store
+    from srl.runs import store
 
     run_id = run_of_checkpoint(resolve_checkpoint(path, ""))
     if run_id is None:
         return None, None
     try:
-        client: MlflowClient = open_store(tracking_uri)
-        found = lookup.find_run(client, run_id)
+        client: MlflowClient = store.open_store(tracking_uri)
+        found = store.find_run(client, run_id)
         return (client, client.get_run(found)) if found else (None, None)
     except (MlflowException, ConfigError):
         return None, None

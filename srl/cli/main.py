@@ -6,11 +6,12 @@ import importlib
 import importlib.util
 import logging
 import os
+import shlex
 import sys
 import warnings
 from pathlib import Path
 
-from srl.cli.commands import COMMANDS, EXTRA, launched_rank, usage
+from srl.cli.commands import COMMANDS, EXTRA, RENAMED, launched_rank, usage
 from srl.cli.faults import of_system
 from srl.errors import ConfigError, DataError, Interrupted, TrainingStopped
 
@@ -23,6 +24,9 @@ def main(argv: list[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage())
         return 0
+    if arguments[0] in RENAMED:
+        now = shlex.join([*RENAMED[arguments[0]].split(), *arguments[1:]])
+        return _fail(f"{arguments[0]} has another name; write: python -m srl {now}", 2)
     if arguments[0] not in COMMANDS:
         return _fail(
             f"no command {arguments[0]!r}; there are {', '.join(COMMANDS)}. See python -m srl --help", 2
@@ -85,9 +89,9 @@ def run(arguments: list[str]) -> int:
     if arguments[0] in EXTRA:
         importlib.import_module(EXTRA[arguments[0]]).main(arguments[1:])
         return 0
-    from srl.cli.lightning import SRLCLI
+    from srl.cli.lightning import Launch, launched
 
-    SRLCLI.launch(arguments)
+    launched(Launch(arguments))
     return 0
 
 

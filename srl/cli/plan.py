@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any, Literal
 
-from srl.cli.loading import LoadCLI
+from srl.cli.lightning import instantiated
 from srl.cli.options import OptionParser
 from srl.errors import ConfigError
 from srl.memory_plan.advice import changes, largest_settings
@@ -38,7 +38,7 @@ def job_from(arguments: list[str], device: Literal["cuda", "cpu"]) -> Job:
 
 
 def _config(arguments: list[str]) -> Any:
-    return LoadCLI.launch(["fit", *arguments, "--trainer.logger", "false"]).config_init["fit"]
+    return instantiated([*arguments, "--trainer.logger", "false"])
 
 
 def _memory(gpu_gib: float | None, accelerator: str) -> Memory:

@@ -40,8 +40,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise ConfigError(
             f"{path}: not a checkpoint, or a damaged one ({said}); give another file"
         ) from error
-    if not isinstance(found, dict):
-        raise ConfigError(f"{path}: not a checkpoint of this program; give another file")
+    if not isinstance(found, dict) or not {"state_dict", "global_step"} <= found.keys():
+        raise ConfigError(f"{path}: whole, but not a checkpoint of this program; give another file")
     return found
 
 
@@ -89,6 +89,8 @@ def resolve_checkpoint(name: str, dirpath: str) -> str:
 
     ConfigError: no such file, or one that is no checkpoint or not whole.
     """
+    if not name:
+        raise ConfigError("--ckpt_path is empty; write last, best or a file, or leave it out")
     path = Path(dirpath) / f"{name}.ckpt" if name in ("last", "best") else Path(name)
     wrong = fault(path)
     if wrong is None:

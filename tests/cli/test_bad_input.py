@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+import torch
 from conftest import expert_rows, write_rows
 
 # -- the config ---------------------------------------------------------------------------------------------
@@ -61,6 +62,8 @@ def test_a_config_names_file_line_and_key(refused, tmp_path, text, line, message
         ("--trainer.precision bf16-true", "trainer.precision is bf16-true"),
         ("--trainer.accelerator nothing", "invalid accelerator name"),
         ("--trainer.gradient_clip_val 1", "trainer: Automatic gradient clipping is not supported"),
+        ("--seed_everything -1", "seed_everything is -1; write a whole number from 0 to 4294967295"),
+        ("--ckpt_path=", "--ckpt_path is empty; write last, best or a file, or leave it out"),
         ("--model.base /nowhere/model", "model '/nowhere/model': no such folder or file"),
         ("--data.path /nowhere/rows.jsonl", "/nowhere/rows.jsonl: no such file"),
     ],
@@ -93,6 +96,13 @@ def test_a_torn_checkpoint_is_refused(refused, tmp_path):
     torn = tmp_path / "torn.ckpt"
     torn.write_bytes(b"PK\x03\x04 and no more")
     assert f"{torn} is not a checkpoint, or a torn one" in refused("--ckpt_path", str(torn))
+
+
+@pytest.mark.parametrize("held", [{"weight": torch.zeros(2)}, torch.zeros(2), [1]])
+def test_a_file_of_tensors_is_no_checkpoint(refused, tmp_path, held):
+    torch.save(held, tmp_path / "tensors.ckpt")
+    line = refused("--ckpt_path", str(tmp_path / "tensors.ckpt"))
+    assert f"{tmp_path}/tensors.ckpt: whole, but not a checkpoint of this program; give another file" in line
 
 
 # -- the model ----------------------------------------------------------------------------------------------

@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from srl.cli.config_files import FORGET_PHASES, with_extended
+from srl.cli.lightning import Launch, launched
 from srl.cli.main import main
-from srl.cli.plan_curriculum import PlanCLI
 from srl.errors import ConfigError, first_line
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,7 +74,7 @@ def test_the_config_that_is_kept_extends_nothing(write):
     """It is complete: from the artifact's folder the name would lead nowhere."""
     path = write("child.yaml", f"extends: {ROOT / QUICKSTART}\ndata: {{path: {TASK / 'train.jsonl'}}}\n")
     more = [f"--model.base={TASK / 'base'}", f"--data.val_path={TASK / 'heldout.jsonl'}"]
-    cli = PlanCLI.launch(["fit", "--config", path, *more])
+    cli = launched(Launch(["fit", "--config", path, *more], runs=False))
     assert cli.config["fit"].extends is None
     assert cli.config["fit"].dynamic_sampling.epsilon == 0.02  # of the quick start
 
@@ -94,7 +94,7 @@ def test_a_text_that_yaml_takes_for_a_comment_stays_text(write, monkeypatch):
     prompt = 'prompt: {template: raw, step_system: "# Task\\nOne step", solution_system: null}'
     path = write("child.yaml", f"extends: {ROOT / QUICKSTART}\ndata:\n  {row}\n  {prompt}\n")
     monkeypatch.chdir(ROOT)
-    data = PlanCLI.launch(["fit", "--config", path, "--data.hub_config=#1"]).config["fit"].data
+    data = launched(Launch(["fit", "--config", path, "--data.hub_config=#1"], runs=False)).config["fit"].data
     assert (data.row.answer_marker, data.row.remove) == ("####", "#+ .*")
     assert data.prompt.step_system == "# Task\nOne step"
     assert data.hub_config == "#1"

@@ -4,6 +4,8 @@ import json
 
 from conftest import LETTER_PHASES, expert_rows, write_rows
 
+from srl.cli.main import main
+
 ALL = """[{name: all, mix: {srl: 1.0, rlvr: 1.0, sft_step: 1.0, holistic: 1.0}}]"""
 
 
@@ -65,7 +67,28 @@ def test_special_tokens_of_the_target_show(inspect, tmp_path):
     assert first["imitated"].endswith("<eos>")
 
 
+def test_the_curriculum_shows_without_a_model(inspect, tmp_path):
+    """No tokenizer, so nothing can be counted: the phases stand in the config alone."""
+    data = write_rows(tmp_path / "data.jsonl", expert_rows(12))
+    arguments = ["--no_prompts", "--json", "--model.base", str(tmp_path / "none")]
+    found = json.loads(inspect(data, *arguments, "--curriculum.phases", LETTER_PHASES).out)
+    assert found.keys() == {"curriculum"}
+    plan = found["curriculum"]
+    assert [phase["name"] for phase in plan["phases"]] == ["copy", "steps", "outcome"]
+    assert [phase["updates_a_pass"] for phase in plan["phases"]] == [None] * 3
+    assert "examples were not counted: model" in plan["notes"][-1]
+    assert "no such folder or file" in inspect(data, *arguments[1:], status=2).err
+
+
+def test_the_old_name_of_the_curriculums_table_says_what_to_write(capsys):
+    assert main(["plan-curriculum", "--config", "a b.yaml", "--json"]) == 2
+    said = "write: python -m srl inspect --no_prompts --config 'a b.yaml' --json\n"
+    assert capsys.readouterr().err == f"srl: error: plan-curriculum has another name; {said}"
+
+
 def test_wrong_options_are_one_line(inspect, tmp_path):
     data = write_rows(tmp_path / "data.jsonl", expert_rows(12))
     assert "--examples -1: write 0 or more" in inspect(data, "--examples", "-1", status=2).err
+    line = inspect(data, "--no_prompts", "--png", "x.png", status=2).err
+    assert "--png needs the prompts; leave out --no_prompts" in line
     assert "there is no key data.pth" in inspect(data, "--data.pth", "x", status=2).err

@@ -3,8 +3,7 @@
 import pytest
 
 from callbacks.validation_due import ValidationDue
-from srl.cli.lightning import CALLBACKS
-from srl.cli.plan_curriculum import PlanCLI
+from srl.cli.lightning import CALLBACKS, SRLCLI, Launch, launched
 from srl.errors import ConfigError
 from srl.renamed import CALLBACKS as RENAMED_CALLBACKS
 from srl.renamed import KEYS, renamed_callbacks, renamed_config, renamed_key
@@ -39,13 +38,13 @@ def values(config):
 
 @pytest.fixture
 def parsed(monkeypatch, caplog):
-    monkeypatch.setattr(PlanCLI, "instantiate_classes", lambda self: None)
-    monkeypatch.setattr(PlanCLI, "_run_subcommand", lambda self, subcommand: None)
+    monkeypatch.setattr(SRLCLI, "instantiate_classes", lambda self: None)
+    monkeypatch.setattr(SRLCLI, "_run_subcommand", lambda self, subcommand: None)
     monkeypatch.setattr("sys.argv", ["srl"])
 
     def parsed(*arguments: str):
         caplog.clear()
-        config = PlanCLI.launch(["fit", "--config", QUICKSTART, *arguments]).config["fit"]
+        config = launched(Launch(["fit", "--config", QUICKSTART, *arguments])).config["fit"]
         return values(config), [record.message for record in caplog.records if record.levelname == "WARNING"]
 
     return parsed

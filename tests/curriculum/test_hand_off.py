@@ -233,14 +233,14 @@ def test_an_objective_without_data_is_refused_before_anything_runs(model_folder,
     assert "6 x no reasoning to imitate in the data" in capsys.readouterr().err
 
 
-# -- plan-curriculum --------------------------------------------------------------------------------------
+# -- the head of inspect ----------------------------------------------------------------------------------
 
 
 def test_the_plan_of_the_quick_start(capsys):
     from srl.cli.main import main
 
-    assert main(["plan-curriculum", "--config", "configs/quickstart.yaml", "--json"]) == 0
-    plan = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    assert main(["inspect", "--config", "configs/quickstart.yaml", "--no_prompts", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out.strip().splitlines()[-1])["curriculum"]
     srl, rlvr = plan["phases"]
     assert (srl["name"], srl["mix"], srl["ends"]) == ("srl", {"srl": 1.0}, "20 updates")
     assert (srl["groups_an_update"], srl["rollouts_an_update"]) == (16, 128)  # 16 prompts of 8
@@ -257,16 +257,16 @@ def test_the_plan_loads_no_weights_and_warns_of_a_phase_that_never_comes(model_f
     weights.rename(hidden)
     try:
         for more in ([], ["--json"]):
-            more = ["--trainer.max_steps", "8", *more]
-            assert run(model_folder, tmp_path / "run", phases, *more, command="plan-curriculum") == 0
+            more = ["--trainer.max_steps", "8", "--no_prompts", *more]
+            assert run(model_folder, tmp_path / "run", phases, *more, command="inspect") == 0
     finally:
         hidden.rename(weights)
     shown, _, plan = capsys.readouterr().out.strip().rpartition("\n")
-    plan = json.loads(plan)
+    plan = json.loads(plan)["curriculum"]
     assert plan["phases"][2]["mix"] == "per problem: srl or rlvr"
     before, measured, endless = plan["notes"]
     assert before.startswith("trainer.max_steps 8 ends the run before each, unless a metric ends an earlier")
     assert measured == "srl: val/steps/reward is measured every 4 updates"
-    assert endless == "srl: has no `steps`; should its metric never get there, no other phase runs"
+    assert endless == "srl: has no `updates`; should its metric never get there, no other phase runs"
     assert "Problems: 24 to train on, 6 held out" in shown
     assert not (tmp_path / "run").exists()

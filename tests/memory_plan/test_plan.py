@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from srl.cli.loading import LoadCLI
+from srl.cli.lightning import instantiated
 from srl.cli.main import main
 from srl.errors import ConfigError
 from srl.memory_plan import plan as plan_module
@@ -304,7 +304,7 @@ def test_fit_refuses_what_cannot_fit(tmp_path, monkeypatch, capsys):
     assert main(["fit", *given]) == 2
     said = capsys.readouterr().err
     assert "this run does not fit. Set model." in said
-    config = LoadCLI.launch(["fit", *given]).config_init["fit"]
+    config = instantiated(given)
     check_memory(config, PlanSettings("warn"), "cpu")
     assert "it does not fit. To make it fit: model." in capsys.readouterr().err
     check_memory(config, PlanSettings("off"), "cpu")
@@ -320,7 +320,7 @@ def test_fit_refuses_what_cannot_fit(tmp_path, monkeypatch, capsys):
 
 def test_fit_says_nothing_where_there_is_plenty(tmp_path, capsys, monkeypatch):
     """On the CPU not even the plan is made."""
-    config = LoadCLI.launch(["fit", *arguments(tmp_path)]).config_init["fit"]
+    config = instantiated(arguments(tmp_path))
     capsys.readouterr()
     monkeypatch.setattr(plan_module, "make_plan", None)
     check_memory(config, PlanSettings(), "cpu")
