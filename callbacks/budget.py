@@ -16,15 +16,17 @@ log = logging.getLogger(__name__)
 
 
 class Budget(Callback):
-    """Adds up over the run, and over its resumes, logs `cost/*` with every update, and may end the run.
-
-    tokens: the run ends with the update at which tokens generated and trained on together reach it.
-    cpu_seconds: the same for CPU time. null: no such end.
+    """Adds up tokens and time over the run and its resumes, logs them as `cost/*`, and may end the run.
 
     tokens_generated: sampled in rollouts, kept or not, and for the thinking in their prompts. tokens_trained:
     action tokens of the groups that were trained on. seconds, cpu_seconds: from the draw to the end of the
     update; validation and checkpoints are left out. It must be the first callback, so that the rollouts lie
     between its two hooks.
+
+    Args:
+        tokens: Tokens, generated and trained on together, with which the run ends; null sets no such end.
+        cpu_seconds: CPU seconds of training with which the run ends, validation left out; null sets no such
+            end.
     """
 
     def __init__(self, tokens: int | None = None, cpu_seconds: float | None = None) -> None:

@@ -33,14 +33,21 @@ FALLBACK = "val/steps/reward"  # where no held-out problem has an answer
 class Checkpoint(LightningCheckpoint):
     """Keeps the state after the newest saved update and the one with the best validation.
 
-    dirpath: the run's folder. monitor: the metric whose maximum is best; the proxy reward would choose badly.
-    every_n_updates, every_n_minutes: how often `last` is written, whichever comes first (null: not by time);
-    it is also written before and after each validation. A checkpoint is written beside its place, synced and
-    renamed, so that a killed process leaves no torn one; the `last` before it stays as `previous.ckpt`, which
-    `--ckpt_path last` takes where `last.ckpt` turns out damaged.
+    A checkpoint is written beside its place, synced and renamed, so that a killed process leaves no torn one;
+    the `last` before it stays as `previous.ckpt`, which `--ckpt_path last` takes where `last.ckpt` turns out
+    damaged.
 
     The first Ctrl-C or SIGTERM lets the running update finish, writes `last` and ends the run; during a
     validation it ends at its next batch. A second Ctrl-C ends at once.
+
+    Args:
+        dirpath: Folder of the run: last.ckpt, best.ckpt, and what else the run writes to disk. Give each run
+            its own.
+        monitor: Metric whose largest value makes best.ckpt; a held-out one, as the training reward would
+            choose badly.
+        every_n_updates: Updates between two writings of last.ckpt; each validation writes it, too.
+        every_n_minutes: Minutes after which last.ckpt is written earlier than that; null writes by updates
+            alone.
     """
 
     def __init__(

@@ -23,10 +23,13 @@ log = logging.getLogger(__name__)
 class Curriculum(Callback):
     """Sets each draw's phase and hands off when the phase's end has come, saying why.
 
-    phases: in order; see srl.curriculum.phases.Phase. batch_groups: groups an update (P) where a phase gives
-    none. draw_prompts: prompts a draw (B); null draws as many as the batch has groups. adaptive: prefer
-    prompts of middling difficulty in objectives with rewards, per-problem phases aside; null draws all in
-    turn. reverse: how the start of the objective `reverse` slides; null takes the defaults.
+    Args:
+        phases: Phases of the run, in order.
+        batch_groups: Groups (prompts with their rollouts) in an update, where a phase gives no number of its
+            own.
+        draw_prompts: Prompts sampled at once; null is batch_groups. More help where many groups are silent.
+        adaptive: Prefers prompts of middling difficulty in objectives with rewards; null draws all in turn.
+        reverse: How the start of the objective reverse slides; null takes the defaults.
     """
 
     def __init__(

@@ -24,10 +24,17 @@ class DynamicSampling(Callback):
 
     Source: the paper, section 4.2. A batch trains when it has its P groups, or after `max_draws` draws with
     what it has, with a warning; with none at all it goes on. Groups beyond P wait for the next update, which
-    knows that they are one update old. After `patience` draws in a row without one informative group the run
-    stops with a diagnosis; with on_silence "count" it does not: `max_draws` draws without one then count as
-    an update that moves nothing (but for a KL term), so that a baseline without signal ends as planned.
-    enabled False keeps every group.
+    knows that they are one update old.
+
+    Args:
+        epsilon: Standard deviation of a group's rewards above which the group has something to teach and is
+            kept.
+        max_draws: Draws that fill a batch, at most; after them the update takes the groups that there are.
+        patience: Draws in a row without one group to keep, after which the run stops and says why.
+        on_silence: What follows fruitless draws: stop ends the run after patience draws; count takes
+            max_draws of them for an update that changes nothing, so that a baseline without signal ends as
+            planned.
+        enabled: Whether groups are chosen at all; false keeps every group.
     """
 
     def __init__(

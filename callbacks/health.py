@@ -20,20 +20,28 @@ SAMPLES = 3  # responses shown with an alarm
 
 
 class Health(Callback):
-    """Watches every update and validation. An alarm is a warning with sample responses, once as long as it
-    lasts, the tag `alarm/NAME` with its update, and a word in the bar; it changes nothing else. null: none.
+    """Watches every update and validation, and warns; it changes nothing.
 
-    logprob_gap: mean difference of a token's log-probability between sampling and training, at most; auto is
-    0.001, with bf16-mixed 0.02. logprob_gap_max: its largest. logprob_kl: k3 estimate of KL(sampling ||
-    training) a token. These three are measured on rollouts of today's weights. entropy: at least so much,
-    estimated by the mean of -log p of the sampled tokens that are trained on. clipped: share of tokens whose
-    ratio was clipped, at most. grad_norm: before clipping, at most.
+    An alarm is a warning with sample responses, once as long as it lasts, the tag `alarm/NAME` with its
+    update, and a word in the bar. The first three compare rollouts of today's weights.
 
-    held_out_fall: the held-out accuracy or format may fall by so much below an earlier validation of the
-    phase while the mean training reward rose by over reward_up; more, twice in a row, is a sign of a reward
-    that is gamed.
-    length_share: the mean length of responses over 5 updates, as a share of that of the phase's first 5, at
-    least. copies: how much the share of held-out steps copied word for word may rise over the first.
+    Args:
+        logprob_gap: Largest mean difference between a token's log-probability in sampling and in training;
+            auto is 0.001, with bf16-mixed 0.02; null never warns.
+        logprob_gap_max: Largest such difference of a single token; null never warns.
+        logprob_kl: Largest KL divergence of training from sampling, a token (k3 estimate); null never warns.
+        entropy: Smallest mean of -log p over the sampled tokens, an estimate of the policy's entropy; null
+            never warns.
+        clipped: Largest share of tokens whose ratio was clipped; null never warns.
+        grad_norm: Largest norm of the gradient before clipping; null never warns.
+        reward_up: Rise of the mean training reward from which a fall of held-out figures is taken for a gamed
+            reward.
+        held_out_fall: How far held-out accuracy or format may fall, twice in a row, while the training reward
+            rose by reward_up; null never warns.
+        length_share: Smallest mean response length over 5 updates, as a share of the phase's first 5 updates;
+            null never warns.
+        copies: How far the share of held-out steps copied word for word from the prompt may rise over the
+            first validation; null never warns.
     """
 
     def __init__(

@@ -20,13 +20,15 @@ log = logging.getLogger(__name__)
 
 
 class Reward(Callback):
-    """Fills `group.rewards` [G] and its parts.
+    """Fills `group.rewards` [G] and its parts; a group whose numbers are not finite is dropped and counted.
 
-    autojunk: difflib's heuristic, which changes ranks above 200 characters; off, as in the paper's formula.
-    unit: what 2M/T counts, characters as in the paper or tokens of the model's tokenizer. Validation compares
-    by character whatever trains, so that runs can be compared.
-    A group with a reward or a log-probability of sampling that is not finite is dropped, counted, and kept in
-    bad_rows.jsonl. max_bad: stop after this many draws in a row with such a group.
+    Args:
+        autojunk: Whether difflib ignores frequent characters in texts above 200 characters, which changes
+            ranks; false is the paper's formula.
+        unit: What the similarity 2M/T counts: character (the paper) or token. Validation always counts
+            characters.
+        max_bad: The run stops after so many draws in a row with a reward or log-probability that is not
+            finite.
     """
 
     def __init__(self, autojunk: bool = False, unit: Unit = "character", max_bad: int = 5) -> None:

@@ -29,14 +29,21 @@ SEED_STEP = 1_000_003  # between the generators of two devices
 class Rollout(Callback):
     """Samples G rollouts of every prompt from the weights that train.
 
-    num_generations: G. temperature, top_p, top_k, min_p: of the draw; a cut biases the importance ratio, so
-    by default nothing is cut. seed: of the engine's own generator, whose state is in the checkpoint; null
-    takes the run's. engine: own samples by the very weights that train. vllm (never run on a GPU) hands the
-    adapter to vLLM: faster on large models, but its log-probabilities are not quite the trainer's, so the
-    update counts the ratio to them in every row (see model.loss.truncated_ratio); validation stays with own.
-    own_thinking: share of the earlier steps in a step's prompt that the policy takes again, a response
-    each; where it takes one as the expert did, its thinking is shown before it, as in a whole solution. 0, as
-    in the paper: they stand bare.
+    Args:
+        num_generations: Rollouts of each prompt (G), which make one group; at least 2.
+        temperature: Sampling temperature; 1 samples from the model as it is.
+        top_p: Only the likeliest tokens up to this total probability are sampled; 1 cuts nothing. A cut
+            biases the ratio of the update.
+        top_k: Only so many of the likeliest tokens are sampled; 0 cuts nothing.
+        min_p: Tokens below this share of the likeliest one's probability are not sampled; 0 cuts nothing.
+        seed: Seed of the sampling noise; null is the run's seed.
+        engine: own samples with the very weights that train. vllm hands the adapter to vLLM, which may be
+            faster on large models; its log-probabilities are not quite the trainer's, so every update weighs
+            by their ratio (see model.loss.truncated_ratio). No GPU has run vllm here.
+        vllm: Settings of vLLM, where engine is vllm.
+        own_thinking: Share of the earlier steps in a prompt that the policy takes again: where it takes one
+            as the expert did, its own thinking is shown before it. 0, as in the paper, shows the expert's
+            steps alone.
     """
 
     def __init__(

@@ -25,12 +25,15 @@ NOT_KEPT = 1 / 4  # of the rows, for groups that the update leaves out
 
 
 class RolloutTables(Callback):
-    """Every `every_n_updates` updates, `rollouts` of the rollouts of an update, as rows of one table.
+    """Rollouts of an update as rows of one table in MLflow, and how rewards spread as another.
 
     kept: whether the update trained on the row's group; one that is silent, or waits for the next update, is
-    left out of it. Such groups have up to a quarter of the rows. With it goes a table of how the rewards of
-    everything sampled since the last one spread. Each validation adds a table of its own with every held-out
-    step: what was written, and its reward.
+    left out of it. Such groups have up to a quarter of the rows. Each validation adds a table of its own with
+    every held-out step: what was written, and its reward.
+
+    Args:
+        every_n_updates: Updates between two additions to the table.
+        rollouts: Rollouts added each time; 0 adds none.
     """
 
     def __init__(self, every_n_updates: int = 10, rollouts: int = 8) -> None:

@@ -19,12 +19,13 @@ MODEL = "policy"
 class Tracking(Callback):
     """What is kept in MLflow besides figures and tables.
 
-    system_metrics: load of CPU and GPU, memory, and the GPU's power every `interval` seconds (system/*).
-    interval: seconds between two of them. checkpoints: last.ckpt and best.ckpt as artifacts when training
-    ends. adapter: the trained weights as a logged model that peft or transformers load (see `srl export`).
-
-    spool: the folder where a run for a tracking server is kept until the server has it (see `srl sync`);
-    without a server it is not made. drain: seconds that the end of a run waits for the rest to be sent.
+    Args:
+        system_metrics: Whether the load of CPU and GPU, memory, and the GPU's power are logged (system/*).
+        interval: Seconds between two measurements of the machine.
+        checkpoints: Whether last.ckpt and best.ckpt are stored as artifacts when training ends.
+        adapter: Whether the trained weights are stored as a logged model that peft or transformers load.
+        spool: Folder where a run for a tracking server is kept until the server has it (see srl sync).
+        drain: Seconds that the end of a run waits for the rest to be sent to the server.
     """
 
     def __init__(

@@ -45,30 +45,45 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Validation:
-    """What is held out and how much of it each validation looks at.
-
-    problems: held out of `path` by `seed`, whole problems with all their steps; ignored when val_path is
-    given. max_examples: step examples at most (null: all), spread over the problems. max_solve: problems
-    solved at most. batch_size: prompts a validation batch.
-    """
+    """What is held out, and how much of it each validation looks at."""
 
     problems: int = 60
+    """Problems held out of data.path, with all their steps, chosen by data.seed; ignored with
+    data.val_path."""
     max_examples: int | None = None
+    """Held-out steps that each validation writes, at most, spread over the problems; null is all."""
     max_solve: int | None = None
+    """Held-out problems that each validation solves, at most; null is all."""
     batch_size: int = 64
+    """Prompts in a validation batch."""
 
 
 class ExpertDataModule(LightningDataModule):
     """Reads expert solutions, holds out whole problems, and builds the examples of every objective in use.
 
-    path: a JSONL file or a hub id. val_path: held-out problems from a file of their own. hub_config, split:
-    which part of a hub data set. row: the names of the fields and how a solution becomes steps. think: the
-    response begins with `<think>...</think>`. title_hint: show the step's title in the prompt. include_last:
-    make the last step a target too. shots: demonstrations before each question, taken out of the training
-    trajectories. draws_per_epoch: draws that Lightning calls an epoch (null: each example once). seed: of the
-    split and of the choice of demonstrations, so that runs with other seeds keep the same held-out problems.
-    benchmarks: what `test` and `predict` solve: known names (srl.data.benchmarks.KNOWN), files, hub ids,
-    heldout. changed: whether a run may go on when the content of its files is another than when it began.
+    Args:
+        path: Expert solutions: a JSONL file, or the id of a data set on the hub.
+        val_path: File of held-out problems; null holds out data.validation.problems of data.path.
+        hub_config: Configuration (subset) of a hub data set; null is its default. For files it means nothing.
+        split: Split of a hub data set.
+        row: Names of the fields of a row, and how its solution is cut into steps.
+        think: Whether a response begins with <think>...</think>; false for models that do not think aloud.
+        title_hint: Whether the prompt shows the title of the step to write, where the data has one.
+        include_last: Whether the last step is a target too; the paper leaves it out.
+        shots: Worked examples shown before each question, taken out of the training problems; only with
+            think: false.
+        prompt: How problem and steps become the text of a prompt.
+        limits: How long prompts and responses may be, and what ends a response.
+        validation: What is held out, and how much of it each validation looks at.
+        max_problems: Problems read from data.path, from the first on; null is all.
+        draws_per_epoch: Draws that Lightning calls an epoch; null is as many as show each example once. It
+            changes nothing else.
+        seed: Seed of the split and of the worked examples: runs with other seeds keep the same held-out
+            problems.
+        benchmarks: What test and predict solve: known names such as math500 or gsm8k, JSONL files, hub ids,
+            or heldout.
+        changed: What a resumed run does when its data files have other content than when it began: refuse to
+            go on, or allow it.
     """
 
     def __init__(

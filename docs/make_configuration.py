@@ -1,4 +1,4 @@
-"""Writes docs/configuration.md from the code: every key with its type and default, and what its class says.
+"""Writes docs/configuration.md from the code: every key with its type, its default and its sentence.
 
 python docs/make_configuration.py
 """
@@ -11,16 +11,38 @@ import os
 import types
 import typing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import docstring_parser
+
+if TYPE_CHECKING:
+    from docstring_parser import Docstring
 
 HERE = Path(__file__).resolve().parent
 FILE = HERE / "configuration.md"
 HEAD = """# Configuration
 
-Every key of a config, from the code by `python docs/make_configuration.py` (a test compares). A key of a YAML
-file is also an option of the command line: `--model.lora.r 8`. Of several `--config` files the later one
-wins, and a file with `extends: base.yaml` states only its difference. An optimizer is a class with arguments:
-`model.optimizer: {class_path: torch.optim.AdamW, init_args: {lr: 5.0e-7}}`.
+A run is one YAML file. Start from one of `configs/` and change these first:
+
+| key | what it decides |
+|---|---|
+| `model.base` | the model to train |
+| `data.path` | your expert solutions; `python -m srl prepare` makes the file |
+| `data.think` | whether the model thinks in `<think>...</think>` before it acts; false where it cannot |
+| `curriculum.phases` | what is trained, in which order, and when the next phase begins |
+| `curriculum.batch_groups` | prompts in an update: more is steadier and slower |
+| `rollout.num_generations` | rollouts of each prompt: more finds more, and costs as much more |
+| `data.limits` | how long prompts, steps and solutions may be, in tokens |
+| `model.optimizer` | the learning rate, as `{class_path: torch.optim.AdamW, init_args: {lr: 5.0e-7}}` |
+| `model.quantization` | 4 bits or full precision for the frozen base |
+| `trainer.max_steps` | updates of the whole run |
+| `trainer.val_check_interval` | updates between two validations |
+| `checkpoint.dirpath` | the run's folder |
+
+The tables below have every key. A key is also an option of the command line: `--model.lora.r 8`; so
+`python -m srl fit --help` says the same. Of several `--config` files the later one wins, and a file with
+`extends: base.yaml` states only its difference. The tables come from the code by
+`python docs/make_configuration.py`, and a test compares them.
 
 A class path is imported, and importing runs what is there: read a config of somebody else's before you run
 it, as you would a program. Nothing else in configs, data and checkpoints runs
@@ -40,33 +62,64 @@ def main() -> None:
 
 
 def text() -> str:
+    parts = [HEAD, *(section(key, owner) for key, owner in sections().items()), trainer()]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def sections() -> dict[str, Any]:
+    """Key of a config -> the class that reads it."""
     from datamodules.expert import ExpertDataModule
     from modules.policy import PolicyModule
     from srl.cli.lightning import CALLBACKS
     from srl.memory_plan.check import PlanSettings
 
-    sections = {"model": PolicyModule, "data": ExpertDataModule, **CALLBACKS, "plan": PlanSettings}
-    parts = [HEAD, *(section(key, owner) for key, owner in sections.items()), trainer()]
-    return "\n".join(parts).rstrip() + "\n"
+    return {"model": PolicyModule, "data": ExpertDataModule, **CALLBACKS, "plan": PlanSettings}
 
 
 def section(key: str, owner: Any) -> str:
     """A class: its docstring, a table of its keys, and the classes of its keys below it."""
     level = "##" if "." not in key else "###"
-    hints = typing.get_type_hints(owner.__init__)
     rows, nested = [], []
-    for name, parameter in inspect.signature(owner.__init__).parameters.items():
-        if name == "self":
-            continue
-        hint = hints[name]
-        rows.append(f"| `{key}.{name}` | {kind(hint)} | {default(parameter.default)} |")
+    for name, hint, value, meaning in settings(owner):
+        rows.append(f"| `{key}.{name}` | {kind(hint)} | {default(value)} | {cell(meaning)} |")
         inner = dataclass_of(hint)
         if inner is not None:
             many = typing.get_origin(hint) is list
             nested.append(section(f"{key}.{name}{'[]' if many else ''}", inner))
-    said = inspect.cleandoc(owner.__doc__ or "").replace("<", "\\<")  # `<think>` is no HTML
-    table = ["| key | type | default |", "|---|---|---|", *rows]
-    return "\n".join([f"{level} {key}", "", said, "", *table, "", *nested])
+    table = ["| key | type | default | meaning |", "|---|---|---|---|", *rows]
+    return "\n".join([f"{level} {key}", "", law(owner), "", *table, "", *nested])
+
+
+def settings(owner: Any) -> list[tuple[str, Any, Any, str]]:
+    """Of each key of a class: name, type, default and sentence, "" where it has none."""
+    hints = typing.get_type_hints(owner.__init__)
+    parameters = [p for p in inspect.signature(owner.__init__).parameters.values() if p.name != "self"]
+    meanings = {one.arg_name: one.description or "" for one in parsed(owner).params}
+    return [(p.name, hints[p.name], p.default, meanings.get(p.name, "")) for p in parameters]
+
+
+def every_owner(owner: Any) -> list[Any]:
+    """A class, and the settings classes of its keys, however deep."""
+    inner = filter(None, (dataclass_of(hint) for _, hint, _, _ in settings(owner)))
+    return [owner, *(deeper for one in inner for deeper in every_owner(one))]
+
+
+def parsed(owner: Any) -> Docstring:
+    """The strings below the fields of a dataclass, the `Args` of another class."""
+    if dataclasses.is_dataclass(owner):
+        return docstring_parser.parse_from_object(owner)
+    return docstring_parser.parse(owner.__doc__ or "")
+
+
+def law(owner: Any) -> str:
+    """What a class says before its `Args`."""
+    text = inspect.cleandoc(owner.__doc__ or "").partition("\nArgs:")[0].strip()
+    return text.replace("<", "\\<")  # `<think>` is no HTML
+
+
+def cell(text: str) -> str:
+    """A sentence in one cell of a table."""
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "\\<")
 
 
 def trainer() -> str:
@@ -120,6 +173,8 @@ def default(value: Any) -> str:
         return "required"
     if dataclasses.is_dataclass(value):
         return "those below"
+    if repr(value) == "<factory>":
+        return "empty"
     if isinstance(value, type):
         return (
             f"`{value.__module__.split('.')[0]}.optim.{value.__name__}`"

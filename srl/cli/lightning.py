@@ -50,6 +50,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# `fit --help` shows the sentence under each field of our settings.
+jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
 # In the order in which their hooks run on a draw. Checkpoints come last whatever their place here.
 CALLBACKS = {
     "budget": Budget,

@@ -16,22 +16,24 @@ MEASURED = ("val/", "train/", "rollouts/", "curriculum/", "reward/")
 
 @dataclass(frozen=True)
 class Until:
-    """When a phase ends: the first of its conditions to hold, but not before `at_least` updates.
-
-    updates: optimizer steps made in this phase. metric: a figure of the validation (val/...) or of
-    the update (train/..., rollouts/..., curriculum/...), with above, below (the value passes it) or plateau:
-    measurements in a row that did not better the best of the phase by more than min_delta; mode: whether
-    better is max or min.
-    """
+    """When a phase ends: the first of its conditions to hold, but not before `at_least` updates."""
 
     updates: int | None = None
+    """Updates (optimizer steps) made in this phase; null sets no such end."""
     metric: str | None = None
+    """Figure to watch, such as val/outcome/informative or train/reward; it needs above, below or plateau."""
     above: float | None = None
+    """The phase ends when the metric is above this value."""
     below: float | None = None
+    """The phase ends when the metric is below this value."""
     plateau: int | None = None
+    """The phase ends after so many measurements in a row without a new best value."""
     min_delta: float = 0.0
+    """Smallest gain over the best value that counts as a new best for plateau, in units of the metric."""
     mode: Literal["max", "min"] = "max"
+    """Whether the best value for plateau is the largest (max) or the smallest (min)."""
     at_least: int = 0
+    """Updates that the phase lasts at least, whatever its metric says."""
 
     def __post_init__(self) -> None:
         if self.updates is not None and self.updates < 1:
@@ -80,27 +82,30 @@ class Until:
 
 @dataclass(frozen=True)
 class Phase:
-    """A mixture of objectives and the few numbers that may change with it.
-
-    mix: objective name -> share of the prompts of a draw (scaled to sum to 1). per_problem: instead of a mix,
-    each problem trains on outcomes or on steps by what its own rollouts did (srl.curriculum.pools). anneal:
-    updates at the start of the phase over which the mix of the phase before turns into this one. lr: learning
-    rate; null keeps the optimizer's own. warmup: updates of linear warm-up at its start. decay: updates,
-    counted from the start of the phase, at which a cosine has brought the learning rate to 0; 0 keeps it
-    constant. batch_groups: groups an update (P); null keeps `curriculum.batch_groups`. reset_optimizer:
-    forget the optimizer's moments when the phase begins.
-    """
+    """A mixture of objectives and the few numbers that may change with it."""
 
     name: str
+    """Name of the phase, in the log and in the names of its metrics; each phase has its own."""
     mix: dict[str, float] = field(default_factory=dict)
+    """Objective and its share of the prompts of a draw, such as {srl: 0.5, rlvr: 0.5}; shares are scaled to
+    sum to 1."""
     until: Until | None = None
+    """What ends the phase; the last phase has none and ends with trainer.max_steps."""
     per_problem: PerProblem | None = None
+    """Instead of a mix: each problem trains on steps until its own rollouts solve it, then on outcomes."""
     anneal: int = 0
+    """Updates at the start of the phase over which the mix before turns into this one; 0 changes at once."""
     lr: float | None = None
+    """Learning rate of the phase; null keeps the optimizer's own."""
     warmup: int = 0
+    """Updates at the start of the phase over which the learning rate rises linearly; 0 starts in full."""
     decay: int = 0
+    """Updates, counted from the start of the phase, by which a cosine brings the learning rate to 0; 0 keeps
+    it constant."""
     batch_groups: int | None = None
+    """Groups in an update; null is curriculum.batch_groups."""
     reset_optimizer: bool = False
+    """Whether the optimizer forgets its moments when the phase begins."""
 
     @property
     def shares(self) -> dict[str, float]:
@@ -209,19 +214,20 @@ def check_pools(phases: Sequence[Phase]) -> None:
 
 @dataclass(frozen=True)
 class PerProblem:
-    """Each problem begins in the pool of `steps` and moves by the rollouts of its own whole solutions.
-
-    steps, outcome: the objectives of the two pools. probe: the chance that a problem of the steps pool is
-    drawn with the outcome objective instead, to find out whether it can be solved by now. rise: probes in a
-    row with a right rollout that move a problem to the outcome pool. fall: groups in a row without one that
-    move it back; more than 1, so that a problem on the edge does not go to and fro.
-    """
+    """Each problem begins in the pool of `steps` and moves by the rollouts of its own whole solutions."""
 
     steps: str = "srl"
+    """Objective of problems that are not solved yet."""
     outcome: str = "rlvr"
+    """Objective of problems that their own rollouts have solved."""
     probe: float = 0.25
+    """Chance that a problem of the steps pool is drawn for outcomes, to find out whether it is solved by now;
+    in (0, 1]."""
     rise: int = 1
+    """Probes in a row with a right rollout that move a problem to the outcome pool."""
     fall: int = 2
+    """Groups in a row without a right rollout that move it back; above 1, so that it does not go to and
+    fro."""
 
     def __post_init__(self) -> None:
         if not 0 < self.probe <= 1:

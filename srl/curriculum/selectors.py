@@ -86,18 +86,19 @@ class Shuffled:
 
 @dataclass(frozen=True)
 class Adaptive:
-    """Prefer the prompts of middling difficulty (the idea of AdaRFT, arXiv 2504.05520).
-
-    quantile: of the running mean rewards of the prompts seen so far, where draws centre; 0.5 is the median.
-    width: standard deviation, in quantiles, of the Gaussian weight around it. explore: the chance that a draw
-    takes the next prompt of the plain order instead, so that all are seen, and seen again; never less than
-    the share of prompts not seen yet. decay: of the running mean: new = decay * old + (1 - decay) * reward.
-    """
+    """Prefer the prompts of middling difficulty (the idea of AdaRFT, arXiv 2504.05520)."""
 
     quantile: float = 0.5
+    """Where draws centre among the running mean rewards of the prompts seen; 0.5 is the median, higher is
+    easier."""
     width: float = 0.15
+    """Standard deviation of the Gaussian weight around it, in quantiles; smaller chooses more sharply."""
     explore: float = 0.25
+    """Chance that a draw takes the next prompt of the plain order, so that all are seen; never less than the
+    share not seen yet."""
     decay: float = 0.5
+    """Memory of the running mean: new = decay * old + (1 - decay) * reward; 0 keeps the newest reward
+    alone."""
 
     def __post_init__(self) -> None:
         if not (0 <= self.quantile <= 1 and self.width > 0 and 0 < self.explore <= 1 and 0 <= self.decay < 1):
@@ -176,14 +177,16 @@ class AdaptiveSelector:
 class Reverse:
     """How the start of a reverse curriculum slides from the end to the beginning (arXiv 2402.05808).
 
-    The frontier leaves 1 step to the model, then 2, and so on. pass_rate: mean share of right rollouts over
-    the newest `window` groups of the frontier at which it moves on. frontier: the chance that a draw is of
-    the frontier; else it is of any start reached so far, so that earlier ones are not forgotten.
+    The frontier leaves 1 step to the model, then 2, and so on.
     """
 
     pass_rate: float = 0.5
+    """Mean share of right rollouts at the frontier from which it moves on by a step; in (0, 1]."""
     window: int = 16
+    """Newest groups of the frontier over which that share is taken."""
     frontier: float = 0.5
+    """Chance that a draw is of the frontier; else it is of any start reached so far, so that none is
+    forgotten."""
 
     def __post_init__(self) -> None:
         if not (0 < self.pass_rate <= 1 and self.window >= 1 and 0 < self.frontier <= 1):

@@ -23,27 +23,34 @@ from srl.rewards.answers import extract_answer
 class RowFormat:
     """Where a raw row holds what, and how its solution is cut. ConfigError for a value that cannot be used.
 
-    problem, solution, answer, uid: names of fields (answer "": the rows have no answers). style: how
-    `split_steps` cuts the solution. remove: a regular expression deleted from the solution. answer_marker:
-    the last line that begins with it gives the answer instead of the field `answer`; from this line on the
-    solution is conclusion, not steps (no such line: no answer). boxed: the answer is what the solution's last
-    box holds. reasoning: the field with the expert's thinking, null where there is none. messages: the field
-    with an agent's chat messages, for the style agent, and for auto where a row has no solution.
-    observation_chars: longer observations are shortened, their middle left out; null keeps them whole.
     GSM8K: problem "question", solution "answer", style "lines", remove "<<[^>]*>>", answer_marker "####".
     """
 
     problem: str = "problem"
+    """Name of the field with the problem's text."""
     solution: str = "solution"
+    """Name of the field with the expert's solution."""
     answer: str = "answer"
+    """Name of the field with the final answer; "" where rows have none."""
     uid: str = "uid"
+    """Name of the field with the row's id; a row without it gets one from its place."""
     style: str = "numbered"
+    """How a solution is cut into steps: numbered (1. **Title**: text), headings, socratic, lines, paragraphs,
+    list, agent, or auto, which takes what fits each row."""
     remove: str | None = None
+    """Regular expression whose matches are deleted from the solution; null deletes nothing."""
     answer_marker: str | None = None
+    """How the line with the answer begins, such as "####": the last such line gives the answer, and from it
+    on the solution is no step; null reads the field answer."""
     reasoning: str | None = None
+    """Name of the field with the expert's own thinking; null where the data has none."""
     boxed: bool = False
+    """Whether the answer is what the solution's last \\boxed{...} holds."""
     messages: str = "messages"
+    """Name of the field with an agent's chat messages (style agent, or auto where a row has no solution)."""
     observation_chars: int | None = 4000
+    """Characters that an agent's observation keeps, its middle left out beyond that; at least 100, null keeps
+    all."""
 
     def __post_init__(self) -> None:
         if self.style not in STYLES:

@@ -13,21 +13,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DecodeSettings:
-    """How rollouts are decoded. No GPU has run the parts that only CUDA has.
-
-    lag: a sampled token is looked at by the host this many steps after it was made, so that the device never
-    waits for the host; a row that has ended is noticed that much later, and what it wrote since is dropped.
-    auto is 1 on CUDA and 0 on the CPU, where nothing is waited for. With a lag the random numbers of a
-    rollout depend on its place in the draw alone, not on when others end; so completions are the same for
-    every lag above 0, and others than with 0.
-    cuda_graphs: record the decode step and play it again, so that the host launches one graph a token instead
-    of every operation. Rows, prompts and columns are padded to a few sizes, each recorded once; every
-    recording is compared with the plain step when it is made, and where it fails the plain step stays. Holds
-    one more copy of the keys and values in flight, also between rollouts. Llama, Qwen2 and Qwen3 on CUDA.
-    """
+    """How rollouts are decoded. No GPU has run the parts that only CUDA has."""
 
     lag: int | Literal["auto"] = "auto"
+    """Decoding steps after which the host looks at a sampled token, so that the device need not wait for it.
+    auto is 1 on CUDA and 0 on the CPU. Every value above 0 gives the same completions, others than 0
+    gives."""
     cuda_graphs: bool = False
+    """Whether a decoding step is recorded once as a CUDA graph and replayed, for Llama, Qwen2 and Qwen3. It
+    keeps one more copy of the keys and values in memory; a recording that does not agree with the plain step
+    is not used."""
 
     def __post_init__(self) -> None:
         if self.lag != "auto" and self.lag < 0:

@@ -31,16 +31,15 @@ SHARED_MEMORY = Path("/dev/shm")
 
 @dataclass(frozen=True)
 class VllmSettings:
-    """Of vLLM's engine; never run on a GPU.
-
-    memory: share of the GPU's memory that vLLM may take while it samples, weights included; between rollouts
-    it sleeps, its weights in the host's memory. max_tokens: longest prompt with response that it makes room
-    for; null takes the model's context. eager: without vLLM's own CUDA graphs.
-    """
+    """Of vLLM's engine; never run on a GPU."""
 
     memory: float = 0.4
+    """Share of the GPU's memory that vLLM may take while it samples, weights included; between rollouts it
+    sleeps."""
     max_tokens: int | None = None
+    """Longest prompt with its response that vLLM makes room for, in tokens; null is the model's context."""
     eager: bool = False
+    """Whether vLLM runs without its own CUDA graphs: slower, with less memory."""
 
     def __post_init__(self) -> None:
         if not 0 < self.memory < 1:

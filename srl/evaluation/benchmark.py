@@ -20,31 +20,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TestSettings:
-    """How `test` and `predict` solve each benchmark problem; the defaults are the paper's protocol.
-
-    mode: whole (one response) or steps (one step a turn, the actions fed back).
-    attempts: tries at a problem at `temperature` besides the greedy one (0: greedy only).
-    pass_k: the k of pass@k, none above `attempts` (null: `attempts`).
-    greedy_only: names of the benchmarks that are not sampled.
-    max_turns: steps at most of a problem without expert steps.
-    seed: of the sampling noise and of the bootstrap.
-    resamples: of the bootstrap over problems that gives the 95 % intervals.
-    limit: problems a benchmark, from the first (null: all).
-    batch_size: problems at once; each finished batch is on disk.
-    folder: of the result files (null: beside the checkpoints).
-    """
+    """How `test` and `predict` solve each benchmark problem; the defaults are the paper's protocol."""
 
     mode: Literal["whole", "steps"] = "whole"
+    """whole writes a solution in one response; steps writes one step a turn, each action fed back."""
     attempts: int = 32
+    """Sampled attempts at each problem besides the greedy one; 0 makes none."""
     pass_k: tuple[int, ...] | None = None
+    """Values of k for pass@k, none above attempts; null is attempts alone."""
     temperature: float = 1.0
+    """Sampling temperature of the attempts; above 0."""
     greedy_only: tuple[str, ...] = ("minerva_math", "math500", "gsm8k")
+    """Names of benchmarks that are solved greedily alone, as in the paper."""
     max_turns: int = MAX_TURNS
+    """Steps of a problem at most, in the mode steps, where the data has no expert steps for it."""
     seed: int = 1234
+    """Seed of the sampling noise and of the bootstrap."""
     resamples: int = 10_000
+    """Bootstrap resamples over problems, from which the 95 % intervals come."""
     limit: int | None = None
+    """Problems of a benchmark that are solved, from the first on; null is all."""
     batch_size: int = 32
+    """Problems solved at once; each finished batch is written to disk."""
     folder: str | None = None
+    """Folder of the result files; null is a folder beside the checkpoints."""
 
     def __post_init__(self) -> None:
         if self.attempts < 0:

@@ -29,18 +29,19 @@ ONLY_FULL = ("val/outcome/steps_accuracy", "val/outcome/informative", "val/outco
 
 @dataclass(frozen=True)
 class ValidationSettings:
-    """attempts: tries at a held-out problem at `temperature`, for avg@k and pass@k (0: greedy only).
-
-    by_steps: also solve step by step, actions fed back. full_every: both of these, which cost most of the
-    time, only after updates whose number divides by it, before the first and after the last; a phase that
-    waits for one of their figures needs 1. seed: of the sampling noise, the same every time.
-    """
+    """What a validation measures on held-out problems besides one greedy response."""
 
     attempts: int = 8
+    """Sampled attempts at each held-out problem, for avg@k, pass@k and informative; 0 makes none."""
     temperature: float = 1.0
+    """Sampling temperature of these attempts; above 0."""
     by_steps: bool = True
+    """Whether problems are also solved step by step, each action fed back into the next prompt."""
     full_every: int = 1
+    """Attempts and by_steps, which take most of the time, run only at updates that this number divides,
+    before the first update and after the last. A phase that waits for one of their figures needs 1."""
     seed: int = 1234
+    """Seed of the sampling noise, the same in every validation."""
 
     def __post_init__(self) -> None:
         if self.attempts < 0:

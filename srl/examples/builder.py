@@ -21,21 +21,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ResponseLimits:
-    """How long a response may be, and what ends it besides the model's end token.
+    """How long prompts and responses may be, and what ends a response besides the model's end token.
 
-    step_tokens, solution_tokens: sampled tokens at most, for one step and for a whole solution.
-    step_stop: strings that end a step once its action has begun. step_end: what may end a step besides them:
-    any, the model's end token too; stop, nothing. Where a solution is its steps in a row (template raw) that
-    token ends the solution. The reward is blind to it with `any`, so a policy that takes every step rightly
-    may unlearn to go on; with `stop` it is outside the format, but at the expert's last step.
-    max_prompt_tokens: a longer prompt is skipped and counted, never cut.
+    Where a solution is its steps in a row (template raw), the end token ends the solution. With `any` the
+    reward is blind to it, so that a policy which takes every step rightly may unlearn to go on.
     """
 
     step_tokens: int = 512
+    """Tokens sampled for one step, at most."""
     solution_tokens: int = 2048
+    """Tokens sampled for a whole solution, at most."""
     step_stop: tuple[str, ...] = ()
+    """Strings that end a step once its action has begun, such as ["\\n"]; none leaves it to the end token."""
     step_end: Literal["any", "stop"] = "any"
+    """What may end a step: any is step_stop or the end token; stop is step_stop alone, and the end token
+    counts as broken format but at the expert's last step."""
     max_prompt_tokens: int = 2048
+    """Longest prompt, in tokens; an example with a longer one is skipped and counted, never cut."""
 
     def __post_init__(self) -> None:
         for name in ("step_tokens", "solution_tokens", "max_prompt_tokens"):

@@ -56,19 +56,18 @@ class Shot:
 
 @dataclass(frozen=True)
 class PromptFormat:
-    """How a request becomes text.
-
-    template: chat (the tokenizer's own), plain (labelled text for models without one), raw (problem and
-    steps, a line each, nothing else), or auto: chat where the tokenizer has a template, else plain.
-    step_system, solution_system: the system prompts; null takes ours, an empty string none. context_turns:
-    for agent trajectories, how many of the last (call, observation) pairs a step's prompt shows (2 in the
-    paper, arXiv 2510.25992, section 5.3); null, for solutions: all the steps before, without observations.
-    """
+    """How a request becomes text."""
 
     template: Literal["auto", "chat", "plain", "raw"] = "auto"
+    """chat is the tokenizer's own template, plain is labelled text, raw is problem and steps a line each;
+    auto is chat where the tokenizer has a template, else plain."""
     step_system: str | None = None
+    """System prompt where the next step is asked for; null is ours, "" is none."""
     solution_system: str | None = None
+    """System prompt where a whole solution is asked for; null is ours, "" is none."""
     context_turns: int | None = None
+    """Last pairs of call and observation that an agent's prompt shows (2 in the paper, section 5.3); null,
+    for solutions, shows all steps before."""
 
     def __post_init__(self) -> None:
         if self.context_turns is not None and self.context_turns < 0:

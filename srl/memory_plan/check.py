@@ -23,11 +23,11 @@ TIGHT = 0.8
 
 @dataclass(frozen=True)
 class PlanSettings:
-    """check: what `fit` does when the plan of its memory (`python -m srl plan`) does not fit: refuse to
-    begin, warn, or make no plan (off).
-    """
+    """What `fit` does with the plan of its memory (`python -m srl plan`)."""
 
     check: Literal["refuse", "warn", "off"] = "refuse"
+    """When the plan says that the run does not fit: refuse to begin, warn and begin, or make no plan
+    (off)."""
 
 
 def check_memory(config: Any, settings: PlanSettings, device: str) -> None:

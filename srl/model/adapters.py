@@ -32,15 +32,15 @@ _LOGIT_FIELDS = (
 
 @dataclass(frozen=True)
 class LoraSettings:
-    """Low-rank adapters: W x + (alpha / r) B A x, without dropout.
-
-    `target_modules` is "all-linear" (every linear layer but the output head), a list of module names such as
-    [q_proj, v_proj], or a regular expression over full module names.
-    """
+    """Low-rank adapters on a frozen base: W x + (alpha / r) B A x, without dropout."""
 
     r: int = 16
+    """Rank of the adapter: a larger one can learn more and takes more memory; 8 to 64 are usual."""
     alpha: int = 32
+    """Scale: the adapter's output is multiplied by alpha / r. Twice r is usual."""
     target_modules: str | list[str] = "all-linear"
+    """Layers that get an adapter: all-linear (every linear layer but the output head), a list such as
+    [q_proj, v_proj], or a regular expression over full module names."""
 
     def __post_init__(self) -> None:
         if self.r < 1 or self.alpha < 1:

@@ -29,23 +29,26 @@ from srl.update.grpo import (
 
 @dataclass(frozen=True)
 class LossSettings:
-    """The paper's equation 1 and its variants.
-
-    weighting: sequence (1/(N len), the paper), token (DAPO), constant (Dr. GRPO). scaling: divide advantages
-    by the group's standard deviation (std) or not (none). clip_low, clip_high: the ratio stays in
-    [1 - clip_low, 1 + clip_high]. kl: coefficient of the KL term (0 in the paper, appendix B).
-    mask_truncated: leave completions that ran into the token limit out of the loss. truncated_ratio: instead
-    of clipping, weigh the plain policy gradient by the ratio, at most this (truncated importance sampling),
-    for rollouts of another engine (rollout.engine: vllm); null clips.
-    """
+    """The paper's equation 1 (arXiv 2510.25992) and its variants."""
 
     weighting: Weighting = "sequence"
+    """Weight of a token among the N responses of a batch: sequence is 1 / (N length) (the paper), token the
+    same for every token (DAPO), constant 1 / (N longest) (Dr. GRPO)."""
     scaling: Scaling = "std"
+    """Whether a group's advantages are divided by the standard deviation of its rewards: std (the paper) or
+    none (Dr. GRPO)."""
     clip_low: float = 0.2
+    """The ratio of the new probability of a token to the old one is clipped below 1 - clip_low; in (0, 1]."""
     clip_high: float = 0.2
+    """The same ratio is clipped above 1 + clip_high; above clip_low it lets rare tokens grow faster."""
     kl: float = 0.0
+    """Weight of the KL term that holds the policy near the base model; 0 for none, as in the paper. It needs
+    model.lora."""
     mask_truncated: bool = False
+    """Whether responses that ran into the token limit are left out of the loss."""
     truncated_ratio: float | None = None
+    """Instead of clipping, the plain policy gradient is weighed by the ratio, at most this number (1 or
+    more); for rollouts of another engine (rollout.engine: vllm). null clips."""
 
     def __post_init__(self) -> None:
         if self.kl < 0:

@@ -29,37 +29,32 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class UpdateSettings:
-    """How the kept groups of one batch become optimizer steps.
-
-    tokens_per_micro_batch: padded tokens forward and backward at once; it bounds memory and leaves the
-    gradient as it is but for rounding. auto halves it when an update runs out of memory, begins that update
-    again and goes on with what it found, also after a resume. On CUDA it begins at 8192 and grows while
-    memory allows (no GPU has run this), so that rounding may differ between two runs; on the CPU, where a
-    process may be killed before any error, it begins at 1024 and never grows (SmolLM2-135M in float32, CPU
-    seconds and GiB of an update of 4,700 tokens: 62 and 2.7 at 600, 67 and 4.1 at 1200, 77 and 5.8 at 2400,
-    80 and 10 at 4800). A number is kept: an update that does not fit ends the run in words.
-    share_prompt: pack the rollouts of a prompt behind one copy of it.
-    attention: how a token of a packed row sees its own prompt and no other response. siblings: the responses
-    of a prompt in one call behind its keys. mask: one call over the row, which costs the square of its
-    length. flex: FlexAttention, compiled, which skips what nobody sees; on CUDA only. All give the same but
-    for rounding. auto is siblings on the CPU, where that was measured the fastest, and mask on CUDA, as
-    transformers itself calls it there. No GPU has run any of the three.
-    mini_batches,
-    epochs: optimizer steps are mini_batches * epochs a batch; 1 and 1 is strictly on-policy. max_grad_norm:
-    clip above it. max_bad: stop after this many updates in a row that were skipped, as a log-probability, the
-    loss or the gradient was not finite; their problems are kept in bad_rows.jsonl beside the checkpoints.
-    try_longest: before the first update sample and train on the longest prompts, each to its limit, and throw
-    the result away, so that what does not fit fails at once; auto does on CUDA (no GPU has run this).
-    """
+    """How the kept groups of one batch become optimizer steps."""
 
     tokens_per_micro_batch: int | Literal["auto"] = "auto"
+    """Padded tokens that go forward and backward at once: bounds memory and leaves the gradient as it is but
+    for rounding. auto halves it when an update runs out of memory and begins that update again; it starts at
+    1024 on the CPU, and at 8192 on CUDA, where it also grows (no GPU has run this). A number is kept, and an
+    update that does not fit ends the run."""
     share_prompt: bool = True
+    """Whether all rollouts of a prompt stand behind one copy of it, so that the prompt is computed once."""
     attention: Attention = "auto"
+    """How a packed row keeps responses apart: siblings (one call for the responses of a prompt), mask (one
+    call a row; the cost grows with its length squared) or flex (FlexAttention, CUDA only). auto is siblings
+    on the CPU and mask on CUDA; no GPU has run any of them. All give the same but for rounding."""
     mini_batches: int = 1
+    """Parts of a batch that make an optimizer step each; 1 keeps the update strictly on-policy."""
     epochs: int = 1
+    """Passes over the groups of a batch; optimizer steps a batch are mini_batches * epochs."""
     max_grad_norm: float = 1.0
+    """Gradients with a larger norm are scaled down to this norm."""
     max_bad: int = 5
+    """The run stops after so many updates in a row that were skipped because a log-probability, the loss or
+    the gradient was not finite; their problems are listed in bad_rows.jsonl beside the checkpoints."""
     try_longest: bool | Literal["auto"] = "auto"
+    """Whether the longest prompts are sampled and trained on once before the first update, and the result
+    thrown away, so that what does not fit in memory fails at once. auto does so on CUDA (no GPU has run
+    this)."""
 
     def __post_init__(self) -> None:
         for name in ("tokens_per_micro_batch", "mini_batches", "epochs", "max_grad_norm", "max_bad"):
