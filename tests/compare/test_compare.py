@@ -421,7 +421,7 @@ def test_the_data_set_is_an_input_with_its_digest(made):
 def test_rollouts_say_format_similarity_and_whether_they_were_trained_on(made):
     rows = artifact(made, made.runs["steps seed 0"], "rollouts.json")
     columns = (
-        "step phase objective prompt thinking action expert_action reward similarity format advantage kept"
+        "update phase objective prompt thinking action expert_action reward similarity format advantage kept"
     )
     assert set(columns.split()) <= rows[0].keys()
     for row in rows:
