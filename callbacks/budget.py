@@ -8,9 +8,9 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from srl import ranks
 from srl.curriculum.stream import Draw
 from srl.errors import ConfigError
-from srl.ranks import total
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Budget(Callback):
     ) -> None:
         totals = self.totals
         totals["seconds"] += time.perf_counter() - self._began[0]
-        totals["cpu_seconds"] += total(time.process_time() - self._began[1])  # of all devices
+        totals["cpu_seconds"] += ranks.total(time.process_time() - self._began[1])  # of all devices
         totals["tokens_generated"] += sum(len(c.ids) for group in batch.scored for c in group.completions)
         totals["tokens_generated"] += batch.history_tokens
         if trainer.global_step == self._step:

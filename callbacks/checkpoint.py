@@ -21,9 +21,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
 
 from callbacks.run_info import set_tag
+from srl import ranks
 from srl.errors import ConfigError, Interrupted, TrainingStopped
 from srl.files import no_link, put
-from srl.ranks import most
 
 log = logging.getLogger(__name__)
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -110,7 +110,7 @@ class Checkpoint(LightningCheckpoint):
         updated = step != self._saved_at
         stopping = self._signal is not None
         due = updated and step // self.every_n_updates > self._saved_at // self.every_n_updates
-        due = due or bool(most(self._time_is_up()))  # of several devices all save, or none
+        due = due or bool(ranks.most(self._time_is_up()))  # of several devices all save, or none
         if self._ends(trainer):
             trainer.should_stop = True  # so that Lightning validates the final weights before it ends
         if stopping or due or self._validation_is_next(trainer):
@@ -231,7 +231,7 @@ class Checkpoint(LightningCheckpoint):
 
     def _hear(self) -> None:
         """Of several devices' processes all end by a signal that reached one of them."""
-        self._signal = most(self._signal or 0) or None
+        self._signal = ranks.most(self._signal or 0) or None
 
     def _end(self, trainer: Trainer) -> None:
         assert self._signal is not None

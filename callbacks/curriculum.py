@@ -8,6 +8,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from callbacks.run_info import set_tag
+from srl import ranks
 from srl.curriculum.phases import Phase, check_phases, check_pools
 from srl.curriculum.schedule import HandOff, Schedule
 from srl.curriculum.selectors import Adaptive, Reverse
@@ -15,7 +16,6 @@ from srl.curriculum.stream import Draw
 from srl.errors import ConfigError
 from srl.evaluation.validation import ONLY_FULL
 from srl.objectives import NAMES
-from srl.ranks import first
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ class Curriculum(Callback):
         updates = trainer.global_step - self._global_step
         if not updates:
             return
-        batch.metrics = first(batch.metrics)  # some are times, which differ between devices
+        batch.metrics = ranks.first(batch.metrics)  # some are times, which differ between devices
         self._check_metric(batch.metrics)
         found = self.schedule.advance(updates) or self.schedule.observe(batch.metrics)
         if found is None and self.schedule.phase.anneal:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from srl.ranks import by_rank, gathered
+from srl import ranks
 
 
 class RandomState(Callback):
@@ -18,11 +18,11 @@ class RandomState(Callback):
         self._restored: dict[str, Any] | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        first, *others = gathered(self._state())
+        first, *others = ranks.gathered(self._state())
         return first | ({"others": others} if others else {})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._restored = by_rank(state_dict, state_dict.get("others", []))
+        self._restored = ranks.by_rank(state_dict, state_dict.get("others", []))
 
     def _state(self) -> dict[str, Any]:
         version, internal, gauss = random.getstate()

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from srl import ranks
 from srl.curriculum.stream import Draw
 from srl.errors import ConfigError, TrainingStopped
 from srl.objectives import Unit, objectives, token_units
-from srl.ranks import all_groups, total
 from srl.rewards import verifier
 from srl.types import Group
 from srl.update.bad_numbers import REMEDIES, records_of
@@ -47,11 +47,11 @@ class Reward(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Draw, batch_idx: int
     ) -> None:
         self._score([group for group in batch.groups if group.completions])
-        batch.groups = all_groups(batch.groups, batch.examples)  # of several devices each scored its part
+        batch.groups = ranks.all_groups(batch.groups, batch.examples)  # each device scored its part
         bad = [group for group in batch.groups if fault_of(group) is not None]
         self.bad_draws = self.bad_draws + 1 if bad else 0
         batch.metrics["reward/dropped_groups"] = float(self.dropped + len(bad))
-        batch.metrics["reward/verifier_timeouts"] = total(verifier.counts.timeouts)  # counted as wrong
+        batch.metrics["reward/verifier_timeouts"] = ranks.total(verifier.counts.timeouts)  # counted as wrong
         batch.groups = [group for group in batch.groups if all(group is not other for other in bad)]
         batch.scored = list(batch.groups)
         if bad:

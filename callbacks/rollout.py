@@ -10,12 +10,12 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from modules.longest import try_longest
+from srl import ranks
 from srl.curriculum.stream import Draw
 from srl.engine.vllm import VllmEngine, VllmSettings, require
 from srl.errors import ConfigError
 from srl.examples.own_thinking import OwnThinking
 from srl.objectives import objectives
-from srl.ranks import all_examples, by_rank, gathered, rank, share
 from srl.types import Completion, Example, Group, Sampling, run_seed
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Rollout(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         seed = run_seed() if self.seed is None else self.seed
-        self._generator = torch.Generator(pl_module.device).manual_seed(seed + SEED_STEP * rank())
+        self._generator = torch.Generator(pl_module.device).manual_seed(seed + SEED_STEP * ranks.rank())
         if self._restored is not None:
             self._generator.set_state(self._restored)
         self._try_longest(trainer, pl_module)
@@ -111,11 +111,11 @@ class Rollout(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Draw, batch_idx: int) -> None:
         assert self._generator is not None
         start = time.perf_counter()
-        examples = share(batch.examples)  # of several devices each samples its part
+        examples = ranks.share(batch.examples)  # of several devices each samples its part
         with trainer.precision_plugin.forward_context():
             if self._thinking is not None and any(map(self._has_history, batch.examples)):
                 examples = self._with_thinking(self._thinking, examples, pl_module, batch)
-                batch.examples = all_examples(examples, batch.examples)
+                batch.examples = ranks.all_examples(examples, batch.examples)
             sampled = [example for example in examples if self._samples[example.objective]]
             found = self._generate(pl_module, sampled, self.num_generations)
         groups = {id(e): completions for e, completions in zip(sampled, found, strict=True)}
@@ -126,7 +126,7 @@ class Rollout(Callback):
         batch.groups = [
             Group(example, groups.get(id(example), []), empty, sampled_at=sampled_at) for example in examples
         ]
-        batch.rollout_seconds = max(gathered(time.perf_counter() - start))
+        batch.rollout_seconds = max(ranks.gathered(time.perf_counter() - start))
 
     def _with_thinking(
         self, thinking: OwnThinking, examples: list[Example], pl_module: Any, batch: Draw
@@ -160,8 +160,8 @@ class Rollout(Callback):
     def state_dict(self) -> dict[str, Any]:
         if self._generator is None:
             return {}
-        mine, *others = gathered(self._generator.get_state())
+        mine, *others = ranks.gathered(self._generator.get_state())
         return {"generator": mine, **({"others": others} if others else {})}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._restored = by_rank(state_dict.get("generator"), state_dict.get("others", []))
+        self._restored = ranks.by_rank(state_dict.get("generator"), state_dict.get("others", []))

@@ -13,10 +13,10 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import MLFlowLogger
 
+from srl import ranks
 from srl.evaluation.floors import copying_floors
 from srl.model.adapters import unwrapped
 from srl.model.checkpoint import read_checkpoint
-from srl.ranks import rank
 from srl.runs.provenance import data_hash, dataset_inputs, git_state
 from srl.types import run_seed
 
@@ -38,7 +38,7 @@ FLOOR_STEPS = 200  # the floors are means over at most this many held-out steps
 
 def mlflow_loggers(trainer: Trainer) -> list[MLFlowLogger]:
     """Those of rank 0: of several processes one writes."""
-    loggers = trainer.loggers if rank() == 0 else []
+    loggers = trainer.loggers if ranks.rank() == 0 else []
     return [logger for logger in loggers if isinstance(logger, MLFlowLogger)]
 
 

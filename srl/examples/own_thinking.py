@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import torch
 
+from srl import ranks
 from srl.data.trajectory import Trajectory
 from srl.examples.builder import ExampleBuilder
-from srl.ranks import total
 from srl.types import Completion, Example
 
 Sample = Callable[[Sequence[Example]], Sequence[Completion]]
@@ -38,9 +38,9 @@ class Drawn:
     def metrics(self) -> dict[str, float]:
         """Of the parts of all devices."""
         return {
-            "rollouts/history_tokens": total(self.tokens),
-            "rollouts/own_thinking": total(self.shown) / max(total(self.steps), 1),
-            "rollouts/history_too_long": total(self.too_long),
+            "rollouts/history_tokens": ranks.total(self.tokens),
+            "rollouts/own_thinking": ranks.total(self.shown) / max(ranks.total(self.steps), 1),
+            "rollouts/history_too_long": ranks.total(self.too_long),
         }
 
 
