@@ -54,7 +54,7 @@ print(json.dumps({
     "draw_512_seconds": round(drawn - loaded, 2), "peak_mb": megabytes("VmHWM"),
     "anonymous_mb": megabytes("RssAnon"), "mapped_mb": megabytes("RssFile"),
     "tokens_of_the_draw": sum(len(e.prompt_ids) for e in batch.examples),
-    "passed_over": stream.sources["srl"].over_limit,
+    "passed_over": int(stream.metrics().get("curriculum/srl_prompts_too_long", 0)),
 }))
 """
 

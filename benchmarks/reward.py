@@ -67,7 +67,7 @@ def tokens_per_second(source: str) -> float:
     generator = torch.Generator().manual_seed(0)
     prompts = torch.randint(engine.decoder.vocab_size, (PROMPTS, PROMPT_TOKENS), generator=generator).tolist()
     made = [
-        Example(str(i), "srl", "steps", 1, tuple(ids), "", think=False, max_new_tokens=NEW_TOKENS)
+        Example(str(i), "srl", 1, tuple(ids), "", think=False, max_new_tokens=NEW_TOKENS)
         for i, ids in enumerate(prompts)
     ]
 

@@ -65,7 +65,7 @@ def prompts_of(point: Point, high: int) -> list[tuple[int, ...]]:
 def examples_of(point: Point, high: int) -> list[Example]:
     size = point["new_tokens"]
     return [
-        Example(str(i), "srl", "steps", 1, prompt, "", think=False, max_new_tokens=size)
+        Example(str(i), "srl", 1, prompt, "", think=False, max_new_tokens=size)
         for i, prompt in enumerate(prompts_of(point, high))
     ]
 

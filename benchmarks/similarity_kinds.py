@@ -59,7 +59,7 @@ def measured(name: str, settings: dict[str, str], count: int) -> list[Found]:
     from srl.model.adapters import LoraSettings, attach_lora
     from srl.model.loading import end_token_ids, load_base
     from srl.model.merged_lora import merge_lora_forward
-    from srl.objectives import objectives, token_units
+    from srl.objectives.table import objectives, token_units
     from srl.rewards.similarity import similarity
     from srl.types import Sampling
 
@@ -67,7 +67,7 @@ def measured(name: str, settings: dict[str, str], count: int) -> list[Found]:
     loaded = instantiated(["--config", str(CONFIG), *options])
     tokenizer = loaded.model.tokenizer
     loaded.data.prepare(tokenizer)
-    every = loaded.data.builder.build(loaded.data.train, objectives()["srl"])
+    every = objectives()["srl"].examples(loaded.data.builder, loaded.data.train)
     examples = random.Random(0).sample([one for one in every if one.prompt_ids], count)
     base = load_base(loaded.model.files, quantization="none", device=torch.device("cpu"), dtype=torch.float32)
     model = attach_lora(base, LoraSettings(), seed=0)  # which leaves the base as it is

@@ -15,7 +15,7 @@ from srl.curriculum.selectors import Adaptive, Reverse
 from srl.curriculum.stream import Draw
 from srl.errors import ConfigError
 from srl.evaluation.validation import ONLY_FULL
-from srl.objectives import NAMES
+from srl.objectives.table import NAMES, objectives
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class Curriculum(Callback):
         reverse: Reverse | None = None,
     ) -> None:
         check_phases(phases, NAMES)
-        check_pools(phases)
+        check_pools(phases, {name: one.pool for name, one in objectives().items()})
         if batch_groups < 1 or (draw_prompts is not None and draw_prompts < 1):
             raise ConfigError(
                 f"curriculum: batch_groups {batch_groups} and draw_prompts {draw_prompts} must be at least 1"

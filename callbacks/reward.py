@@ -11,7 +11,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from srl import ranks
 from srl.curriculum.stream import Draw
 from srl.errors import ConfigError, TrainingStopped
-from srl.objectives import Unit, objectives, token_units
+from srl.objectives.similarity import Compared, token_units
+from srl.objectives.table import objectives
 from srl.rewards import verifier
 from srl.types import Group
 from srl.update.bad_numbers import REMEDIES, records_of
@@ -31,7 +32,7 @@ class Reward(Callback):
             finite.
     """
 
-    def __init__(self, autojunk: bool = False, unit: Unit = "character", max_bad: int = 5) -> None:
+    def __init__(self, autojunk: bool = False, unit: Compared = "character", max_bad: int = 5) -> None:
         if max_bad < 1:
             raise ConfigError(f"reward.max_bad is {max_bad}: it must be at least 1")
         self.autojunk, self.unit, self.max_bad = autojunk, unit, max_bad

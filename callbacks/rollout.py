@@ -15,7 +15,7 @@ from srl.curriculum.stream import Draw
 from srl.engine.vllm import VllmEngine, VllmSettings, require
 from srl.errors import ConfigError
 from srl.examples.own_thinking import OwnThinking
-from srl.objectives import objectives
+from srl.objectives.table import objectives
 from srl.types import Completion, Example, Group, Sampling, run_seed
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Rollout(Callback):
         self.seed, self.engine, self.vllm = seed, engine, vllm
         self._vllm: VllmEngine | None = None
         self._thinking: OwnThinking | None = None
-        self._samples = {name: one.imitates is None for name, one in objectives().items()}
+        self._samples = {name: one.samples for name, one in objectives().items()}
         self._generator: torch.Generator | None = None
         self._restored: torch.Tensor | None = None
 

@@ -14,7 +14,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from callbacks.run_info import mlflow_loggers
 from srl.curriculum.stream import Draw
 from srl.errors import ConfigError
-from srl.response import split_response, split_solution
 from srl.rewards.similarity import similarity
 from srl.types import Group
 from srl.update.grpo import advantages
@@ -100,13 +99,12 @@ def _spread(groups: list[Group], tokenizer: Any, count: int, kept: bool) -> list
 def _rows(group: Group, tokenizer: Any, count: int) -> list[dict[str, Any]]:
     """similarity: of the action to the expert's, whatever the reward was; null outside the format."""
     example = group.example
-    split = split_response if example.step else split_solution
     found = []
     shares = advantages(group.rewards).tolist() if group.completions else []
     triples = list(zip(group.completions, group.rewards.tolist(), shares, strict=True))
     for completion, reward, share in triples[:count]:
         text = example.response(completion.text)
-        parts = split(text, think=example.think)
+        parts = example.read(completion)
         thinking, action = parts or ("", text)
         found.append(
             {

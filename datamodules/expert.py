@@ -30,7 +30,7 @@ from srl.data.trajectory import Skip, Trajectory, problem_key
 from srl.errors import ConfigError
 from srl.examples.builder import ExampleBuilder, ResponseLimits
 from srl.examples.prompts import PromptFormat, PromptRenderer
-from srl.objectives import objectives
+from srl.objectives.table import objectives
 from srl.types import Example, run_seed
 
 if TYPE_CHECKING:
@@ -198,14 +198,19 @@ class ExpertDataModule(LightningDataModule):
         before = len(self.builder.skipped)
         sources: dict[str, Sequence[Example]] = {}
         for name in names:
-            sources[name] = self.builder.build(self.train, known[name])
+            sources[name] = known[name].examples(self.builder, self.train)
             self.report.counts[f"examples/{name}"] = len(sources[name])
             if not sources[name]:
                 raise ConfigError(self._nothing_for(name, self.builder.skipped[before:]))
         self.report.skipped += self.builder.skipped[before:]
         self._warn_of_bare_steps(sources)
         draws = self.draws_per_epoch or max(1, -(-max(map(len, sources.values())) // batch_size))
-        self.stream = Stream(sources, draws, run_seed(), adaptive, reverse)
+        seed = run_seed()
+        selectors = {
+            name: known[name].selector(examples, seed, adaptive, reverse)
+            for name, examples in sources.items()
+        }
+        self.stream = Stream(sources, draws, seed, selectors)
         return self.stream
 
     def _warn_of_bare_steps(self, sources: dict[str, Sequence[Example]]) -> None:

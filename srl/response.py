@@ -1,6 +1,13 @@
-"""What a response is: its thinking, its action, and where it ends."""
+"""What a response is: `<think>` thinking `</think>` action, and where it ends.
+
+The one place that knows the tags. From here come the format and what is read of a response (rewards,
+validation, tables), the stop rule (engine), the response as it is written (prompts, imitation), and what of
+it may hold the answer.
+"""
 
 from __future__ import annotations
+
+OPEN, CLOSE = "<think>", "</think>"
 
 
 class StopRule:
@@ -23,16 +30,13 @@ class StopRule:
             return None
         start = 0
         if self.think:
-            close = text.find("</think>")
+            close = text.find(CLOSE)
             if close < 0:
                 return None
-            start = close + len("</think>")
+            start = close + len(CLOSE)
         start += len(text[start:]) - len(text[start:].lstrip())
         found = [place for place in (text.find(stop, start) for stop in self.stop) if place > start]
         return min(found, default=None)
-
-
-_OPEN, _CLOSE = "<think>", "</think>"
 
 
 def split_response(response: str, think: bool = True) -> tuple[str, str] | None:
@@ -54,9 +58,9 @@ def split_response(response: str, think: bool = True) -> tuple[str, str] | None:
     if not think:
         return ("", response.strip()) if response.strip() else None
     text = response.lstrip()
-    if not text.startswith(_OPEN) or text.count(_OPEN) != 1 or text.count(_CLOSE) != 1:
+    if not text.startswith(OPEN) or text.count(OPEN) != 1 or text.count(CLOSE) != 1:
         return None
-    thinking, _, action = text[len(_OPEN) :].partition(_CLOSE)
+    thinking, _, action = text[len(OPEN) :].partition(CLOSE)
     return (thinking, action.strip()) if action.strip() else None
 
 
@@ -74,9 +78,51 @@ def split_solution(response: str, think: bool = True) -> tuple[str, str] | None:
     """
     if not think:
         return split_response(response, think=False)
-    head, *blocks = response.split(_OPEN)
-    parts = [block.split(_CLOSE) for block in blocks]
-    if not parts or _CLOSE in head or any(len(part) != 2 for part in parts):
+    head, *blocks = response.split(OPEN)
+    parts = [block.split(CLOSE) for block in blocks]
+    if not parts or CLOSE in head or any(len(part) != 2 for part in parts):
         return None
     solution = "".join([head, *(part[1] for part in parts)]).strip()
     return ("\n".join(part[0] for part in parts), solution) if solution else None
+
+
+def written(thinking: str, action: str, gap: str = "\n", opened: bool = False) -> str:
+    """A response as the model is to write it; without thinking the bare action.
+
+    opened: the prompt ends in the opening tag already.
+
+    >>> written("hm", "x = 1"), written("", "x = 1"), written("hm", "x = 1", gap="", opened=True)
+    ('<think>hm</think>\\nx = 1', 'x = 1', 'hm</think>x = 1')
+    """
+    return f"{'' if opened else OPEN}{thinking}{CLOSE}{gap}{action}" if thinking else action
+
+
+def opens_thinking(prompt: str) -> bool:
+    """Whether the prompt itself opens the thinking, as some chat templates do."""
+    return prompt.rstrip().endswith(OPEN)
+
+
+def after_thinking(response: str) -> str | None:
+    """What stands after the last closing tag; None while a tag is open.
+
+    >>> after_thinking("<think>a</think>b"), after_thinking("b <think>a")
+    ('b', None)
+    """
+    text = response.rpartition(CLOSE)[2]
+    return None if OPEN in text else text
+
+
+def without_thinking(response: str) -> str | None:
+    """The response without every `<think>...</think>`, in one pass; None when one is never closed.
+
+    >>> without_thinking("a<think>b</think>c<think></think>d"), without_thinking("a<think>b")
+    ('acd', None)
+    """
+    kept, at = [], 0
+    while (start := response.find(OPEN, at)) >= 0:
+        end = response.find(CLOSE, start)
+        if end < 0:
+            return None
+        kept.append(response[at:start])
+        at = end + len(CLOSE)
+    return "".join([*kept, response[at:]])

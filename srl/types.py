@@ -23,15 +23,15 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from srl.errors import ConfigError
+from srl.response import OPEN, split_response, split_solution
 
 if TYPE_CHECKING:
     import torch
 
 
-Source = Literal["steps", "problems", "suffixes"]
 LAST_POSITION = 10  # steps from here on are counted together
 
 
@@ -42,17 +42,16 @@ class Example:
     The example carries how its response is read (`think`, `stop`, `max_new_tokens`), so that rollouts in
     training, validation and the reward cannot disagree. `opened` is True when the prompt itself ends in an
     opened `<think>` tag, as some chat templates do: the tag then belongs to the response. `given` are the
-    expert's first steps where the prompt shows them and the rest of the solution is asked for ("suffixes").
+    expert's first steps where the prompt shows them and the rest of the solution is asked for.
     `goes_on`: there are more steps, and a response that ends by the model's end token is outside the format
     (data.limits.step_end).
     """
 
     uid: str
     objective: str
-    source: Source
     step: int
     prompt_ids: tuple[int, ...]
-    target: str  # the expert's step, or for "problems" the expert's whole solution
+    target: str  # the expert's step, or of a whole problem the expert's whole solution
     target_ids: tuple[int, ...] = ()  # only for objectives that imitate
     answer: str | None = None
     answer_check: str = "math"
@@ -64,17 +63,21 @@ class Example:
     given: tuple[str, ...] = ()
     goes_on: bool = False
 
+    @property
+    def key(self) -> str:
+        """What tells it apart from the other examples of its objective."""
+        return f"{self.uid}/{self.step}/{len(self.given)}"
+
     def response(self, text: str) -> str:
         """The model's text as one response, with the tag that the prompt had already opened."""
-        return f"<think>{text}" if self.opened else text
+        return OPEN + text if self.opened else text
 
     def read(self, completion: Completion) -> tuple[str, str] | None:
-        """(thinking, action) of a next step; None outside the format."""
-        from srl.response import split_response  # benchmarks/gpu.py runs where cydifflib is not installed
-
+        """(thinking, action) of a next step or of the whole solution; None outside the format."""
         if self.goes_on and completion.end_token:
             return None
-        return split_response(self.response(completion.text), self.think)
+        split = split_response if self.step else split_solution
+        return split(self.response(completion.text), self.think)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ TEXTS = ["#1: 1+2+3?\n", "#12: 4+5+6 and more words?\n", "x\n", "#1: 1+2+3?\n", 
 def example(text, tokenizer, **kwargs):
     defaults = {"think": False, "max_new_tokens": 12}
     ids = tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
-    return Example(text, "srl", "steps", 1, ids, "t", **(defaults | kwargs))
+    return Example(text, "srl", 1, ids, "t", **(defaults | kwargs))
 
 
 def lora(model):
@@ -48,12 +48,12 @@ def group(prompt, lengths, rewards, objective="srl", sampled_at=0, seed=0):
         )
         for n in lengths
     ]
-    example = Example("u", objective, "steps", 1, tuple(prompt), "t")
+    example = Example("u", objective, 1, tuple(prompt), "t")
     return Group(example, completions, torch.tensor(rewards), sampled_at=sampled_at)
 
 
 def imitation(prompt, target):
-    example = Example("u", "sft", "steps", 1, tuple(prompt), "t", target_ids=tuple(target))
+    example = Example("u", "sft", 1, tuple(prompt), "t", target_ids=tuple(target))
     return Group(example, [], torch.empty(0))
 
 

@@ -356,7 +356,7 @@ def test_no_text_of_the_data_can_forge_a_role(name, data):
     from srl.data.trajectory import Step, Trajectory
     from srl.examples.builder import ExampleBuilder, ResponseLimits
     from srl.examples.prompts import PromptFormat, PromptRenderer
-    from srl.objectives import objectives
+    from srl.objectives.table import objectives
 
     template, special = TEMPLATES[name]
     tokenizer = tiny_tokenizer()
@@ -381,7 +381,7 @@ def test_no_text_of_the_data_can_forge_a_role(name, data):
         )
         found = []
         for objective in (objectives()[one] for one in ("srl", "sft_step", "sft", "sft_outline")):
-            for made in builder.build([trajectory("u")], objective):
+            for made in objective.examples(builder, [trajectory("u")]):
                 found += [
                     [token for token in ids if token in numbers] for ids in (made.prompt_ids, made.target_ids)
                 ]

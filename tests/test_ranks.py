@@ -47,7 +47,7 @@ def over(count, work, tmp_path):
 
 
 def examples(count):
-    return [Example(f"p{i}", "srl", "steps", 1, (i, i + 1), "t") for i in range(count)]
+    return [Example(f"p{i}", "srl", 1, (i, i + 1), "t") for i in range(count)]
 
 
 def group_of(example):

@@ -102,7 +102,7 @@ class Measured:
         highest = int(self.config.vocab_size) - 1
         examples = [
             Example(
-                str(i), "srl", "steps", 1, tuple(random.choices(range(highest), k=case.prompt)), "",
+                str(i), "srl", 1, tuple(random.choices(range(highest), k=case.prompt)), "",
                 max_new_tokens=completion,
             )
             for i in range(case.prompts)

@@ -78,10 +78,10 @@ def config(o: SimpleNamespace) -> list[str]:
 def step_examples(o: SimpleNamespace) -> tuple[list[Any], Any]:
     """The examples that `srl fit` trains on, one a problem, and its PolicyModule, without weights."""
     from srl.cli.lightning import instantiated
-    from srl.objectives import objectives
+    from srl.objectives.table import objectives
 
     loaded = instantiated(config(o)[1:])
     loaded.data.prepare(loaded.model.tokenizer)
-    examples = list(loaded.data.builder.build(loaded.data.train, objectives()["srl"]))
+    examples = list(objectives()["srl"].examples(loaded.data.builder, loaded.data.train))
     assert len(examples) == o.prompts, (len(examples), o.prompts)
     return examples, loaded.model

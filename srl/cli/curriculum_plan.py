@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from srl.curriculum.phases import Phase
-from srl.objectives import objectives
+from srl.objectives.table import objectives
 
 SHOWN = 5  # reasons of skipped examples
 COLUMNS = ("phase", "objectives", "ends after", "groups an update", "rollouts an update", "updates a pass")
@@ -41,7 +41,7 @@ def plan_of(config: Any) -> dict[str, Any]:
 def _phase(phase: Phase, config: Any, counts: dict[str, int]) -> dict[str, Any]:
     known = objectives()
     groups = phase.batch_groups or config.curriculum.batch_groups
-    sampled = any(known[name].imitates is None for name in phase.objectives)
+    sampled = any(known[name].samples for name in phase.objectives)
     max_steps = config.trainer.max_steps
     examples = sum(counts.get(f"examples/{name}", 0) for name in phase.objectives)
     return {

@@ -23,7 +23,8 @@ from srl.data.duplicates import Overlap
 from srl.data.prepare import Distribution
 from srl.data.trajectory import problem_key
 from srl.errors import ConfigError, DataError
-from srl.objectives import Objective, objectives
+from srl.objectives.objective import Objective
+from srl.objectives.table import objectives
 from srl.types import Example
 
 NEAR = 0.5  # share of common 13-grams from which a held-out problem is called near to one trained on
@@ -158,7 +159,7 @@ def _over(data: ExpertDataModule, sources: Any, tokenizer: Any) -> dict[str, int
     )
     limit = data.limits.step_tokens
     for name, examples in sources.items():
-        steps = [e for e in _spread(examples, MEASURED) if e.source == "steps"]
+        steps = [e for e in _spread(examples, MEASURED) if e.step]
         long = sum(len(tokenizer(e.target, add_special_tokens=False)["input_ids"]) > limit for e in steps)
         if long:
             found[

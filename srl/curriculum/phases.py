@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from srl.errors import ConfigError
-from srl.objectives import objectives
+
+Pool = Literal["steps", "outcome"]
+"""Where a problem stands in a per-problem phase; see PerProblem."""
 
 MEASURED = ("val/", "train/", "rollouts/", "curriculum/", "reward/")
 """How the names of the metrics begin that a trigger can watch."""
@@ -196,19 +198,17 @@ def _check_numbers(phase: Phase, where: str) -> None:
         raise ConfigError(f"{where}: decay {phase.decay} must lie after warmup {phase.warmup}")
 
 
-def check_pools(phases: Sequence[Phase]) -> None:
-    """ConfigError for a per-problem phase whose pools cannot work: answers decide who moves."""
-    known = objectives()
+def check_pools(phases: Sequence[Phase], serves: Mapping[str, Pool | None]) -> None:
+    """ConfigError for a per-problem phase whose pools cannot work. serves: the pool of each objective."""
     for phase in phases:
-        pools = phase.per_problem
-        if pools is None:
-            continue
-        steps = [name for name, one in known.items() if one.source == "steps"]
-        outcome = [n for n, one in known.items() if one.source == "problems" and one.needs_answer]
-        for key, name, allowed in (("steps", pools.steps, steps), ("outcome", pools.outcome, outcome)):
-            if name not in allowed:
+        wanted: dict[Pool, str] = {}
+        if phase.per_problem is not None:
+            wanted = {"steps": phase.per_problem.steps, "outcome": phase.per_problem.outcome}
+        for pool, name in wanted.items():
+            if serves[name] != pool:
+                allowed = " or ".join(one for one, served in serves.items() if served == pool)
                 raise ConfigError(
-                    f"curriculum: phase {phase.name}: per_problem.{key} is {name}; use {' or '.join(allowed)}"
+                    f"curriculum: phase {phase.name}: per_problem.{pool} is {name}; use {allowed}"
                 )
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from srl.errors import ConfigError
-from srl.examples.lazy import StepExamples
+from srl.examples.lazy import keys
 from srl.types import Example
 
 
@@ -43,6 +43,7 @@ class Shuffled:
         self.examples, self.name, self.seed = examples, name, seed
         self._cursor = 0  # examples taken, ever
         self._order: tuple[int, list[int]] = (-1, [])
+        self._too_long: set[str] = set()
 
     def begin(self) -> None:
         pass
@@ -53,6 +54,7 @@ class Shuffled:
             example = self._next()
             if example.prompt_ids:
                 return example
+            self._too_long.add(example.key)
         raise ConfigError(
             f"objective {self.name}: every prompt is over data.limits.max_prompt_tokens; raise it"
         )
@@ -66,15 +68,12 @@ class Shuffled:
         self._cursor += 1
         return self.examples[self._order[1][position]]
 
-    def _over_limit(self) -> int:
-        return self.examples.over_limit if isinstance(self.examples, StepExamples) else 0
-
     def observe(self, example: Example, reward: float) -> None:
         pass
 
     def metrics(self) -> dict[str, float]:
         """How many prompts proved too long when they were drawn, once there are any."""
-        over = self._over_limit()
+        over = len(self._too_long)
         return {f"curriculum/{self.name}_prompts_too_long": float(over)} if over else {}
 
     def state_dict(self) -> dict[str, Any]:
@@ -118,7 +117,7 @@ class AdaptiveSelector:
         self.name, self.seed, self.settings = name, seed, settings
         self._plain = Shuffled(examples, name, seed)
         self._examples = examples
-        self._by_key = {key: index for index, key in enumerate(_keys(examples))}
+        self._by_key = {key: index for index, key in enumerate(keys(examples))}
         self._means: dict[str, float] = {}
         self._taken = 0
         self._weights: dict[str, float] | None = None  # of the prompts that this draw may still prefer
@@ -134,7 +133,7 @@ class AdaptiveSelector:
         unseen = 1 - len(self._means) / len(self._by_key)  # early on this explores nearly always
         if rng.random() < max(self.settings.explore, unseen) or sum(self._weights.values()) <= 0:
             example = self._plain.take()
-            self._weights.pop(_key(example), None)
+            self._weights.pop(example.key, None)
             return example
         key = rng.choices(list(self._weights), list(self._weights.values()))[0]
         del self._weights[key]
@@ -158,7 +157,7 @@ class AdaptiveSelector:
         return found
 
     def observe(self, example: Example, reward: float) -> None:
-        key, decay = _key(example), self.settings.decay
+        key, decay = example.key, self.settings.decay
         self._means[key] = decay * self._means[key] + (1 - decay) * reward if key in self._means else reward
 
     def metrics(self) -> dict[str, float]:
@@ -171,6 +170,15 @@ class AdaptiveSelector:
         self._plain.load_state_dict(state["plain"])
         self._means, self._taken = dict(state["means"]), int(state["taken"])
         self._weights = None
+
+
+def by_difficulty(
+    examples: Sequence[Example], name: str, seed: int, adaptive: Adaptive | None
+) -> Shuffled | AdaptiveSelector:
+    """For objectives with rewards: all in turn, unless the curriculum prefers some."""
+    if adaptive is None:
+        return Shuffled(examples, name, seed)
+    return AdaptiveSelector(examples, name, seed, adaptive)
 
 
 @dataclass(frozen=True)
@@ -247,17 +255,6 @@ class ReverseSelector:
             start.load_state_dict(state["starts"][left])
         self.left, self._taken = int(state["left"]), int(state["taken"])
         self._recent = deque(state["recent"], maxlen=self.settings.window)
-
-
-def _keys(examples: Sequence[Example]) -> list[str]:
-    """The keys of the examples, without building those that are built when drawn."""
-    if isinstance(examples, StepExamples):
-        return [f"{uid}/{step}/0" for uid, step in examples.keys()]  # noqa: SIM118 - no dict
-    return [_key(example) for example in examples]
-
-
-def _key(example: Example) -> str:
-    return f"{example.uid}/{example.step}/{len(example.given)}"
 
 
 def _is_start(example: Example, left: int) -> bool:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from srl.curriculum.phases import PerProblem
 from srl.curriculum.pools import Pools
-from srl.curriculum.selectors import Adaptive, AdaptiveSelector, Reverse, ReverseSelector, Selector, Shuffled
+from srl.curriculum.selectors import Selector, Shuffled
 from srl.errors import ConfigError
-from srl.examples.lazy import StepExamples
+from srl.examples.lazy import by_problem
 from srl.types import Example, Group
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ class Stream:
     A draw takes its share of prompts from each source (objective); what a source is owed or was given too
     early is carried over to the next draw: under one mixture of n sources none is ever a whole prompt ahead
     of its share, nor n - 1 behind it, however small the draws. Which example of a source comes next is its
-    selector's matter: all in turn, unless `adaptive` or (for the source `suffixes`) `reverse` says otherwise.
-    Under `per_problem` the pools choose the problem and with it the objective.
+    selector's matter: all in turn, unless its objective gives another. Under `per_problem` the pools choose
+    the problem and with it the objective.
     """
 
     def __init__(
@@ -31,18 +31,15 @@ class Stream:
         sources: Mapping[str, Sequence[Example]],
         draws_per_epoch: int,
         seed: int = 0,
-        adaptive: Adaptive | None = None,
-        reverse: Reverse | None = None,
+        selectors: Mapping[str, Selector] | None = None,
     ) -> None:
         self.sources = sources
         self.seed = seed
         self.mix: dict[str, float] = {}
         self.batch_size = 1
         self.draws_per_epoch = draws_per_epoch
-        self.selectors = {
-            name: _selector(examples, name, seed, adaptive, reverse)
-            for name, examples in sources.items()
-            if examples
+        self.selectors: Mapping[str, Selector] = selectors or {
+            name: Shuffled(examples, name, seed) for name, examples in sources.items() if examples
         }
         self.pools: Pools | None = None  # made when a phase first needs them
         self._saved_pools: dict[str, Any] | None = None  # a checkpoint's, until then
@@ -63,7 +60,7 @@ class Stream:
         if self.pools is None or self.pools.settings != settings:
             known = self._saved_pools if self.pools is None else self.pools.state_dict()
             steps, outcome = self.sources[settings.steps], self.sources[settings.outcome]
-            self.pools = Pools(settings, _by_problem(steps), _by_problem(outcome), self.seed)
+            self.pools = Pools(settings, by_problem(steps), by_problem(outcome), self.seed)
             if known is not None:
                 self.pools.load_state_dict(known)
         self.batch_size, self._pooled = batch_size, True
@@ -137,26 +134,6 @@ class Stream:
         for name, saved in state["selectors"].items():
             self.selectors[name].load_state_dict(saved)
         self._saved_pools, self.pools = state["pools"], None
-
-
-def _selector(
-    examples: Sequence[Example], name: str, seed: int, adaptive: Adaptive | None, reverse: Reverse | None
-) -> Selector:
-    if examples[0].source == "suffixes":
-        return ReverseSelector(examples, name, seed, reverse or Reverse())
-    if adaptive is not None and not examples[0].target_ids:  # imitation has no rewards to go by
-        return AdaptiveSelector(examples, name, seed, adaptive)
-    return Shuffled(examples, name, seed)
-
-
-def _by_problem(examples: Sequence[Example]) -> Mapping[str, Sequence[Example]]:
-    if isinstance(examples, StepExamples):
-        return examples.by_problem()
-    found: dict[str, list[Example]] = {}
-    for example in examples:
-        if example.prompt_ids:  # empty where a prompt built on demand proves too long; that is counted there
-            found.setdefault(example.uid, []).append(example)
-    return found
 
 
 class Draw:

@@ -38,7 +38,7 @@ class Rollout:
     @classmethod
     def of(cls, example: Example, number: int = 0) -> Rollout:
         rule = StopRule(example.stop, example.think)
-        return cls(number, example, rule, "<think>" if example.opened else "")
+        return cls(number, example, rule, example.response(""))
 
     def record(self, token: int, end_ids: frozenset[int], texts: TokenTexts) -> None:
         self.ids.append(token)
@@ -169,7 +169,7 @@ def completion_of(
     ids = rollout.ids
     end_token = ids[-1] in end_ids
     text = text_of(ids[:-1] if end_token else ids)
-    prefix = "<think>" if rollout.example.opened else ""
+    prefix = rollout.example.response("")
     end = rollout.rule.find(prefix + text)
     text = text if end is None else text[: end - len(prefix)]
     return Completion(tuple(ids), text, logprobs, rollout.finished, end_token)

@@ -12,7 +12,7 @@ import torch
 from srl.data.trajectory import Trajectory
 from srl.engine.engine import RolloutEngine
 from srl.examples.builder import ExampleBuilder
-from srl.response import split_solution
+from srl.response import without_thinking
 from srl.rewards.answers import are_correct, are_equal, extract_answer
 from srl.types import Completion, Example, Sampling
 
@@ -24,7 +24,6 @@ MAX_TURNS = 16
 COMPARED = 8
 """A problem's most frequent answers, with which its others are compared; see `answer_classes`."""
 
-_THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)
 _INTEGER = re.compile(r"[+-]?\d{1,40}")
 
 
@@ -77,7 +76,7 @@ def _whole(example: Example, completion: Completion) -> Solved:
         uid=example.uid,
         text=text,
         finished=completion.finished,
-        in_format=split_solution(text, think=example.think) is not None,
+        in_format=example.read(completion) is not None,
         words=len(text.split()),
         tokens=len(completion.ids),
     )
@@ -183,9 +182,8 @@ def stated_answer(text: str, check: str) -> str | None:
     """
     if check != "exact":
         return extract_answer(text)
-    bare = _THOUGHT.sub("", text)
-    lines = "\n".join(line.rstrip() for line in bare.split("\n")).strip()
-    return None if "<think>" in bare or not lines else lines
+    bare = without_thinking(text)
+    return None if bare is None else "\n".join(line.rstrip() for line in bare.split("\n")).strip() or None
 
 
 def answer_classes(answers: Sequence[Sequence[str | None]], checks: Sequence[str]) -> list[list[int]]:

@@ -12,7 +12,7 @@ from torchmetrics import MeanMetric
 from srl.errors import ConfigError
 from srl.evaluation.floors import is_copy
 from srl.evaluation.metrics import mean_of, pass_of
-from srl.rewards.similarity import FORMAT_PENALTY, similarity
+from srl.rewards.similarity import reward_of
 from srl.types import Sampling, position_name
 
 if TYPE_CHECKING:
@@ -76,10 +76,9 @@ class ValidationMetrics:
             batch.examples, batch.trajectories, completions, strict=True
         ):
             text = example.response(completion.text)
-            parts = example.read(completion)
-            exact = parts is not None and parts[1] == example.target
-            copied = parts is not None and is_copy(parts[1], trajectory, example.step)
-            reward = FORMAT_PENALTY if parts is None else similarity(parts[1], example.target)
+            _, action = example.read(completion) or (None, None)
+            copied = action is not None and is_copy(action, trajectory, example.step)
+            reward = reward_of(action, example.target)
             self.rows.append(
                 {
                     "uid": example.uid,
@@ -90,9 +89,10 @@ class ValidationMetrics:
                 }
             )
             rewards.append(reward)
-            in_format.append(parts is not None)
-            self._mean("val/steps/exact", float(exact))
-            self._mean(f"val/steps/exact_{position_name(example.step)}", float(exact))
+            exact = float(action == example.target)
+            in_format.append(action is not None)
+            self._mean("val/steps/exact", exact)
+            self._mean(f"val/steps/exact_{position_name(example.step)}", exact)
             self._mean("val/steps/verbatim_copy", float(copied))
             self._mean("val/steps/tokens", len(completion.ids))
             if example.stop and example.step < example.n_steps:

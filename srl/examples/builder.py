@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from rich.progress import track
 
 from srl.data.trajectory import Skip, Step, Trajectory
 from srl.errors import ConfigError
-from srl.examples.lazy import StepExamples
 from srl.examples.prompts import PromptRenderer, Shot
+from srl.response import OPEN, opens_thinking
 from srl.rewards.answers import gold_is_usable
-from srl.types import Example, Source
+from srl.types import Example
 
-if TYPE_CHECKING:
-    from srl.objectives import Imitated, Objective
+Unit = Literal["step", "solution"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,10 @@ class ResponseLimits:
                 r'write one there: step_stop: ["\n"]'
             )
 
+    def tokens(self, unit: Unit) -> int:
+        """Sampled tokens of one response, at most."""
+        return {"step": self.step_tokens, "solution": self.solution_tokens}[unit]
+
 
 @dataclass
 class ExampleBuilder:
@@ -63,17 +66,12 @@ class ExampleBuilder:
     end_id: int | None = None
     skipped: list[Skip] = field(default_factory=list)
 
-    def build(self, trajectories: Sequence[Trajectory], objective: Objective) -> Sequence[Example]:
-        """All examples of the objective's source; prompts over the limit and unusable answers are skipped."""
-        if objective.source == "steps":
-            return StepExamples(self, trajectories, objective.name, objective.imitates is not None)
-        found: list[Example] = []
-        for trajectory in track(trajectories, f"Prompts of {objective.name}", transient=True):
-            if objective.source == "suffixes":
-                found += self.suffixes(trajectory, objective.name)
-            else:
-                found += self.problem(trajectory, objective.name, objective.imitates, objective.needs_answer)
-        return found
+    def each(
+        self, trajectories: Sequence[Trajectory], what: str, build: Callable[[Trajectory], list[Example]]
+    ) -> list[Example]:
+        """The examples that `build` makes of all trajectories, with a bar that says for what."""
+        every: Iterable[Trajectory] = track(trajectories, f"Prompts of {what}", transient=True)
+        return [example for trajectory in every for example in build(trajectory)]
 
     def target_steps(self, trajectory: Trajectory) -> range:
         """The indices, from 1, of the steps that are targets: all but the last, unless it is included."""
@@ -105,26 +103,29 @@ class ExampleBuilder:
         past = self.renderer.past(trajectory, index - 1, thoughts)
         hint = step.title if self.title_hint else ""
         text = self.renderer.step(trajectory.problem, past, hint, self.step_shots)
-        target_ids = self._step_ids(self._imitated(step, _opens(text))) if imitate else ()
-        return self._example(trajectory, objective, index, text, step.text, target_ids)
+        target_ids = self._step_ids(self._imitated(step, opens_thinking(text))) if imitate else ()
+        goes_on = self.limits.step_end == "stop" and index < len(trajectory.steps)
+        return self._step(
+            trajectory, objective, index, text, target=step.text, target_ids=target_ids, goes_on=goes_on
+        )
 
-    def problem(
-        self,
-        trajectory: Trajectory,
-        objective: str,
-        imitates: Imitated | None = None,
-        needs_answer: bool = True,
-    ) -> list[Example]:
-        """The whole problem as one example, its target the whole solution; none when that lacks something.
+    def problem(self, trajectory: Trajectory, objective: str, needs_answer: bool = True) -> list[Example]:
+        """The whole problem as one example, its target the whole solution.
 
-        Skipped and counted: no answer that can be checked, where one is needed; no reasoning to imitate.
+        Skipped and counted: no answer that can be checked, where one is needed.
         """
         if needs_answer and not self._answerable(trajectory, objective):
             return []
         text = self.renderer.solution(trajectory.problem, self.solution_shots)
-        if imitates is None:
-            return self._example(trajectory, objective, 0, text, trajectory.solution)
-        solution = trajectory.solution if imitates == "outline" else self._reasoned(trajectory, _opens(text))
+        return self._solution(trajectory, objective, text)
+
+    def imitated(self, trajectory: Trajectory, objective: str, reasoning: bool) -> list[Example]:
+        """The whole problem with the expert's solution to imitate: with its reasoning, or the outline alone.
+
+        Skipped and counted: no reasoning, or a solution that is too long.
+        """
+        text = self.renderer.solution(trajectory.problem, self.solution_shots)
+        solution = self._reasoned(trajectory, opens_thinking(text)) if reasoning else trajectory.solution
         neutral = self.renderer.neutral(solution)
         ids = tuple(self.renderer.tokenizer(neutral, add_special_tokens=False)["input_ids"])
         limit, reason = self.limits.solution_tokens, ""
@@ -139,7 +140,7 @@ class ExampleBuilder:
             self.skipped.append(Skip(objective, trajectory.uid, reason))
             return []
         target_ids = ids if self.end_id is None else (*ids, self.end_id)
-        return self._example(trajectory, objective, 0, text, trajectory.solution, target_ids)
+        return self._solution(trajectory, objective, text, target_ids=target_ids)
 
     def suffixes(self, trajectory: Trajectory, objective: str) -> list[Example]:
         """The whole problem with the expert's first k steps, for k from none to all but one."""
@@ -150,9 +151,7 @@ class ExampleBuilder:
             past = self.renderer.past(trajectory, count) if count else []
             text = self.renderer.solution(trajectory.problem, self.solution_shots, past)
             given = tuple(step.text for step in trajectory.steps[:count])
-            found += self._example(
-                trajectory, objective, 0, text, trajectory.solution, given=given, source="suffixes"
-            )
+            found += self._solution(trajectory, objective, text, given=given)
         return found
 
     def _answerable(self, trajectory: Trajectory, objective: str) -> bool:
@@ -174,8 +173,7 @@ class ExampleBuilder:
         turns = self.renderer.format.context_turns
         shown = past if turns is None else past[max(0, len(past) - turns) :]
         text = self.renderer.step(trajectory.problem, shown, "", self.step_shots)
-        found = self._example(trajectory, objective, len(past) + 1, text, "")
-        return [replace(one, goes_on=False) for one in found]
+        return self._step(trajectory, objective, len(past) + 1, text, target="")
 
     @property
     def step_shots(self) -> list[Shot]:
@@ -211,7 +209,7 @@ class ExampleBuilder:
         if self.renderer.template == "raw" and not trajectory.reasoning:
             steps = [self.renderer.thought(step.thinking, step.text) for step in trajectory.steps]
             text = "\n".join(part for part in (trajectory.preamble, *steps, trajectory.conclusion) if part)
-            return text.removeprefix("<think>") if opened else text
+            return text.removeprefix(OPEN) if opened else text
         return self.renderer.thought(reasoning, trajectory.solution, opened)
 
     def _step_ids(self, text: str) -> tuple[int, ...]:
@@ -222,23 +220,26 @@ class ExampleBuilder:
         ]
         return tuple(ids) if stop or self.end_id is None else (*ids, self.end_id)
 
-    def _example(
-        self,
-        trajectory: Trajectory,
-        objective: str,
-        step: int,
-        text: str,
-        target: str,
-        target_ids: tuple[int, ...] = (),
-        given: tuple[str, ...] = (),
-        source: Source | None = None,
+    def _step(
+        self, trajectory: Trajectory, objective: str, step: int, text: str, **fields: Any
     ) -> list[Example]:
+        limits = self.limits
+        fields |= {"step": step, "stop": limits.step_stop, "max_new_tokens": limits.step_tokens}
+        return self._example(trajectory, objective, text, f"step {step}", **fields)
+
+    def _solution(self, trajectory: Trajectory, objective: str, text: str, **fields: Any) -> list[Example]:
+        given = len(fields.get("given", ()))
+        what = f"problem with {given} steps" if given else "whole problem"
+        fields |= {"step": 0, "target": trajectory.solution, "max_new_tokens": self.limits.solution_tokens}
+        return self._example(trajectory, objective, text, what, **fields)
+
+    def _example(
+        self, trajectory: Trajectory, objective: str, text: str, what: str, **fields: Any
+    ) -> list[Example]:
+        """One example; none, which is counted, where the prompt is too long. what: is asked for."""
         prompt_ids = self.renderer.ids(text)
         limit = self.limits.max_prompt_tokens
         if len(prompt_ids) > limit:
-            what = (
-                f"step {step}" if step else f"problem with {len(given)} steps" if given else "whole problem"
-            )
             reason = f"prompt over data.limits.max_prompt_tokens {limit}: {what} has {len(prompt_ids)} tokens"
             self.skipped.append(Skip(objective, trajectory.uid, reason))
             return []
@@ -246,24 +247,12 @@ class ExampleBuilder:
             Example(
                 uid=trajectory.uid,
                 objective=objective,
-                source=source or ("steps" if step else "problems"),
-                step=step,
                 prompt_ids=prompt_ids,
-                target=target,
-                target_ids=target_ids,
                 answer=trajectory.answer,
                 answer_check=trajectory.answer_check,
                 think=self.think,
-                stop=self.limits.step_stop if step else (),
-                max_new_tokens=self.limits.step_tokens if step else self.limits.solution_tokens,
-                opened=_opens(text),
+                opened=opens_thinking(text),
                 n_steps=len(trajectory.steps),
-                given=given,
-                goes_on=self.limits.step_end == "stop" and 0 < step < len(trajectory.steps),
+                **fields,
             )
         ]
-
-
-def _opens(prompt: str) -> bool:
-    """Whether the prompt itself opens the thinking, as some chat templates do."""
-    return prompt.rstrip().endswith("<think>")

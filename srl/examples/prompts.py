@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from srl.errors import ConfigError
+from srl.response import CLOSE, OPEN, written
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 THINKING = (
-    "First think inside <think> and </think>, as casually and for as long as you like. After </think> write "
+    f"First think inside {OPEN} and {CLOSE}, as casually and for as long as you like. After {CLOSE} write "
 )
 STEP_TASK = (
     "The user gives a problem, perhaps with the first steps of a solution. Work out the very next step only, "
@@ -158,10 +159,7 @@ class PromptRenderer:
 
     def thought(self, thinking: str, action: str, opened: bool = False) -> str:
         """A response as the model is to write it. opened: the prompt ends in the opening tag already."""
-        if not thinking:
-            return action
-        gap = "" if self.template == "raw" else "\n"
-        return f"{'' if opened else '<think>'}{thinking}</think>{gap}{action}"
+        return written(thinking, action, "" if self.template == "raw" else "\n", opened)
 
     def _render(self, system: str, shots: Sequence[Shot], request: str, label: str) -> str:
         if self.template == "raw":
@@ -195,7 +193,7 @@ class NeutralText:
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         added = getattr(tokenizer, "added_tokens_decoder", {}).values()
         tokens = {str(token) for token in added if token.special} | set(tokenizer.all_special_tokens)
-        tokens = {token for token in tokens if len(token.strip()) > 1} - {"<think>", "</think>"}
+        tokens = {token for token in tokens if len(token.strip()) > 1} - {OPEN, CLOSE}
         longest_first = sorted(tokens, key=lambda token: (-len(token), token))
         self._pattern = re.compile("|".join(map(re.escape, longest_first))) if tokens else None
         self.count = 0

@@ -9,7 +9,7 @@ from srl.memory_plan.job import Job, Stage
 from srl.memory_plan.rollouts import Call
 from srl.memory_plan.shapes import shape_of
 from srl.memory_plan.skeleton import Build
-from srl.objectives import objectives
+from srl.objectives.table import objectives
 from srl.out_of_memory import CPU_TOKENS, CUDA_TOKENS
 
 
@@ -54,17 +54,13 @@ def _phases(config: Any) -> list[Stage]:
     found = []
     for phase in config.curriculum.schedule.phases:
         every = [known[name] for name in phase.objectives]
-        sampled = [_tokens(one.source, limits) for one in every if one.imitates is None]
+        sampled = [limits.tokens(one.unit) for one in every if one.samples]
         draw = config.curriculum.draw_size(phase)
         calls = (Call(draw, n, limits.max_prompt_tokens, max(sampled)),) if sampled else ()
         groups = phase.batch_groups or config.curriculum.batch_groups
-        longest = max(_tokens(one.source, limits) for one in every)
+        longest = max(limits.tokens(one.unit) for one in every)
         found.append(Stage(phase.name, calls, limits.max_prompt_tokens, longest, groups, n if sampled else 1))
     return found if config.trainer.max_steps != 0 else []
-
-
-def _tokens(source: str, limits: Any) -> int:
-    return limits.step_tokens if source == "steps" else limits.solution_tokens
 
 
 def _validation(config: Any) -> list[Stage]:

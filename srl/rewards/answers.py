@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 
 from srl.errors import ConfigError
+from srl.response import after_thinking, without_thinking
 from srl.rewards.answer_forms import MAX_ANSWER, is_scaled, plain, quickly
 from srl.rewards.verifier import ask
 
@@ -61,7 +62,7 @@ def are_correct(cases: Sequence[tuple[str, str | None, str]]) -> list[bool]:
         if answer is None or not answer.strip():
             continue
         if check == "exact":
-            said = _without_thinking(response)
+            said = without_thinking(response)
             verdicts[i] = said is not None and _normal(said) == _normal(answer)
         else:
             by_math.append((i, response, answer))
@@ -124,8 +125,8 @@ def _extract(responses: list[str]) -> list[str | None]:
 
 def _stated(response: str) -> tuple[str | None, str | None]:
     """Return the answer by our rules, and the prose, if any, in which math-verify may find a better one."""
-    text = response.rpartition("</think>")[2]
-    if "<think>" in text:
+    text = after_thinking(response)
+    if text is None:
         return None, None
     box = _last_box(text)
     if box is not None:
@@ -137,18 +138,6 @@ def _stated(response: str) -> tuple[str | None, str | None]:
     if phrases:
         return _after_phrase(text[phrases[-1].end() :])
     return None, text[-_TAIL:] or None
-
-
-def _without_thinking(response: str) -> str | None:
-    """Drop every `<think>...</think>` in one pass; None when one is never closed."""
-    kept, at = [], 0
-    while (start := response.find("<think>", at)) >= 0:
-        end = response.find("</think>", start)
-        if end < 0:
-            return None
-        kept.append(response[at:start])
-        at = end + len("</think>")
-    return "".join([*kept, response[at:]])
 
 
 def _normal(text: str) -> str:

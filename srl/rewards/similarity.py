@@ -1,4 +1,4 @@
-"""The step reward of SRL: how much of the expert's next step the action holds (arXiv 2510.25992).
+"""The reward of SRL: how much of the expert's next step the action holds (arXiv 2510.25992).
 
 `reward = 2M / T` when the response follows the format, else -1. `T = len(action) + len(expert_action)` in
 characters; `M` is the total length of the matching blocks that `difflib.SequenceMatcher` finds: the longest
@@ -11,8 +11,6 @@ is, the sign of advantages.
 """
 
 import cydifflib
-
-from srl.response import split_response, split_solution
 
 FORMAT_PENALTY = -1.0
 """The reward of a response that breaks the format; every other reward lies in [0, 1]."""
@@ -33,35 +31,13 @@ def similarity(action: str, expert_action: str, autojunk: bool = False) -> float
     return float(cydifflib.SequenceMatcher(None, action, expert_action, autojunk=autojunk).ratio())
 
 
-def solution_reward(
-    response: str, expert_solution: str, *, think: bool = True, autojunk: bool = False
-) -> float:
-    """Return the `similarity` of a whole solution, its thinking left out, or FORMAT_PENALTY.
+def reward_of(action: str | None, expert: str, autojunk: bool = False) -> float:
+    """The reward of what was said after the thinking: its `similarity` to the expert's text, else -1.
 
-    The *holistic* baseline of arXiv 2510.25992: `step_reward` for a solution in one response.
+    action: what `srl.response` reads of a response, None outside the format. Training (`srl`, `holistic`) and
+    validation both ask here.
 
-    >>> solution_reward("<think>hm</think>ab\\n<think>so</think>cd", "ab\\ncd")
-    1.0
+    >>> reward_of("abcd", "bcde"), reward_of(None, "bcde")
+    (0.75, -1.0)
     """
-    parts = split_solution(response, think)
-    if parts is None:
-        return FORMAT_PENALTY
-    return similarity(parts[1], expert_solution, autojunk)
-
-
-def step_reward(response: str, expert_action: str, *, think: bool = True, autojunk: bool = False) -> float:
-    """Return a response's reward: its action's `similarity`, or FORMAT_PENALTY where the format is broken.
-
-    The action is scored without the white space around it (layout between the tag and the step); the expert
-    action is scored as given. The format is that of `split_response`. Source: the reward of arXiv
-    2510.25992.
-
-    >>> step_reward("<think>hm</think> abcd", "bcde")
-    0.75
-    >>> step_reward("abcd", "bcde"), step_reward("abcd", "bcde", think=False)
-    (-1.0, 0.75)
-    """
-    parts = split_response(response, think)
-    if parts is None:
-        return FORMAT_PENALTY
-    return similarity(parts[1], expert_action, autojunk)
+    return FORMAT_PENALTY if action is None else similarity(action, expert, autojunk)

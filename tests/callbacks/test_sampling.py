@@ -14,15 +14,15 @@ from callbacks.reward import Reward
 from srl.curriculum.phases import Phase
 from srl.curriculum.stream import Draw
 from srl.errors import ConfigError, TrainingStopped
-from srl.objectives import objectives
+from srl.objectives.table import objectives
 from srl.types import Completion, Example, Group
+from srl.update.bad_numbers import BadUpdates
 
 SRL = Phase("srl", {"srl": 1.0})
 
 
 def group(*rewards, uid="u", objective="srl", step=1, tokens=2, finished=True, parts=None):
-    source = "steps" if step else "problems"
-    example = Example(uid, objective, source, step, (1,), "bcde", answer="1", think=False)
+    example = Example(uid, objective, step, (1,), "bcde", answer="1", think=False)
     completions = [
         Completion(tuple(range(tokens)), f"{uid}-{i}", torch.zeros(tokens), finished)
         for i in range(len(rewards))
@@ -44,7 +44,8 @@ def draw(*groups, phase=SRL, size=2, seconds=0.0):
 def feed(callback, batch):
     """What is left to train on, by uid."""
     trainer = SimpleNamespace(global_step=0, is_global_zero=True, fast_dev_run=False, callbacks=[])
-    callback.on_train_batch_start(trainer, SimpleNamespace(tokenizer=tiny_tokenizer()), batch, 0)
+    module = SimpleNamespace(tokenizer=tiny_tokenizer(), bad=BadUpdates(1))
+    callback.on_train_batch_start(trainer, module, batch, 0)
     return [g.example.uid for g in batch.groups]
 
 
@@ -290,7 +291,7 @@ def test_autojunk_is_passed_on():
     # 301 characters, both letters over 1 %: with autojunk nothing matches (tests/rewards/test_objectives.py)
     def reward(callback):
         one = group(0.0)
-        one.example = Example("u", "srl", "steps", 1, (1,), "x" + "ab" * 150, think=False)
+        one.example = Example("u", "srl", 1, (1,), "x" + "ab" * 150, think=False)
         one.completions = [Completion((1,), "ab", torch.zeros(1), True)]
         feed(callback, draw(one))
         return float(one.rewards)
@@ -304,7 +305,7 @@ def test_the_unit_of_the_reward_is_the_models_token(said):
     def reward(callback):
         callback.setup(None, SimpleNamespace(tokenizer=tiny_tokenizer()), "fit")
         one = group(0.0)
-        one.example = Example("u", "srl", "steps", 1, (1,), "a=<think>", think=False)
+        one.example = Example("u", "srl", 1, (1,), "a=<think>", think=False)
         one.completions = [Completion((1,), "a=<think>bc", torch.zeros(1), True)]
         feed(callback, draw(one))
         return float(one.rewards)

@@ -15,11 +15,11 @@ NONE, SOME, ALL = [0.0, 0.0], [1.0, 0.0], [1.0, 1.0]
 
 
 def steps(uid, count):
-    return [Example(uid, "srl", "steps", i + 1, (i,), "t") for i in range(count)]
+    return [Example(uid, "srl", i + 1, (i,), "t") for i in range(count)]
 
 
 def whole(uid):
-    return Example(uid, "rlvr", "problems", 0, (0,), "t", answer="1")
+    return Example(uid, "rlvr", 0, (0,), "t", answer="1")
 
 
 def pools(count=4, n_steps=2, seed=0, **settings):

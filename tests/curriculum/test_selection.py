@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from srl.curriculum.selectors import Adaptive, AdaptiveSelector, Reverse, ReverseSelector
-from srl.curriculum.stream import Stream
 from srl.errors import ConfigError
+from srl.objectives.table import objectives
 from srl.types import Example
 
 
 def prompts(count):
-    return [Example(f"p{i}", "srl", "steps", 1, (i,), "t") for i in range(count)]
+    return [Example(f"p{i}", "srl", 1, (i,), "t") for i in range(count)]
 
 
 def adaptive(count=5, seed=0, **settings):
@@ -24,7 +24,7 @@ def adaptive(count=5, seed=0, **settings):
 def suffixes(lengths):
     """For each problem of n steps the starts with 0 to n - 1 given steps."""
     return [
-        Example(f"p{p}", "reverse", "suffixes", 0, (p, k), "t", n_steps=n, given=("s",) * k)
+        Example(f"p{p}", "reverse", 0, (p, k), "t", n_steps=n, given=("s",) * k)
         for p, n in enumerate(lengths)
         for k in range(n)
     ]
@@ -157,16 +157,23 @@ def test_starts_that_no_prompt_fits_are_passed_over():
     assert made.left == 3
 
 
-# -- in the stream ----------------------------------------------------------------------------------------
+# -- by objective ----------------------------------------------------------------------------------------
 
 
-def test_the_stream_gives_each_source_its_selector():
-    imitated = [Example("p", "sft_step", "steps", 1, (1,), "t", target_ids=(1,))]
+def test_an_objective_has_its_own_selector():
+    imitated = [Example("p", "sft_step", 1, (1,), "t", target_ids=(1,))]
     sources = {"srl": prompts(3), "sft_step": imitated, "reverse": suffixes([2])}
-    kinds = {k: type(s).__name__ for k, s in Stream(sources, 5, adaptive=Adaptive()).selectors.items()}
-    assert kinds == {"srl": "AdaptiveSelector", "sft_step": "Shuffled", "reverse": "ReverseSelector"}
-    plain = {k: type(s).__name__ for k, s in Stream(sources, 5).selectors.items()}
-    assert plain["srl"] == "Shuffled"
+
+    def kinds(adaptive):
+        known = objectives()
+        return {k: type(known[k].selector(s, 0, adaptive, None)).__name__ for k, s in sources.items()}
+
+    assert kinds(Adaptive()) == {
+        "srl": "AdaptiveSelector",
+        "sft_step": "Shuffled",
+        "reverse": "ReverseSelector",
+    }
+    assert kinds(None)["srl"] == "Shuffled"
 
 
 @pytest.mark.parametrize(

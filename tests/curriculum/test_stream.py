@@ -16,7 +16,7 @@ NAMES = ("sft", "srl", "rlvr", "more")
 
 
 def source(name, size):
-    return [Example(f"{name}{i}", name, "steps", 1, (i,), "t") for i in range(size)]
+    return [Example(f"{name}{i}", name, 1, (i,), "t") for i in range(size)]
 
 
 def stream(sizes, mix=None, batch_size=1, seed=0, draws=10):
@@ -156,8 +156,8 @@ def test_a_share_of_nothing_is_refused_and_a_share_of_zero_is_not_drawn():
 
 
 def test_a_prompt_that_proves_too_long_is_in_no_pool():
-    steps = [Example("p", "srl", "steps", 1, (), "t"), Example("p", "srl", "steps", 2, (1,), "t")]
-    made = Stream({"srl": steps, "rlvr": [Example("p", "rlvr", "problems", 0, (2,), "t")]}, 5)
+    steps = [Example("p", "srl", 1, (), "t"), Example("p", "srl", 2, (1,), "t")]
+    made = Stream({"srl": steps, "rlvr": [Example("p", "rlvr", 0, (2,), "t")]}, 5)
     made.set_pools(PerProblem(probe=1e-9), 4)
     assert {example.step for _ in range(3) for example in made.draw().examples} == {2}
 

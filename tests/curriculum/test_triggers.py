@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from srl.curriculum.phases import PerProblem, Phase, Until, check_phases
 from srl.curriculum.schedule import Schedule
 from srl.errors import ConfigError
-from srl.objectives import NAMES
+from srl.objectives.table import NAMES
 
 SRL, RLVR = {"srl": 1.0}, {"rlvr": 1.0}
 REWARD = "val/steps/reward"

@@ -235,7 +235,7 @@ def test_special_tokens_in_the_data_open_and_end_no_turn(turns_shown: int | None
                 ends = [tokenizer.convert_tokens_to_ids(token) for token in ("<|im_end|>", "<|im_start|>")]
                 assert not set(ends) & set(example.target_ids)
                 assert example.target.count("<|im_end|>"), "what is compared stays as it is"
-            (whole,) = made.problem(trajectory, "sft_outline", "outline")
+            (whole,) = made.imitated(trajectory, "sft_outline", reasoning=False)
             assert turns(tokenizer, whole.prompt_ids) == 3
             assert list(whole.target_ids).count(1) == 1
     assert renderer.neutral.count > 0

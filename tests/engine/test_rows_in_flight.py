@@ -167,7 +167,7 @@ def test_memory_that_is_really_short_on_cuda():
 
     device = torch.device("cuda")
     model = tiny_model(vocab_size=96, layers=8).to(device)
-    examples = [Example("u", "srl", "steps", 1, (5 + i,) * 16, "t", max_new_tokens=400) for i in range(64)]
+    examples = [Example("u", "srl", 1, (5 + i,) * 16, "t", max_new_tokens=400) for i in range(64)]
 
     def sampled(rows):
         engine = RolloutEngine(model, tiny_tokenizer(), (), rows)

@@ -55,7 +55,7 @@ class StandIn:
 
     def _one(self, engine, prompt, params):
         ids = tuple(prompt["prompt_token_ids"])
-        asked = Example("x", "srl", "steps", 1, ids, "t", max_new_tokens=params.max_tokens)
+        asked = Example("x", "srl", 1, ids, "t", max_new_tokens=params.max_tokens)
         generator = torch.Generator().manual_seed(params.seed)
         (found,) = engine.generate([asked], params.n, Sampling(params.temperature), generator)
         return SimpleNamespace(outputs=[self._output(one, params) for one in found])

@@ -18,7 +18,7 @@ from srl.examples.prompts import (
     PromptRenderer,
     Shot,
 )
-from srl.objectives import objectives
+from srl.objectives.table import objectives
 
 CHAT = (
     "{% for turn in messages %}[{{ turn.role }}]{{ turn.content }}{% endfor %}"
@@ -61,9 +61,7 @@ def test_n_steps_give_n_minus_1_examples_with_the_next_step_as_target(tokenizer)
         "P?\nIntro.\nAdd\n",
         "P?\nIntro.\n1. **Add**:\n1+1=2\nDouble\n",
     ]
-    assert {(e.uid, e.objective, e.source, e.n_steps, e.answer) for e in found} == {
-        ("u1", "srl", "steps", 3, "4")
-    }
+    assert {(e.uid, e.objective, e.n_steps, e.answer) for e in found} == {("u1", "srl", 3, "4")}
 
 
 def test_include_last_gives_n_examples(tokenizer):
@@ -85,7 +83,7 @@ def test_limits_and_stop_strings_differ_for_a_step_and_a_solution(tokenizer):
     made = builder(tokenizer, limits=limits, think=False)
     (step,), (whole,) = made.steps(PLAIN, "srl"), made.problem(PLAIN, "rlvr")
     assert (step.max_new_tokens, step.stop, step.think) == (7, ("\n",), False)
-    assert (whole.max_new_tokens, whole.stop, whole.step, whole.source) == (9, (), 0, "problems")
+    assert (whole.max_new_tokens, whole.stop, whole.step) == (9, (), 0)
 
 
 def test_where_the_solution_goes_on_only_a_stop_string_may_end_a_step(tokenizer):
@@ -147,40 +145,49 @@ def test_a_prompt_over_the_limit_is_skipped_never_cut(tokenizer):
 def test_imitation_has_the_experts_tokens_and_an_end(tokenizer):
     known = objectives()
     stop = ResponseLimits(step_stop=("\n", ";"))
-    (stopped,) = builder(tokenizer, limits=stop, end_id=1).build([PLAIN], known["sft_step"])
+    (stopped,) = known["sft_step"].examples(builder(tokenizer, limits=stop, end_id=1), [PLAIN])
     assert tokenizer.decode(list(stopped.target_ids)) == "a\n"  # as sampling would end it
-    (ended,) = builder(tokenizer, end_id=1).build([PLAIN], known["sft_step"])
+    (ended,) = known["sft_step"].examples(builder(tokenizer, end_id=1), [PLAIN])
     assert ended.target_ids == (*tokenizer("a")["input_ids"], 1)
-    (neither,) = builder(tokenizer).build([PLAIN], known["sft_step"])
+    (neither,) = known["sft_step"].examples(builder(tokenizer), [PLAIN])
     assert neither.target_ids == tuple(tokenizer("a")["input_ids"])
-    (sampled,) = builder(tokenizer, limits=stop, end_id=1).build([PLAIN], known["srl"])
+    (sampled,) = known["srl"].examples(builder(tokenizer, limits=stop, end_id=1), [PLAIN])
     assert sampled.target_ids == ()
 
 
 def test_imitation_writes_the_experts_thinking_where_there_is_any(tokenizer):
     steps = (Step(1, "", "a", thinking="so it is"), Step(2, "", "b"), Step(3, "", "c"))
     trajectory = Trajectory("u", "Q?", "", steps, answer="c")
-    made = builder(tokenizer, end_id=1).build([trajectory], objectives()["sft_step"])
+    imitation = objectives()["sft_step"]
+    made = imitation.examples(builder(tokenizer, end_id=1), [trajectory])
     assert [tokenizer.decode(list(e.target_ids[:-1])) for e in made] == ["<think>so it is</think>a", "b"]
-    bare = builder(tokenizer, end_id=1, think=False).build([trajectory], objectives()["sft_step"])
+    bare = imitation.examples(builder(tokenizer, end_id=1, think=False), [trajectory])
     assert tokenizer.decode(list(bare[0].target_ids[:-1])) == "a"
     assert made[0].target == "a", "the reward never sees the thinking"
 
 
-def test_build_takes_the_source_of_the_objective(tokenizer):
+def test_an_objective_builds_its_own_examples(tokenizer):
     made = builder(tokenizer)
-    assert [e.source for e in made.build([TITLED, PLAIN], objectives()["srl"])] == ["steps"] * 3  # 2 and 1
-    whole = made.build([TITLED, PLAIN], objectives()["rlvr"])
-    assert [(e.source, e.objective, e.uid) for e in whole] == [
-        ("problems", "rlvr", "u1"),
-        ("problems", "rlvr", "u2"),
-    ]
+    found = {name: one.examples(made, [TITLED, PLAIN]) for name, one in objectives().items()}
+    steps = [("u1", 1, ()), ("u1", 2, ()), ("u2", 1, ())]
+    whole = [("u1", 0, ()), ("u2", 0, ())]
+    first = ("1. **Add**:\n1+1=2", "2. **Double**:\n2*2=4")
+    starts = [("u1", 0, ()), ("u1", 0, first[:1]), ("u1", 0, first), ("u2", 0, ()), ("u2", 0, ("a",))]
+    assert {name: [(e.uid, e.step, e.given) for e in examples] for name, examples in found.items()} == {
+        "sft": [], "sft_outline": whole, "sft_step": steps,
+        "srl": steps, "rlvr": whole, "holistic": whole, "reverse": starts,
+    }  # fmt: skip
+    assert all(e.objective == name for name, examples in found.items() for e in examples)
+    assert [name for name, examples in found.items() if any(e.target_ids for e in examples)] == [
+        "sft_outline", "sft_step",
+    ]  # fmt: skip
+    assert {skip.where for skip in made.skipped} == {"sft"}  # no reasoning
 
 
 def test_solving_by_steps_shows_the_models_own_steps_alone(tokenizer):
     (asked,) = builder(tokenizer).next_step(TITLED, ["mine", "too"])
     assert text_of(tokenizer, asked) == "P?\nmine\ntoo\n"  # no preamble, no title: they are the expert's
-    assert (asked.step, asked.source, asked.target) == (3, "steps", "")
+    assert (asked.step, asked.target) == (3, "")
     made = builder(tokenizer, limits=ResponseLimits(max_prompt_tokens=11))
     assert made.next_step(TITLED, ["mine", "too"]) == []  # 3 + 5 + 4 = 12 tokens
 

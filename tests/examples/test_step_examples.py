@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from srl.curriculum.selectors import Adaptive
+from srl.curriculum.selectors import Adaptive, by_difficulty
 from srl.curriculum.stream import Stream
 from srl.data.trajectory import Step, Trajectory
 from srl.errors import ConfigError
@@ -58,7 +58,7 @@ def test_the_same_examples_and_skips_as_built_at_once() -> None:
     assert len(found) == len(wanted) == 8  # of 10: the second steps after 93 and after 95
     assert made.skipped == expected.skipped
     assert len(made.skipped) == 2
-    assert found.keys() == [(example.uid, example.step) for example in wanted]
+    assert found.keys() == [example.key for example in wanted]
     assert found[2:4] == wanted[2:4]
     assert {uid: list(part) for uid, part in found.by_problem().items()} == {
         uid: [example for example in wanted if example.uid == uid] for uid in ("u0", "u1", "u2", "u3", "u4")
@@ -137,9 +137,8 @@ def test_a_stream_that_goes_on_draws_the_same(late: None) -> None:
 
 def test_the_adaptive_order_builds_only_what_it_draws(late: None) -> None:
     made = builder(100)
-    stream = Stream(
-        {"srl": StepExamples(made, trajectories([10] * 30), "srl", False)}, 1, adaptive=Adaptive()
-    )
+    examples = StepExamples(made, trajectories([10] * 30), "srl", False)
+    stream = Stream({"srl": examples}, 1, selectors={"srl": by_difficulty(examples, "srl", 0, Adaptive())})
     calls = []
     step = made.step
     made.step = lambda *arguments: calls.append(1) or step(*arguments)  # type: ignore[method-assign]

@@ -171,7 +171,7 @@ def test_rollouts_take_what_the_plan_says(folder):
 
     engine = RolloutEngine(model, tiny_tokenizer(), (-1,), rows_in_flight=16)
     examples = [
-        Example(str(i), "srl", "steps", 1, (i, *range(99)), "", max_new_tokens=198 if i == 0 else 200)
+        Example(str(i), "srl", 1, (i, *range(99)), "", max_new_tokens=198 if i == 0 else 200)
         for i in range(8)
     ]
     generator = torch.Generator().manual_seed(0)

@@ -141,7 +141,7 @@ def groups():
             )
             for n in lengths
         ]
-        example = Example(str(number), "srl", "steps", 1, prompt, "t")
+        example = Example(str(number), "srl", 1, prompt, "t")
         made.append(Group(example, completions, torch.tensor([0.0, 0.3, 1.0])))
     return made
 

@@ -7,12 +7,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srl.objectives import NAMES, objectives, token_units
+from srl.objectives.similarity import token_units
+from srl.objectives.table import NAMES, objectives
 from srl.types import Completion, Example
 
 
-def example(target="bcde", **kwargs):
-    return Example("u", "srl", "steps", 1, (1,), target, **kwargs)
+def example(target="bcde", step=1, **kwargs):
+    return Example("u", "srl", step, (1,), target, **kwargs)
 
 
 def said(*texts):
@@ -25,15 +26,15 @@ def reward(objective, example, completions):
 
 
 def test_every_objective_by_name():
-    kinds = {name: (o.source, o.imitates, o.needs_answer) for name, o in objectives().items()}
+    kinds = {name: (o.unit, o.samples, o.pool) for name, o in objectives().items()}
     assert kinds == {
-        "sft": ("problems", "reasoning", False),
-        "sft_outline": ("problems", "outline", False),
-        "sft_step": ("steps", "step", False),
-        "srl": ("steps", None, False),
-        "rlvr": ("problems", None, True),
-        "holistic": ("problems", None, False),
-        "reverse": ("suffixes", None, True),
+        "sft": ("solution", False, None),
+        "sft_outline": ("solution", False, None),
+        "sft_step": ("step", False, "steps"),
+        "srl": ("step", True, "steps"),
+        "rlvr": ("solution", True, "outcome"),
+        "holistic": ("solution", True, None),
+        "reverse": ("solution", True, None),
     }
     assert [objective.name for objective in objectives().values()] == NAMES == list(kinds)
 
@@ -47,17 +48,17 @@ def test_holistic_similarity_scores_the_whole_solution_without_its_thinking():
     # abcd/bcde: 0.75 as for a step. Interleaved thinking goes: "ab\ncd" against "ab\nce": ab\nc matches,
     # M = 4 of T = 10. An unclosed block, none at all, and nothing outside the blocks break the format.
     holistic = objectives()["holistic"]
-    assert reward(holistic, example(), said("<think>bcde</think>abcd"))["reward"] == [0.75]
+    assert reward(holistic, example(step=0), said("<think>bcde</think>abcd"))["reward"] == [0.75]
     texts = [
         "<think>x</think>ab\n<think>y</think>cd",
         "<think>x</think>ab\n<think>cd",
         "ab\ncd",
         "<think></think>",
     ]
-    found = reward(holistic, example("ab\nce"), said(*texts))
+    found = reward(holistic, example("ab\nce", step=0), said(*texts))
     assert found["reward"] == [0.8, -1.0, -1.0, -1.0]
     assert found["format"] == [1.0, 0.0, 0.0, 0.0]
-    whole = reward(holistic, example("ab\ncd"), said(texts[0]))
+    whole = reward(holistic, example("ab\ncd", step=0), said(texts[0]))
     assert (whole["reward"], whole["exact"]) == ([1.0], [1.0])
 
 

@@ -10,10 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from srl.response import split_response
-from srl.rewards.similarity import FORMAT_PENALTY, similarity, step_reward
+from srl.rewards.similarity import FORMAT_PENALTY, reward_of, similarity
 
 SMALL = st.text(alphabet="ab \n", max_size=40)  # few letters: many ties between matches
 ANY = st.text(max_size=50)  # all of Unicode, astral characters and lone combining marks included
+
+
+def step_reward(response: str, expert: str, think: bool = True, autojunk: bool = False) -> float:
+    """Of a response, as it is read."""
+    parts = split_response(response, think)
+    return reward_of(None if parts is None else parts[1], expert, autojunk)
 
 
 def reference(action: str, expert_action: str, autojunk: bool = False) -> float:

@@ -161,7 +161,7 @@ def test_thinking_and_action_are_told_apart(tokenizer):
     from srl.types import Completion, Example, Group
 
     prompt = tuple(tokenizer("1+2?", add_special_tokens=False)["input_ids"])
-    example = Example("p", "srl", "steps", 1, prompt, "1+2=3", think=True)
+    example = Example("p", "srl", 1, prompt, "1+2=3", think=True)
     texts = ["<think>hm</think>\n1+2=4", "1+2=3"]
     completions = [Completion((5,), text, torch.zeros(1), True) for text in texts]
     first, second = _rows(Group(example, completions, torch.tensor([0.8, -1.0])), tokenizer, 8)

@@ -14,7 +14,7 @@ from conftest import fit
 @pytest.fixture
 def nan_rewards(monkeypatch):
     """Rewards of chosen problems become nan: `spoil(draw)` says whether the draw's first group does."""
-    from srl.objectives import Similarity
+    from srl.objectives.table import Similarity
 
     reward, calls = Similarity.reward, []
 

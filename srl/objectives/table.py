@@ -1,0 +1,25 @@
+"""Every objective by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from srl.objectives.imitation import IMITATIONS
+from srl.objectives.objective import Objective
+from srl.objectives.outcome import Outcome, ReverseOutcome
+from srl.objectives.similarity import holistic_similarity, step_similarity
+
+
+def objectives(autojunk: bool = False, units: Callable[[str], str] | None = None) -> dict[str, Objective]:
+    """autojunk, units: of those that compare texts; see `srl.objectives.similarity`."""
+    found: list[Objective] = [
+        *IMITATIONS,
+        step_similarity(autojunk, units),
+        Outcome(),
+        holistic_similarity(autojunk, units),
+        ReverseOutcome(),
+    ]
+    return {objective.name: objective for objective in found}
+
+
+NAMES = list(objectives())
