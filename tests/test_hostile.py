@@ -1,4 +1,4 @@
-"""Nothing in data, configs or checkpoints runs code, fills the memory, or passes for another's words."""
+"""Nothing in data, configs or checkpoints runs code or passes for another's words."""
 
 import argparse
 import ast
@@ -15,7 +15,7 @@ from conftest import QUIET, fit, tiny_tokenizer
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from srl.cli.yaml_files import VALUES, read_yaml
+from srl.cli.yaml_files import read_yaml
 from srl.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -122,20 +122,14 @@ def test_commands_refuse_it_too(payload, tmp_path, logging_ready, capsys, monkey
 
 # -- configs ------------------------------------------------------------------------------------------------
 
-NINE = ", ".join(["*a{}"] * 9)
-BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
-    f"a{k}: &a{k} [{NINE.format(*[k - 1] * 9)}]\n" for k in range(1, 7)
-)  # 9^7 = 4.8 million texts in 500 characters
-
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("a: " + "[" * 3000, "has more than 50 levels; no config needs that"),
-        ("a: " + "[" * 60 + "]" * 60, "has more than 50 levels"),
+        ("a: " + "[" * 3000, "too many levels; no config needs that"),
         ("a: &a [*a]", "has an alias that stands for what it lies in"),
         ("methods: &a {b: *a}", "has an alias that stands for what it lies in"),
-        (BOMB, f"has more than {VALUES:,} values, its aliases counted"),
+        ("a: 1\nb: {c: 1,\n c: 2}", "run.yaml:3: the key c stands on line 2, too; take one out"),
         ("a: \x00", "run.yaml: not YAML (unacceptable character #x0000"),
         ("model: !!python/object/apply:os.system ['touch ran']", "run.yaml:1: not YAML (could not determine"),
         ("a: 1\nb: !!python/name:os.system\n", "run.yaml:2: not YAML (could not determine a constructor"),
@@ -143,7 +137,7 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
     ],
     ids=lambda text: text[:20],
 )
-def test_a_yaml_file_that_would_run_code_or_fill_the_memory_is_refused(tmp_path, monkeypatch, text, said):
+def test_a_yaml_file_that_would_run_code_or_says_a_thing_twice_is_refused(tmp_path, monkeypatch, text, said):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "run.yaml"
     path.write_text(text)

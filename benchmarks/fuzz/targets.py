@@ -147,7 +147,7 @@ def config(text: bytes, folder: Path, parser: Any, keys: tuple[str, ...]) -> Non
     from srl.cli.config_errors import explain
     from srl.cli.config_files import with_extended
     from srl.cli.prepare import from_yaml
-    from srl.cli.sweep_file import read_sweep
+    from srl.cli.sweep import read_sweep
     from srl.errors import first_line
 
     path = folder / "run.yaml"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from srl.compare.statistics import estimate
+from srl.compare.summary import estimate
 
 METHODS = {
     "base": "base",

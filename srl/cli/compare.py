@@ -52,12 +52,16 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def run(
     uri: str,
     experiment: str | None,
-    runs: list[str] | None,
+    runs: list[str] | None = None,
     metric: str | None = None,
     output: Path | None = None,
     again: bool = False,
+    tags: dict[str, list[str]] | None = None,
 ) -> Comparison:
-    """Read, compare and, with `output`, write. again: the folder may hold an earlier comparison."""
+    """Read, compare and, with `output`, write. again: the folder may hold an earlier comparison.
+
+    tags: a run must have one of the values of each.
+    """
     from srl.compare.reading import read_runs, read_tables
     from srl.compare.summary import compare
     from srl.runs.store import open_store
@@ -65,7 +69,7 @@ def run(
     if output is not None:
         check_empty(output, WRITTEN if again else ())
     client = open_store(uri)
-    comparison = compare(read_runs(client, experiment, runs), metric)
+    comparison = compare(read_runs(client, experiment, runs, tags), metric)
     if output is not None:
         for group in comparison.groups:
             for one in group.runs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import io
 import logging
 import os
 import shlex
@@ -21,6 +22,9 @@ log = logging.getLogger(__name__)
 def main(argv: list[str] | None = None) -> int:
     """Run one command; the return value is the exit status (0 good, 1 stopped, 2 cannot start)."""
     arguments = sys.argv[1:] if argv is None else argv
+    for stream in (sys.stdout, sys.stderr):  # a sign that a terminal cannot show ends no run
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage())
         return 0
@@ -84,6 +88,10 @@ def run(arguments: list[str]) -> int:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a bar for each rollout table
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     quiet()
+    if arguments[1:] in (["--help"], ["-h"]) and arguments[0] not in EXTRA:
+        from srl.cli import placeholders
+
+        placeholders.install()
     if launched_rank():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
     if arguments[0] in EXTRA:

@@ -1,197 +1,107 @@
-"""`python -m srl sweep FILE.yaml`: methods x seeds, one run after the other, under one parent in MLflow."""
+"""`python -m srl sweep FILE.yaml`: methods x seeds, one run after the other; finished ones are skipped."""
 
 from __future__ import annotations
 
-import argparse
+import hashlib
 import json
+import re
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 
 from srl.cli import compare
+from srl.cli.config_files import with_extended
 from srl.cli.options import OptionParser, add_tracking_uri
-from srl.cli.sweep_file import Child, Sweep, read_sweep
-from srl.cli.sync import sync
+from srl.cli.yaml_files import read_yaml
 from srl.errors import ConfigError, Interrupted, TrainingStopped
-from srl.runs.spool import FOLDER, Spool, is_remote
 
-DIGEST = "sweep_digest"  # tags of a child, and of the parent
-NAME = "sweep"
+KEYS = ("name", "experiment", "methods", "seeds", "set", "output")
+DIGEST = "sweep_digest"  # tag of a run
+FINISHED = "finished"  # file in the folder of a run that has ended well
 
 
 def main(arguments: list[str]) -> None:
-    """Make the runs that are not finished, then compare all of them.
+    """Make the runs that are not finished, then compare those that are.
 
-    A run that was interrupted goes on from its last checkpoint. TrainingStopped at the end where some failed.
+    A run that was interrupted goes on from its last checkpoint, and one failure does not end the others.
+    TrainingStopped at the end where some failed.
     """
-    options = parse(arguments)
-    sweep = read_sweep(options.file)
-    runs = Runs(sweep, options.tracking_uri, options.file)
-    try:
-        failed = make_all(sweep, runs)
-    except Interrupted:
-        runs.end("KILLED")
-        raise
-    runs.sync()
-    runs.end("FAILED" if failed else "FINISHED")
-    report(sweep, runs, failed)
-
-
-def make_all(sweep: Sweep, runs: Runs) -> list[Child]:
-    """Run what is not finished; those that failed. One failure does not end the others."""
-    failed = []
-    for place, child in enumerate(sweep.children, start=1):
-        head = f"[{place}/{len(sweep.children)}] {child.name}"
-        if runs.finished(child) is not None:
-            print(f"{head}: finished before", flush=True)
-            continue
-        started = time.monotonic()
-        status = runs.make(child, head)
-        if status != 0 or runs.finished(child) is None:
-            failed.append(child)
-            print(f"{head}: failed (status {status}): {runs.last_line(child)}", flush=True)
-        else:
-            print(f"{head}: finished in {time.monotonic() - started:.0f} s", flush=True)
-    return failed
-
-
-def parse(arguments: list[str]) -> argparse.Namespace:
     parser = OptionParser(
         prog="python -m srl sweep", description="docs/comparing.md has the keys of the file."
     )
     parser.add_argument("file", type=Path)
     add_tracking_uri(parser)
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    runs = read_sweep(options.file)
+    for place, run in enumerate(runs, start=1):
+        make(run, f"[{place}/{len(runs)}] {run.method} seed {run.seed}", options.tracking_uri)
+    report(runs, options.tracking_uri)
 
 
-def report(sweep: Sweep, runs: Runs, failed: list[Child]) -> None:
-    """Compare what is finished, and say what is not."""
-    done = [child for child in sweep.children if runs.finished(child) is not None]
-    if done:
-        folder = sweep.output / "comparison"
-        ids = [run.info.run_id for child in done for run in runs.of(child)]
-        comparison = compare.run(runs.uri, sweep.experiment, ids, output=folder, again=True)
-        compare.show(comparison)
-        print(f"Written: {folder / 'report.html'}")
-    if failed:
-        raise TrainingStopped(
-            f"{len(failed)} of {len(sweep.children)} runs of the sweep failed: "
-            f"{', '.join(child.name for child in failed)}; their logs are in {sweep.output / 'logs'}. The "
-            "same command makes them again and leaves the finished ones"
-        )
+@dataclass(frozen=True)
+class Run:
+    """One run. arguments: of `fit`. digest: of its settings and config files; another one is another run."""
+
+    experiment: str
+    output: Path
+    method: str
+    seed: int
+    arguments: tuple[str, ...]
+    digest: str
+
+    @property
+    def folder(self) -> Path:
+        """Of its checkpoints. A method may be called what no folder can be: `a/b`."""
+        return self.output / "checkpoints" / f"{self._name}-{self.seed}-{self.digest[:8]}"
+
+    @property
+    def log(self) -> Path:
+        return self.output / "logs" / f"{self.folder.name}.log"
+
+    @property
+    def _name(self) -> str:
+        return re.sub(r"[^\w.-]+", "_", self.method)[:60]
 
 
-class Runs:
-    """The sweep's runs in MLflow: which are finished, and making one."""
-
-    def __init__(self, sweep: Sweep, uri: str, file: Path) -> None:
-        from mlflow import MlflowClient
-
-        from srl.runs.mirror import check
-        from srl.runs.sender import set_patience
-
-        self.spool = Spool(sweep.output / FOLDER) if is_remote(uri) else None
-        self.sweep, self.uri = sweep, uri
-        if self.spool is not None:
-            set_patience()
-            check(uri)
-            self.sync()
-        self.client = MlflowClient(uri)
-        found = self.client.get_experiment_by_name(sweep.experiment)
-        self.experiment = found.experiment_id if found else self.client.create_experiment(sweep.experiment)
-        self.parent = self._parent(file)
-        try:
-            (sweep.output / "logs").mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(
-                f"output {sweep.output}: cannot be written ({error.strerror}); name another folder"
-            ) from error
-
-    def _parent(self, file: Path) -> str:
-        """The id of the one run above all others, made or found again."""
-        rows = self.client.search_runs([self.experiment], f"tags.{NAME} = '{self.sweep.name}'")
-        if rows:
-            identity = rows[0].info.run_id
-            self.client.update_run(identity, status="RUNNING")
-        else:
-            tags = {NAME: self.sweep.name}
-            run = self.client.create_run(self.experiment, tags=tags, run_name=f"sweep {self.sweep.name}")
-            identity = run.info.run_id
-        self.client.log_artifact(identity, str(file))
-        return str(identity)
-
-    def sync(self) -> None:
-        """Send what a server that was away has not got. TrainingStopped: it still is."""
-        if self.spool is not None and self.spool.database.is_file():
-            sync(self.spool)
-
-    def finished(self, child: Child) -> Any:
-        """The newest finished run of the child, in the spool if the server has none; None for none."""
-        from mlflow.exceptions import MlflowException
-
-        try:
-            found = self.of(child)
-        except MlflowException:
-            if self.spool is None:
-                raise
-            found = []
-        if self.spool is not None and self.spool.database.is_file():
-            found += [run for run in self.spool.runs() if run.data.tags.get(DIGEST) == child.digest]
-        ended = [run for run in found if run.info.status == "FINISHED"]
-        return ended[0] if ended else None
-
-    def of(self, child: Child) -> list[Any]:
-        """Its runs with these very settings, the newest first: more than one where it was interrupted."""
-        wanted = f"tags.`mlflow.parentRunId` = '{self.parent}' and tags.{DIGEST} = '{child.digest}'"
-        found = self.client.search_runs([self.experiment], wanted)
-        return [run for run in found if run.data.tags.get("method") == child.method]
-
-    def make(self, child: Child, head: str) -> int:
-        """Run `fit` in a process of its own; the exit status. It goes on from a checkpoint that is there."""
-        folder = self.sweep.output / "checkpoints" / child.folder
-        tags = {"mlflow.parentRunId": self.parent, "method": child.method, "seed": str(child.seed)}
-        logger = "--trainer.logger.init_args."
-        command = [
-            sys.executable, "-m", "srl", "fit", *child.arguments, "--checkpoint.dirpath", str(folder),
-            f"{logger}experiment_name", self.sweep.experiment, f"{logger}tracking_uri", self.uri,
-            f"{logger}run_name", child.name, f"{logger}tags", json.dumps(tags | {DIGEST: child.digest}),
-            "--trainer.enable_progress_bar", "false",
-        ]  # fmt: skip
-        if self.spool is not None:
-            command += ["--tracking.spool", str(self.spool.folder)]
-        goes_on = (folder / "last.ckpt").is_file()
-        if goes_on:
-            command += ["--ckpt_path", "last"]
-        print(f"{head}: {'goes on' if goes_on else 'starts'}, log {self.log(child)}", flush=True)
-        return run_process(command, self.log(child))
-
-    def log(self, child: Child) -> Path:
-        return self.sweep.output / "logs" / f"{child.folder}.log"
-
-    def last_line(self, child: Child) -> str:
-        path = self.log(child)
-        lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.is_file() else []
-        said = [line for line in lines if line.startswith("srl: error: ")] or [line for line in lines if line]
-        return said[-1].removeprefix("srl: error: ") if said else "it wrote nothing"
-
-    def end(self, status: str) -> None:
-        from mlflow.exceptions import MlflowException
-
-        try:
-            self.client.set_terminated(self.parent, status)
-        except MlflowException as error:
-            if self.spool is None:
-                raise
-            print(f"{self.uri}: the sweep's own run is left without its end ({str(error)[:100]})")
+def make(run: Run, head: str, uri: str) -> None:
+    """Run `fit` in a process of its own, from a checkpoint where there is one; say how it ended."""
+    if (run.folder / FINISHED).is_file():
+        print(f"{head}: finished before", flush=True)
+        return
+    tags = {"method": run.method, "seed": str(run.seed), DIGEST: run.digest}
+    logger = "--trainer.logger.init_args."
+    command = [
+        sys.executable, "-m", "srl", "fit", *run.arguments, "--checkpoint.dirpath", str(run.folder),
+        f"{logger}experiment_name", run.experiment, f"{logger}tracking_uri", uri,
+        f"{logger}run_name", f"{run.method} seed {run.seed}", f"{logger}tags", json.dumps(tags),
+        "--trainer.enable_progress_bar", "false",
+    ]  # fmt: skip
+    goes_on = (run.folder / "last.ckpt").is_file()
+    print(f"{head}: {'goes on' if goes_on else 'starts'}, log {run.log}", flush=True)
+    started = time.monotonic()
+    try:
+        run.log.parent.mkdir(parents=True, exist_ok=True)
+        status = run_process([*command, *(["--ckpt_path", "last"] if goes_on else [])], run.log)
+        if status == 0:
+            run.folder.mkdir(parents=True, exist_ok=True)
+            (run.folder / FINISHED).touch()
+    except OSError as error:
+        raise ConfigError(
+            f"output {run.output}: cannot be written ({error.strerror}); name another folder"
+        ) from error
+    if status == 0:
+        print(f"{head}: finished in {time.monotonic() - started:.0f} s", flush=True)
+    else:
+        print(f"{head}: failed (status {status}): {_last_line(run.log)}", flush=True)
 
 
 def run_process(command: list[str], log: Path) -> int:
     """Interrupted on Ctrl-C or SIGTERM, which the child hears too, after it has ended by itself."""
-    with log.open("a", encoding="utf-8") as file:
-        child = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
     heard: list[int] = []
 
     def on_signal(number: int, frame: Any) -> None:
@@ -199,6 +109,8 @@ def run_process(command: list[str], log: Path) -> int:
         if number == signal.SIGTERM:  # Ctrl-C reaches the whole group
             child.terminate()
 
+    with log.open("a", encoding="utf-8") as file:
+        child = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         status = child.wait()
@@ -206,8 +118,100 @@ def run_process(command: list[str], log: Path) -> int:
         for number, handler in before.items():
             signal.signal(number, handler)
     if heard:
-        raise Interrupted(
-            f"stopped by {signal.Signals(heard[0]).name}; the same command goes on with the sweep",
-            128 + heard[0],
-        )
+        name = signal.Signals(heard[0]).name
+        raise Interrupted(f"stopped by {name}; the same command goes on with the sweep", 128 + heard[0])
     return status
+
+
+def _last_line(log: Path) -> str:
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").split("\n") if line]
+    said = [line for line in lines if line.startswith("srl: error: ")] or lines
+    return said[-1].removeprefix("srl: error: ") if said else "it wrote nothing"
+
+
+def report(runs: list[Run], uri: str) -> None:
+    """Compare what is finished, and say what is not."""
+    done = [run for run in runs if (run.folder / FINISHED).is_file()]
+    failed = [f"{run.method} seed {run.seed}" for run in runs if run not in done]
+    output = runs[0].output
+    if done:
+        tags = {DIGEST: [run.digest for run in done]}
+        comparison = compare.run(uri, runs[0].experiment, tags=tags, output=output / "comparison", again=True)
+        compare.show(comparison)
+        print(f"Written: {output / 'comparison' / 'report.html'}")
+    if failed:
+        raise TrainingStopped(
+            f"{len(failed)} of {len(runs)} runs of the sweep failed: {', '.join(failed)}; their logs are in "
+            f"{output / 'logs'}. The same command makes them again and leaves the finished ones"
+        )
+
+
+# -- the file -----------------------------------------------------------------------------------------
+
+
+def read_sweep(path: Path) -> list[Run]:
+    """Seed by seed, so that every method has its first run early. Config files are relative to where one is.
+
+    ConfigError: no such file, keys that it does not know or lacks, config files that are not there.
+    """
+    try:
+        found = read_yaml(path)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); name the file of a sweep") from error
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path}: not a sweep; write at least `methods:` with config files, and `seeds:`")
+    unknown = [key for key in found if key not in KEYS]
+    if unknown:
+        raise ConfigError(f"{path}: there is no key {unknown[0]!s:.200}; there are {', '.join(KEYS)}")
+    methods, seeds = _methods(path, found.get("methods")), found.get("seeds", [0])
+    seeds = seeds if isinstance(seeds, list) else [seeds]
+    if not seeds or [s for s in seeds if type(s) is not int or s < 0] or len(set(seeds)) < len(seeds):
+        raise ConfigError(
+            f"{path}: seeds is {seeds!r:.100}; write different whole numbers, such as [0, 1, 2]"
+        )
+    settings = found.get("set") or {}
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{path}: set is {settings!r:.100}; write keys of fit with values, a line each")
+    name = str(found.get("name", path.stem))
+    place = (str(found.get("experiment", name)), Path(str(found.get("output", f"runs/{name}"))))
+    return [
+        Run(*place, method, seed, *_arguments(files, seed, settings))
+        for seed in seeds
+        for method, files in methods.items()
+    ]
+
+
+def _methods(path: Path, given: Any) -> dict[str, list[str]]:
+    """Name -> config files. A list of files names each by its stem."""
+    if isinstance(given, list):
+        names = [Path(str(file)).stem for file in given]
+        if len(set(names)) < len(names):
+            raise ConfigError(f"{path}: two methods have the same name; write methods: {{NAME: FILE, ...}}")
+        given = dict(zip(names, given, strict=True))
+    if not isinstance(given, dict) or not given:
+        raise ConfigError(
+            f"{path}: methods is {given!r:.100}; write methods: {{NAME: CONFIG_FILE, ...}} or a list"
+        )
+    found = {str(name): files if isinstance(files, list) else [files] for name, files in given.items()}
+    for name, files in found.items():
+        missing = next((str(file) for file in files or ["given"] if not isfile(str(file))), None)
+        if missing is not None:
+            raise ConfigError(
+                f"{path}: method {name:.100}: there is no config file {missing:.150}; run where it is found"
+            )
+    return {name: [str(file) for file in files] for name, files in found.items()}
+
+
+def _arguments(files: list[str], seed: int, settings: dict[str, Any]) -> tuple[tuple[str, ...], str]:
+    """Those of `fit`, and their digest. `{seed}` in a setting's text is the seed, for data of its own."""
+    configs = [part for file in files for part in ("--config", file)]
+    found = list(configs)
+    for key, value in settings.items():
+        text = value.replace("{seed}", str(seed)) if isinstance(value, str) else json.dumps(value)
+        found += [f"--{key}", text]
+    found += ["--seed_everything", str(seed)]
+    digest = hashlib.sha256(json.dumps(found).encode())
+    for part in with_extended(configs):
+        if isfile(part):
+            digest.update(Path(part).read_bytes())
+    return tuple(found), digest.hexdigest()

@@ -1,4 +1,4 @@
-"""YAML files: read as plain values, nothing in them is run; refused where they would fill the memory."""
+"""YAML files: read as plain values, nothing in them is run; a key that stands twice is refused."""
 
 from __future__ import annotations
 
@@ -9,13 +9,6 @@ from srl.errors import ConfigError
 
 if TYPE_CHECKING:
     from yaml import Node
-
-
-DEPTH = 50
-"""Levels of a file, at most; no config of ours has ten."""
-
-VALUES = 100_000
-"""Values of a file, at most, each alias counted as what it stands for."""
 
 
 def read_yaml(path: Path) -> Any:
@@ -35,40 +28,35 @@ def composed(path: Path) -> Node | None:
 
     try:
         node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-        _measure(node, {}, 0)
+        _check(path, node, {})
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 (byte {error.start}); save the file as UTF-8") from error
     except yaml.YAMLError as error:
         raise ConfigError(_not_yaml(path, error)) from error
-    except (_TooMuch, RecursionError) as error:
-        why = str(error) if isinstance(error, _TooMuch) else f"more than {DEPTH} levels"
-        raise ConfigError(f"{path}: has {why}; no config needs that, write it flat") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path}: too many levels; no config needs that, write it flat") from error
     return node
 
 
-class _TooMuch(Exception):
-    """What a file has too much of."""
-
-
-def _measure(node: Any, sizes: dict[int, int | None], depth: int) -> int:
-    """Values below a node with all aliases followed; sizes: of the nodes known, None of those it lies in."""
-    if id(node) in sizes:
-        known = sizes[id(node)]
-        if known is None:
-            raise _TooMuch("an alias that stands for what it lies in")
-        return known
-    if depth > DEPTH:
-        raise _TooMuch(f"more than {DEPTH} levels")
-    sizes[id(node)] = None
-    size = 1
+def _check(path: Path, node: Any, done: dict[int, bool]) -> None:
+    """No key twice in a mapping, no alias inside of what it stands for. done: nodes; False: not yet left."""
+    if done.setdefault(id(node), False):
+        return
+    pairs = [pair for pair in getattr(node, "value", None) or () if isinstance(pair, tuple)]
+    lines: dict[str, int] = {}
+    for key, _ in pairs:
+        name, line = str(key.value), key.start_mark.line + 1
+        if name in lines:
+            raise ConfigError(
+                f"{path}:{line}: the key {name:.100} stands on line {lines[name]}, too; take one out"
+            )
+        lines[name] = line
     children = node.value if isinstance(getattr(node, "value", None), list) else []
-    for child in children:
-        for part in child if isinstance(child, tuple) else (child,):
-            size += _measure(part, sizes, depth + 1)
-            if size > VALUES:
-                raise _TooMuch(f"more than {VALUES:,} values, its aliases counted")
-    sizes[id(node)] = size
-    return size
+    for child in [part for one in children for part in (one if isinstance(one, tuple) else (one,))]:
+        if done.get(id(child)) is False:
+            raise ConfigError(f"{path}: has an alias that stands for what it lies in; write it flat")
+        _check(path, child, done)
+    done[id(node)] = True
 
 
 def _not_yaml(path: Path, error: Exception) -> str:

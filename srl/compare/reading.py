@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,12 +28,22 @@ READ = (
     "system/gpu",
 )
 SHOWN = 10
+COLUMNS: dict[str, dict[str, Callable[[Any], Any]]] = {  # of a table, without which nothing can be shown
+    "steps": {"uid": str, "position": int, "response": str, "expert_action": str, "reward": float},
+    "rollouts": {
+        "update": int, "phase": str, "objective": str, "prompt": str, "thinking": str, "action": str,
+        "expert_action": str, "reward": float, "advantage": float,
+    },
+}  # fmt: skip
 
 
 def read_runs(
-    client: MlflowClient, experiment: str | None = None, wanted: list[str] | None = None
+    client: MlflowClient,
+    experiment: str | None = None,
+    wanted: list[str] | None = None,
+    tags: dict[str, list[str]] | None = None,
 ) -> list[Run]:
-    """The runs of an experiment, oldest first. wanted: only these names or ids.
+    """The runs of an experiment, oldest first. wanted: only these names or ids. tags: only these values.
 
     experiment None is the only one that has runs. ConfigError: no such experiment or run, or a choice to
     make, each with what there is. DataError: nothing is there.
@@ -54,6 +65,10 @@ def read_runs(
         raise DataError(f"--experiment {experiment}: it has no runs; there are {there}")
     if wanted:
         chosen = _wanted(chosen, wanted)
+    for tag, values in (tags or {}).items():
+        chosen = [run for run in chosen if run.data.tags.get(tag) in values]
+        if not chosen:
+            raise DataError(f"no run of {experiment} has the tag {tag} asked for; were they deleted?")
     return [_read(client, run) for run in sorted(chosen, key=lambda run: run.info.start_time)]
 
 
@@ -122,13 +137,22 @@ def read_tables(client: MlflowClient, run: Run) -> list[str]:
         with tempfile.TemporaryDirectory() as folder:
             for name, paths in names.items():
                 if paths and not (name == "before" and name in run.tables):
-                    run.tables[name] = _rows(client.download_artifacts(run.run_id, paths[0], folder))
-    except (MlflowException, OSError, ValueError) as error:
+                    path = client.download_artifacts(run.run_id, paths[0], folder)
+                    run.tables[name] = _rows(path, "rollouts" if name == "rollouts" else "steps")
+    except (MlflowException, OSError, ValueError, TypeError, KeyError) as error:
         return [f"{run.name}: its tables cannot be read ({' '.join(str(error).split())[:120]})"]
     return []
 
 
-def _rows(path: str) -> list[dict[str, Any]]:
-    """The rows of a table of `log_table`: {"columns": [...], "data": [[...], ...]}."""
+def _rows(path: str, kind: str) -> list[dict[str, Any]]:
+    """The rows of a table of `log_table`: {"columns": [...], "data": [[...], ...]}.
+
+    ValueError, TypeError, KeyError: it has another shape, or no number where one must stand.
+    """
     table = json.loads(Path(path).read_text(encoding="utf-8"))
-    return [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+    rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+    for row in rows:
+        row.setdefault("update", row.get("step"))  # step: of older runs
+        for key, make in COLUMNS[kind].items():
+            row[key] = make(row[key])
+    return rows

@@ -88,7 +88,7 @@ def training_rollouts(group: Group, count: int = ROLLOUTS) -> list[dict[str, Any
     run = next((run for run in group.runs if run.tables.get("rollouts")), None)
     if run is None:
         return []
-    rows: list[dict[str, Any]] = [{"update": row.get("step")} | row for row in run.tables["rollouts"]]
+    rows: list[dict[str, Any]] = run.tables["rollouts"]
     newest = max(int(row["update"]) for row in rows)
     return [row for row in rows if int(row["update"]) == newest][:count]
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import re
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from srl.compare.groups import Group, differences, grouped
 from srl.compare.runs import Run, joined
-from srl.compare.statistics import Estimate, estimate
 from srl.errors import DataError
 
 METRIC = "val/outcome/accuracy"
@@ -35,6 +37,44 @@ COSTS = {
 }
 
 
+Column = tuple[str, list[str]]  # a figure's name, and its value for each method
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """values: one a seed. half: half the width of the 95 % interval of the mean; None for a single value."""
+
+    mean: float
+    half: float | None
+    values: tuple[float, ...]
+
+    def plain(self) -> dict[str, Any]:
+        return {"mean": self.mean, "half": self.half, "values": list(self.values)}
+
+    def text(self, digits: int = 3) -> str:
+        """`mean ± half`, or the value alone.
+
+        >>> estimate([0.5, 0.7]).text(), estimate([0.5]).text()
+        ('0.600 ± 1.271', '0.500')
+        """
+        return f"{self.mean:.{digits}f}" + ("" if self.half is None else f" ± {self.half:.{digits}f}")
+
+
+def estimate(values: list[float]) -> Estimate:
+    """Mean and half of the 95 % interval over the values; a single one has no interval.
+
+    >>> estimate([0.5, 0.7]).half  # standard error 0.1 at one degree of freedom
+    1.27062
+    """
+    half = None
+    if len(values) > 1:
+        from scipy.special import stdtrit  # Student's t, as seeds are few
+
+        error = statistics.stdev(values) / math.sqrt(len(values))
+        half = round(float(stdtrit(len(values) - 1, 0.975)) * error, 6)
+    return Estimate(statistics.fmean(values), half, tuple(values))
+
+
 @dataclass
 class Comparison:
     """groups: the best first. figures: metric -> group -> estimate. cost: group -> name of COSTS -> mean.
@@ -57,6 +97,25 @@ class Comparison:
     @property
     def benchmarks(self) -> list[str]:
         return [name for name in self.figures if not name.startswith("val/")]
+
+    def figure_columns(self, names: Sequence[str]) -> list[Column]:
+        columns = [("seeds", [str(len(group.runs)) for group in self.groups])]
+        for name in names:
+            cells = [self.figures[name].get(group.label) for group in self.groups]
+            texts = ["" if cell is None else cell.text() for cell in cells]
+            columns.append((name.removeprefix("val/"), texts))
+        return columns
+
+    def cost_columns(self) -> list[Column]:
+        """What some run has logged."""
+        every = [
+            (label, [self.cost[group.label][name] for group in self.groups]) for name, label in COSTS.items()
+        ]
+        return [
+            (label, [*map(cost_text, values)])
+            for label, values in every
+            if any(v is not None for v in values)
+        ]
 
     def plain(self) -> dict[str, Any]:
         """For JSON."""
@@ -83,6 +142,17 @@ class Comparison:
             "verdict": self.verdict,
             "notes": self.notes,
         }  # fmt: skip
+
+
+def cost_text(value: float | None) -> str:
+    """A large number with separators, a small one with a decimal; a dash where nothing was logged.
+
+    >>> cost_text(12345.6), cost_text(3.25), cost_text(20.0), cost_text(None)
+    ('12,346', '3.2', '20', '-')
+    """
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.1f}"
 
 
 def compare(runs: list[Run], metric: str | None = None) -> Comparison:

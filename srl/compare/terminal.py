@@ -10,25 +10,23 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from srl.compare.report import cost_text
-from srl.compare.settings import deviations
-from srl.compare.summary import COSTS, INTERVALS, Comparison
+from srl.compare.groups import deviations
+from srl.compare.summary import INTERVALS, Column, Comparison
 
 LABEL = 30  # columns of the terminal for a method
 GAP = 2  # columns between two figures
-Column = tuple[str, list[str]]  # a figure's name, and its value for each method
 
 
 def show(comparison: Comparison) -> None:
     console = Console()
     parts = [("Held out", comparison.held_out), ("Benchmarks", comparison.benchmarks)]
     for title, names in parts:
-        columns = figure_columns(comparison, names)
+        columns = comparison.figure_columns(names)
         for table in tables(comparison, title, columns, console.width) if names else ():
             console.print(table)
     if any(names for _, names in parts):
         console.print(INTERVALS, style="italic")
-    for table in tables(comparison, "Cost, mean of a run", cost_columns(comparison), console.width):
+    for table in tables(comparison, "Cost, mean of a run", comparison.cost_columns(), console.width):
         console.print(table)
     if comparison.differences:
         console.print(differences_table(comparison))
@@ -36,23 +34,6 @@ def show(comparison: Comparison) -> None:
         console.print(line, markup=False, highlight=False)
     for note in comparison.notes:
         console.print(f"Note: {note}", markup=False, highlight=False)
-
-
-def figure_columns(comparison: Comparison, names: Sequence[str]) -> list[Column]:
-    columns = [("seeds", [str(len(group.runs)) for group in comparison.groups])]
-    for name in names:
-        cells = [comparison.figures[name].get(group.label) for group in comparison.groups]
-        columns.append((name.removeprefix("val/"), ["" if cell is None else cell.text() for cell in cells]))
-    return columns
-
-
-def cost_columns(comparison: Comparison) -> list[Column]:
-    found = []
-    for name, label in COSTS.items():
-        values = [comparison.cost[group.label][name] for group in comparison.groups]
-        if any(value is not None for value in values):
-            found.append((label, [cost_text(value) for value in values]))
-    return found
 
 
 def tables(comparison: Comparison, title: str, columns: Sequence[Column], width: int) -> list[Table]:

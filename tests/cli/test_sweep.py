@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 
 from srl.cli import sweep as command
 from srl.cli.main import main
-from srl.cli.sweep_file import read_sweep
+from srl.cli.sweep import read_sweep
 from srl.errors import ConfigError
 
 
@@ -90,7 +90,6 @@ def test_a_sweep_goes_on_where_it_was_interrupted_and_makes_no_run_twice(swept, 
     assert "[1/2] short seed 3: finished in" in out
     assert "[2/2] longer seed 3: failed (status 137)" in out
     assert statuses(swept) == {
-        "sweep letters": "FAILED",
         "short seed 3": "FINISHED",
         "longer seed 3": "KILLED",
     }
@@ -101,10 +100,7 @@ def test_a_sweep_goes_on_where_it_was_interrupted_and_makes_no_run_twice(swept, 
     assert "[2/2] longer seed 3: goes on" in out
     assert calls[2][-2:] == ["--ckpt_path", "last"]
     _, runs = runs_of(swept)
-    (parent,) = [run for run in runs if "sweep" in run.data.tags]
-    children = [run for run in runs if run is not parent]
-    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
-    assert parent.info.status == "FINISHED"
+    assert {run.data.tags["method"] for run in runs if "sweep_digest" in run.data.tags} == {"short", "longer"}
     found = json.loads((file.parent / "out" / "comparison" / "comparison.json").read_text())
     assert any("taken as one run" in note for note in found["notes"])
     groups = {group["method"]: group["runs"] for group in found["groups"]}
@@ -132,25 +128,26 @@ def test_a_changed_config_is_another_run(swept, tmp_path):
         after = read_sweep(file)
     finally:
         config.write_text(text)
-    assert [child.name for child in before.children] == [child.name for child in after.children]
-    for old, new in zip(before.children, after.children, strict=True):  # `longer` extends `short`
+    assert [run.method for run in before] == [run.method for run in after]
+    for old, new in zip(before, after, strict=True):  # `longer` extends `short`
         assert old.digest != new.digest
         assert old.folder != new.folder
 
 
-def test_one_failure_does_not_end_the_others(swept, tmp_path, monkeypatch):
+def test_one_failure_does_not_end_the_others_and_a_method_may_have_any_name(swept, tmp_path, monkeypatch):
     file, _ = swept
     values = yaml.safe_load(file.read_text())
     (tmp_path / "broken.yaml").write_text(f"extends: {file.parent / 'short.yaml'}\nmodel: {{lore: 4}}\n")
-    values["methods"] = {"broken": str(tmp_path / "broken.yaml"), "fine": values["methods"]["short"]}
+    values["methods"] = {"a/b ../c": str(tmp_path / "broken.yaml"), "fi/ne": values["methods"]["short"]}
     values |= {"output": str(tmp_path / "out"), "name": "with a failure"}
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
     status, out = sweep((tmp_path / "sweep.yaml", tracking_uri(tmp_path)), monkeypatch)
     assert status == 1
-    assert re.search(r"\[1/2\] broken seed 3: failed \(status 2\): .*lore", out)
-    assert "[2/2] fine seed 3: finished" in out
-    assert "1 of 2 runs of the sweep failed: broken seed 3" in out
+    assert re.search(r"\[1/2\] a/b \.\./c seed 3: failed \(status 2\): .*lore", out)
+    assert "[2/2] fi/ne seed 3: finished" in out
+    assert "1 of 2 runs of the sweep failed: a/b ../c seed 3" in out
     assert (tmp_path / "out" / "comparison" / "report.html").is_file()
+    assert [path.name[:8] for path in (tmp_path / "out" / "checkpoints").iterdir()] == ["fi_ne-3-"]
 
 
 def test_seeds_take_turns_and_reach_the_settings(swept, tmp_path):
@@ -159,10 +156,10 @@ def test_seeds_take_turns_and_reach_the_settings(swept, tmp_path):
     values |= {"seeds": [0, 1], "set": {"data.path": "data{seed}.jsonl", "budget.tokens": 5}}
     (tmp_path / "s.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
     found = read_sweep(tmp_path / "s.yaml")
-    assert [child.name for child in found.children] == [
-        "short seed 0", "longer seed 0", "short seed 1", "longer seed 1",
+    assert [(run.method, run.seed) for run in found] == [
+        ("short", 0), ("longer", 0), ("short", 1), ("longer", 1),
     ]  # fmt: skip
-    last = found.children[-1].arguments
+    last = found[-1].arguments
     assert last[-6:] == ("--data.path", "data1.jsonl", "--budget.tokens", "5", "--seed_everything", "1")
 
 

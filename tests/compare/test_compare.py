@@ -228,8 +228,8 @@ def test_what_a_rollout_holds_is_text_in_the_report(tmp_path):
     run.tables["after"] = [step | {"reward": 0.5}]
     run.params["data.think"] = "False"
     run.tables["rollouts"] = [
-        {"step": 1, "phase": "<u>", "objective": "srl", "prompt": "</pre><script>", "thinking": "<img src=x>",
-         "action": "<script>", "expert_action": "&", "reward": 0.0, "advantage": 0.0}
+        {"update": 1, "phase": "<u>", "objective": "srl", "prompt": "</pre><script>",
+         "thinking": "<img src=x>", "action": "<script>", "expert_action": "&", "reward": 0.0, "advantage": 0.0}
     ]  # fmt: skip
     write_report(compare([run]), {}, tmp_path / "report.html", "<title>")
     text = (tmp_path / "report.html").read_text()
@@ -353,9 +353,9 @@ def test_a_database_without_runs(refused, tmp_path):
 
 
 def test_a_locked_database(refused, made, tmp_path, monkeypatch):
-    import srl.compare.reading
+    import srl.runs.store
 
-    monkeypatch.setattr(srl.compare.reading, "WAIT", 0.2)
+    monkeypatch.setattr(srl.runs.store, "WAIT", 0.2)
     path = shutil.copy(made.folder / "mlflow.db", tmp_path / "locked.db")
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
@@ -394,6 +394,30 @@ def test_a_run_is_refused_before_it_starts_where_it_could_not_be_logged(
 
 def test_an_unknown_option_is_one_line(refused):
     assert "unrecognized arguments: --experment" in refused("--experment", "srl")
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "[]", '{"columns": ["uid"]}', '{"columns": 5, "data": [[1]]}', '{"columns": ["uid"], "data": [[1]]}',
+        '{"columns": ["uid"], "data": [[1, 2]]}', "not JSON",
+        '{"columns": ["uid", "position", "response", "expert_action", "reward"], '
+        '"data": [[1, 1, "", "", "x"]]}',
+    ],
+)  # fmt: skip
+def test_a_table_of_another_shape_is_noted_and_left_out(made, tmp_path, table):
+    import mlflow
+
+    from srl.compare.reading import read_tables
+
+    client = mlflow.MlflowClient(uri := f"sqlite:///{shutil.copy(made.folder / 'mlflow.db', tmp_path)}")
+    experiment = client.create_experiment("odd", artifact_location=str(tmp_path / "artifacts"))
+    run_id = client.create_run(experiment).info.run_id
+    client.log_text(run_id, table, "validation/steps_000000.json")
+    run = a_run(run_id, [0.5])
+    (note,) = read_tables(client, run)
+    assert note.startswith(f"{run_id}: its tables cannot be read ("), uri
+    assert not run.tables
 
 
 # -- what the runs left in MLflow for it --------------------------------------------------------------------
