@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-HOME = Path(__file__).resolve().parent.parent
+HOME = Path(__file__).resolve().parents[2]
 DIGEST = 36  # characters that MLflow keeps of a data set's digest
 NO_NAME = "config"  # the artifact of another run, which tells nothing
 

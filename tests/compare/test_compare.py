@@ -229,7 +229,8 @@ def test_what_a_rollout_holds_is_text_in_the_report(tmp_path):
     run.params["data.think"] = "False"
     run.tables["rollouts"] = [
         {"update": 1, "phase": "<u>", "objective": "srl", "prompt": "</pre><script>",
-         "thinking": "<img src=x>", "action": "<script>", "expert_action": "&", "reward": 0.0, "advantage": 0.0}
+         "thinking": "<img src=x>", "action": "<script>", "expert_action": "&", "reward": 0.0,
+         "advantage": 0.0}
     ]  # fmt: skip
     write_report(compare([run]), {}, tmp_path / "report.html", "<title>")
     text = (tmp_path / "report.html").read_text()
