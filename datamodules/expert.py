@@ -255,7 +255,7 @@ class ExpertDataModule(LightningDataModule):
     def _read_benchmarks(self, needs_answers: bool, settings: TestSettings) -> None:
         assert self.builder is not None
         for source in self.sources:
-            found = read_benchmark(source, self.held_out, needs_answers, self.report)
+            found = read_benchmark(source, self.held_out, needs_answers, self.report, self.row)
             limits = (settings.limit, settings.batch_size)
             self.benchmarks.append(benchmark_loader(found, self.builder, self.train, *limits, needs_answers))
 

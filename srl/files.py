@@ -82,6 +82,15 @@ def file_sha256(path: Path) -> str:
     return _digest(path.absolute(), stat.st_size, stat.st_mtime_ns)
 
 
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file, or of a folder: that of the names and sha256 of its files, in order."""
+    if not path.is_dir():
+        return file_sha256(path)
+    inside = sorted(file for file in path.rglob("*") if file.is_file())
+    lines = [f"{file.relative_to(path).as_posix()} {file_sha256(file)}\n" for file in inside]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
 @contextmanager
 def fresh_folder(target: Path) -> Iterator[Path]:
     """Yield an empty folder beside `target`, which becomes `target` when the block ends well, else vanishes.

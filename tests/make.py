@@ -1,12 +1,16 @@
 """Examples, groups, prompts and data modules that several tests need."""
 
 import json
+from collections import Counter
 from types import SimpleNamespace
 
 import torch
 from conftest import tiny_tokenizer
 
 from datamodules.expert import ExpertDataModule, Validation
+from srl.data.formats import file_rows
+from srl.data.load import each_trajectory
+from srl.data.row_format import RowFormat
 from srl.engine import attention  # noqa: F401 - registers ours
 from srl.examples.prompts import PromptFormat
 from srl.model.adapters import LoraSettings, attach_lora
@@ -105,3 +109,15 @@ def validation(made):
         ]
         for loader in made.val_dataloader()
     ]  # fmt: skip
+
+
+def read_trajectories(path, row=RowFormat(), notes=None):  # noqa: B008 - frozen
+    """The trajectories of a file and its skips."""
+    return from_rows(file_rows(str(path)), row, notes)
+
+
+def from_rows(rows, row=RowFormat(), notes=None):  # noqa: B008 - frozen
+    """The trajectories of (where, row) pairs and their skips."""
+    skipped = []
+    found = list(each_trajectory(rows, row, Counter() if notes is None else notes, skipped))
+    return found, skipped

@@ -22,7 +22,7 @@ from rich.table import Table
 from srl.cli.options import OptionParser
 from srl.cli.yaml_files import read_yaml
 from srl.data.duplicates import Overlap
-from srl.data.formats import Item, file_rows, hub_rows, is_file_name
+from srl.data.formats import Item, file_rows, hub_set, is_file_name, numbered_rows
 from srl.data.prepare import Preparation, Report, token_guess
 from srl.data.row_format import PRESETS, RowFormat
 from srl.errors import ConfigError, DataError, Interrupted
@@ -109,18 +109,20 @@ def _conditions(entries: list[str]) -> dict[str, str]:
 
 def _overlap(options: argparse.Namespace) -> Overlap | None:
     """The 13-grams of the benchmark files, each called by its file's name."""
-    from srl.data.benchmarks import read_file
+    from srl.data.benchmarks import read_rows
 
     paths: list[Path] = []
     for entry in options.benchmarks:
         path = Path(entry).expanduser()
-        inside = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
-        if not inside:
-            raise ConfigError(f"--benchmarks {entry}: no .jsonl file is in this folder; name the files")
+        endings = (".jsonl", ".jsonl.gz", ".ndjson", ".csv", ".parquet")  # JSON is as often no data
+        inside = sorted(file for file in path.glob("*") if file.name.endswith(endings)) or [path]
+        if path.is_dir() and inside == [path] and not (path / "state.json").exists():
+            raise ConfigError(f"--benchmarks {entry}: no data file is in this folder; name the files")
         paths += inside
     found = Overlap(options.overlap_share)
     for path in paths:
-        problems = read_file(path.name, path, needs_answers=False).problems
+        rows = file_rows(str(path), split="test")
+        problems = read_rows(path.name, str(path), rows, needs_answers=False).problems
         found.add(path.name, [(problem.uid, problem.problem) for problem in problems])
     return found if paths else None
 
@@ -172,7 +174,10 @@ def _rows(options: argparse.Namespace, hub_config: str | None, split: str) -> It
         for k, name in enumerate(options.inputs):
             before = sum(sizes[:k])
             moved = lambda place, before=before: progress.update(task, completed=before + place)  # noqa: E731
-            rows = file_rows(name, moved) if is_file_name(name) else hub_rows(name, hub_config, split)
+            if is_file_name(name):
+                rows = file_rows(name, moved, split)
+            else:
+                rows = numbered_rows(name, hub_set(name, hub_config, split, streaming=True))
             for where, row in rows:
                 if options.limit is not None and count >= options.limit:
                     return

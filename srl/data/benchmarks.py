@@ -1,26 +1,24 @@
-"""Benchmarks: problems with final answers, from a JSONL file, the hub, or the run's own held-out problems.
+"""Benchmarks: problems with final answers, from a file, the hub, or the run's own held-out problems.
 
-A row has `problem` (or `question`), `answer`, and perhaps `id` (or `uid`, `unique_id`) and `answer_check`;
-further fields are ignored. Where the answer has a line that begins with `####`, as in GSM8K, the answer is
-what follows on the last such line.
+A row has the fields of `data.row`, or `problem` (or `question`), `answer`, and perhaps `id` (or `uid`,
+`unique_id`) and `answer_check`; further fields are ignored. Where the answer has a line that begins with
+`####`, as in GSM8K, the answer is what follows on the last such line.
 """
 
 from __future__ import annotations
 
 import difflib
-import hashlib
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-from srl.data import fields
-from srl.data.formats import json_rows
-from srl.data.load import DataReport
+from srl.data.formats import Item, is_file_name
+from srl.data.load import DataReport, readable, rows_of
+from srl.data.row_format import RowFormat
 from srl.data.trajectory import Skip, Trajectory
 from srl.errors import ConfigError, DataError
-from srl.rewards.answers import CHECKS, are_equal, gold_is_usable
+from srl.rewards.answers import are_equal, gold_is_usable
 
 HELDOUT = "heldout"
 MARKER = "####"
@@ -28,23 +26,20 @@ MARKER = "####"
 
 @dataclass(frozen=True)
 class HubSet:
-    """Where a data set lies on the hub, and the names of its fields; the first that a row has counts."""
+    """Where a data set lies on the hub."""
 
     id: str
     hub_config: str | None = None
     split: str = "test"
-    problem: tuple[str, ...] = ("problem", "question")
-    answer: str = "answer"
-    uid: tuple[str, ...] = ("id", "uid", "unique_id")
 
 
 KNOWN = {
-    "amc23": HubSet("math-ai/amc23", problem=("question",)),
-    "aime24": HubSet("HuggingFaceH4/aime_2024", split="train", problem=("problem",)),
-    "aime25": HubSet("math-ai/aime25", problem=("problem",)),
-    "minerva_math": HubSet("math-ai/minervamath", problem=("question",)),
-    "math500": HubSet("HuggingFaceH4/MATH-500", problem=("problem",), uid=("unique_id",)),
-    "gsm8k": HubSet("openai/gsm8k", hub_config="main", problem=("question",)),
+    "amc23": HubSet("math-ai/amc23"),
+    "aime24": HubSet("HuggingFaceH4/aime_2024", split="train"),
+    "aime25": HubSet("math-ai/aime25"),
+    "minerva_math": HubSet("math-ai/minervamath"),
+    "math500": HubSet("HuggingFaceH4/MATH-500"),
+    "gsm8k": HubSet("openai/gsm8k", hub_config="main"),
 }
 """The benchmarks of the paper (section 5.1) and two more: 40, 30, 30, 272, 500 and 1,319 problems."""
 
@@ -70,8 +65,9 @@ class Benchmark:
 def benchmark_sources(entries: Sequence[str]) -> list[Source]:
     """What each entry of `data.benchmarks` means.
 
-    A known name, `heldout`, the path of a JSONL file (its name is the file's stem) or a hub id, `ORG/NAME` or
-    `ORG/NAME@SPLIT` (split test). ConfigError: none of these, no such file, a name that is used twice.
+    A known name, `heldout`, the path of a file as `data.path` takes it (its name is the file's stem) or a hub
+    id, `ORG/NAME` or `ORG/NAME@SPLIT` (split test). ConfigError: none of these, no such file, a name that is
+    used twice.
 
     >>> [source.name for source in benchmark_sources(["amc23", "org/set@train"])]
     ['amc23', 'set']
@@ -98,10 +94,11 @@ def _source(entry: str) -> Source:
     if entry == HELDOUT:
         return Source(HELDOUT)
     path = Path(entry).expanduser()
-    if entry.endswith((".jsonl", ".json")) or entry.startswith((".", "/", "~")) or path.is_file():
-        if not path.is_file():
+    if is_file_name(entry) and not (entry in KNOWN and path.is_dir()):
+        if not path.exists():
             raise ConfigError(f"data.benchmarks: there is no file {entry} (relative to {Path.cwd()})")
-        return Source(re.sub(r"[^\w.-]", "_", path.stem), path=path)
+        stem = Path(path.name.removesuffix(".gz")).stem
+        return Source(re.sub(r"[^\w.-]", "_", stem), path=path)
     if entry in KNOWN:
         return Source(entry, hub=KNOWN[entry])
     if re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w.\[\]:%+-]+)?", entry):
@@ -111,27 +108,28 @@ def _source(entry: str) -> Source:
     meant = f"did you mean {near[0]}? " if near else ""
     raise ConfigError(
         f"data.benchmarks: {entry!r} is no benchmark; {meant}There are {', '.join(KNOWN)} and {HELDOUT}; "
-        "else give the path of a JSONL file or a hub id (ORG/NAME)"
+        "else give the path of a file or a hub id (ORG/NAME)"
     )
 
 
-def read_file(name: str, path: Path, needs_answers: bool = True) -> Benchmark:
-    """Read a JSONL file. DataError: its file:line and what is wrong; a file without rows."""
-    return read_rows(name, str(path), json_rows(path), HubSet(str(path)), needs_answers)
-
-
 def read_rows(
-    name: str, origin: str, rows: Iterable[tuple[str, dict[str, Any]]], names: HubSet, needs_answers: bool
+    name: str,
+    origin: str,
+    rows: Iterable[tuple[str, Item]],
+    needs_answers: bool = True,
+    row_format: RowFormat = RowFormat(),  # noqa: B008 - frozen
 ) -> Benchmark:
     """Read (where, row) pairs, `where` being `file:line` or the like; origin: for messages.
 
-    Rows whose answer is missing or cannot be checked are skipped, unless no answers are needed. DataError: a
+    row_format: the names of fields that are tried before the usual ones. Rows whose answer is missing or
+    cannot be checked are skipped, unless no answers are needed. DataError: a row that cannot be read, a
     missing or wrong field, an id met before, no row left.
     """
     problems: list[Trajectory] = []
     places: dict[str, str] = {}
-    for where, row in rows:
-        problem = _problem(row, where, names)
+    for where, row in readable(rows):
+        problem = row_format.task(row, where)
+        problem = replace(problem, answer=_marked(problem.answer))
         if problem.uid in places:
             raise DataError(
                 f"{where}: id {problem.uid!r} was used at {places[problem.uid]}; each row needs its own"
@@ -140,11 +138,8 @@ def read_rows(
         problems.append(problem)
     if not problems:
         raise DataError(f"{origin}: there are no rows; write one JSON object a line: id, problem, answer")
-    return (
-        with_answers(Benchmark(name, problems), origin, places)
-        if needs_answers
-        else Benchmark(name, problems)
-    )
+    found = Benchmark(name, problems)
+    return with_answers(found, origin, places) if needs_answers else found
 
 
 def with_answers(benchmark: Benchmark, origin: str, places: dict[str, str]) -> Benchmark:
@@ -169,26 +164,6 @@ def with_answers(benchmark: Benchmark, origin: str, places: dict[str, str]) -> B
     return Benchmark(benchmark.name, kept, skipped)
 
 
-def _problem(row: dict[str, Any], where: str, names: HubSet) -> Trajectory:
-    problem = next((name for name in names.problem if name in row), None)
-    if problem is None:
-        has = ", ".join(map(str, row))[:200] or "none"
-        raise DataError(
-            f'{where}: no field "{names.problem[0]}" (the row has: {has}); add the problem\'s text'
-        )
-    uid = next((name for name in names.uid if row.get(name) is not None), names.uid[0])
-    answer = fields.answer(row, names.answer, where) if names.answer in row else None
-    check = row.get("answer_check")
-    return Trajectory(
-        uid=fields.uid(row, uid, where),
-        problem=fields.problem(row, problem, where),
-        preamble="",
-        steps=(),
-        answer=_marked(answer),
-        answer_check="math" if check is None else fields.choice(check, "answer_check", where, CHECKS),
-    )
-
-
 def _marked(answer: str | None) -> str | None:
     """What follows the marker on the last line that begins with it; without one, the answer as it is."""
     lines = [line.strip() for line in (answer or "").splitlines()]
@@ -197,34 +172,21 @@ def _marked(answer: str | None) -> str | None:
 
 
 def read_benchmark(
-    source: Source, held_out: Sequence[Trajectory], needs_answers: bool, report: DataReport
+    source: Source,
+    held_out: Sequence[Trajectory],
+    needs_answers: bool,
+    report: DataReport,
+    row_format: RowFormat = RowFormat(),  # noqa: B008 - frozen
 ) -> Benchmark:
     """The problems of one entry of `data.benchmarks`; digests go to the report."""
-    if source.path is not None:
-        report.files[str(source.path)] = hashlib.sha256(source.path.read_bytes()).hexdigest()
-        return read_file(source.name, source.path, needs_answers)
-    if source.hub is not None:
-        return _from_hub(source.name, source.hub, needs_answers, report)
-    if not held_out:
-        raise ConfigError(
-            "data.benchmarks has heldout, but no problem is held out; set data.validation.problems or "
-            "data.val_path"
-        )
-    own = Benchmark(source.name, list(held_out))
-    return with_answers(own, "the held-out problems", {}) if needs_answers else own
-
-
-def _from_hub(name: str, hub: HubSet, needs_answers: bool, report: DataReport) -> Benchmark:
-    import datasets
-
-    try:
-        rows = datasets.load_dataset(hub.id, hub.hub_config, split=hub.split)
-    except Exception as error:  # the hub client raises a dozen unrelated types when it cannot get a data set
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise ConfigError(
-            f"data.benchmarks: the hub did not give {hub.id}, split {hub.split} ({reason}); check the id and "
-            "the network, or give the path of a JSONL file with id, problem and answer"
-        ) from error
-    report.files[hub.id] = str(rows._fingerprint)
-    placed = ((f"{hub.id}:{number}", dict(row)) for number, row in enumerate(rows, start=1))
-    return read_rows(name, hub.id, placed, hub, needs_answers)
+    if source.path is None and source.hub is None:
+        if not held_out:
+            raise ConfigError(
+                "data.benchmarks has heldout, but no problem is held out; set data.validation.problems or "
+                "data.val_path"
+            )
+        own = Benchmark(source.name, list(held_out))
+        return with_answers(own, "the held-out problems", {}) if needs_answers else own
+    hub = source.hub or HubSet(str(source.path))
+    rows = rows_of(hub.id, hub.hub_config, hub.split, report)
+    return read_rows(source.name, hub.id, rows, needs_answers, row_format)

@@ -3,8 +3,10 @@
 `where` is `file:line` throughout, `name` the field's name as the file has it.
 """
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -42,30 +44,64 @@ def problem(row: dict[str, Any], name: str, where: str) -> str:
 
 
 def answer(row: dict[str, Any], name: str, where: str) -> str | None:
-    """Return the final answer: null or blank None, a number its string (27.0 "27", 0.5 "0.5")."""
-    value = required(row, name, where, "the final answer, null when unknown")
+    """Return the final answer: missing, null or blank None, a number its string (27.0 "27", 0.5 "0.5")."""
+    value = row.get(name)
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
-    if isinstance(value, float) and math.isfinite(value):
-        return str(int(value)) if value.is_integer() else str(value)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
+    if (found := number(value)) is not None:
+        return found
     if not isinstance(value, str):
         raise DataError(f'{where}: field "{name}" is {show(value)}; write a string, a number or null')
     return text(value, name, where)
 
 
 def uid(row: dict[str, Any], name: str, where: str) -> str:
-    """Return the row's name; without one (missing, null) `{file stem}-{line}`. Integers become strings."""
+    """Return the row's name; without one (missing, null) `{file stem}-{line}`. Numbers become strings."""
     value = row.get(name)
     if value is None:
-        file, _, number = where.rpartition(":")
-        return f"{Path(file).stem}-{number}"
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
+        file, _, line = where.rpartition(":")
+        return f"{Path(file).stem}-{line}"
+    if (found := number(value)) is not None:
+        return found
     if not isinstance(value, str) or not value.strip():
         raise DataError(f'{where}: field "{name}" is {show(value)}; write a name of its own, or leave it out')
     return text(value, name, where)
+
+
+def number(value: Any) -> str | None:
+    """A finite number as a text, and None for anything else; tables write whole numbers as 2.0, or decimals.
+
+    >>> number(2.0), number(Decimal("2.50")), number(0.1), number(True), number("2")
+    ('2', '2.5', '0.1', None, None)
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal) or not math.isfinite(value):
+        return None
+    if value == int(value):
+        return str(int(value))
+    return format(value.normalize(), "f") if isinstance(value, Decimal) else str(value)
+
+
+def plain(row: dict[str, Any], names: Iterable[str | None]) -> dict[str, Any]:
+    """The row with null for NaN, as tables write missing, and with the nested fields that `names` has.
+
+    A nested field is named by its path; in a list by its place.
+
+    >>> plain({"a": {"b": [{"c": 1}]}, "d": float("nan")}, ["a.b.0.c", "a.x"])
+    {'a': {'b': [{'c': 1}]}, 'd': None, 'a.b.0.c': 1}
+    """
+    found = {key: None if _is_nan(value) else value for key, value in row.items()}
+    for name in names:
+        if name and "." in name and name not in row:
+            with contextlib.suppress(LookupError, TypeError, ValueError):
+                value: Any = row
+                for part in name.split("."):
+                    value = value[int(part) if isinstance(value, list) else part]
+                found[name] = None if _is_nan(value) else value
+    return found
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float | Decimal) and math.isnan(value)
 
 
 def choice(value: Any, name: str, where: str, allowed: Sequence[str]) -> str:

@@ -2,86 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from srl.data.formats import Item, file_rows, json_rows
-from srl.data.row_format import RowFormat
+from srl.data.formats import Item, file_rows, hub_set, is_file_name, numbered_rows
+from srl.data.row_format import NO_ANSWER, RowFormat
 from srl.data.trajectory import MIN_STEPS, Skip, Trajectory, problem_key
 from srl.errors import ConfigError, DataError
-from srl.files import whole_file
-
-if TYPE_CHECKING:
-    from datasets import Dataset
+from srl.files import sha256_of
 
 log = logging.getLogger(__name__)
 
 Changed = Literal["refuse", "allow"]
 Digests = dict[str, list[str]]  # key of the config -> path, digest
-
-
-def read_trajectories(
-    path: str | Path, row_format: RowFormat | None = None, notes: Counter[str] | None = None
-) -> tuple[list[Trajectory], list[Skip]]:
-    """Read a JSONL file; the rows with fewer than two steps come back as skips with the reason.
-
-    Blank lines and a byte-order mark are passed over. DataError, with file:line: no such file, nothing in it,
-    not UTF-8, not JSON, not an object, and all that `rows_to_trajectories` refuses.
-    """
-    found, skipped = rows_to_trajectories(json_rows(Path(path)), row_format, notes)
-    if not found and not skipped:
-        raise DataError(f"{path}: the file is empty; write one JSON object a line: problem, steps, answer")
-    return found, skipped
-
-
-def rows_to_trajectories(
-    rows: Iterable[tuple[str, dict[str, Any]]],
-    row_format: RowFormat | None = None,
-    notes: Counter[str] | None = None,
-) -> tuple[list[Trajectory], list[Skip]]:
-    """Read (where, row) pairs, `where` being `file:line` or the like; the work of `read_trajectories`.
-
-    DataError: missing field, wrong type, blank problem, a uid met before. A solution that is null counts as
-    one without steps.
-    """
-    skipped: list[Skip] = []
-    notes = Counter() if notes is None else notes
-    return list(each_trajectory(rows, row_format or RowFormat(), notes, skipped)), skipped
-
-
-def each_trajectory(
-    rows: Iterable[tuple[str, dict[str, Any]]],
-    row_format: RowFormat,
-    notes: Counter[str],
-    skipped: list[Skip],
-) -> Iterator[Trajectory]:
-    """One by one what `rows_to_trajectories` gives; the skips go to the list."""
-    seen: dict[str, str] = {}
-    for where, row in rows:
-        trajectory = row_format.read(row, where, notes)
-        uid = trajectory.uid
-        if uid in seen:
-            raise DataError(f"{where}: uid {uid!r} was used at {seen[uid]}; give each row a uid of its own")
-        seen[uid] = where
-        n_steps = len(trajectory.steps)
-        if n_steps < MIN_STEPS:
-            kind = "given" if isinstance(row.get("steps"), list) else f"found by style {row_format.style!r}"
-            reason = f"{n_steps} step{'' if n_steps == 1 else 's'} {kind}, {MIN_STEPS} or more needed"
-            skipped.append(Skip(where, uid, reason))
-        else:
-            yield trajectory
-
-
-def write_trajectories(path: str | Path, trajectories: Iterable[Trajectory]) -> None:
-    """Write expert JSONL (UTF-8); the file is complete or, after an error, as it was before."""
-    with whole_file(Path(path)) as write:
-        for trajectory in trajectories:
-            write(trajectory.to_json() + "\n")
 
 
 @dataclass
@@ -96,15 +33,20 @@ class DataReport:
 def load_trajectories(
     path: str, row: RowFormat, report: DataReport, hub_config: str | None = None, split: str = "train"
 ) -> list[Trajectory]:
-    """Read a file or a hub id; digests, skips and what was shortened go to the report.
+    """Read a file, a folder of `save_to_disk` or a hub id; digests, skips and notes go to the report.
 
-    A file is JSONL unless its name says .json, .csv or .parquet.
-    DataError: no row has two steps, and all that `read_trajectories` refuses.
+    DataError, with file:line: no such file, nothing in it, what is no row, missing field, wrong type, blank
+    problem, a uid met before; no row has two steps.
     """
     notes: Counter[str] = Counter()
     skipped: list[Skip] = []
-    found = list(each_trajectory(_source(path, hub_config, split, report), row, notes, skipped))
+    found = list(each_trajectory(rows_of(path, hub_config, split, report), row, notes, skipped))
     report.skipped += skipped
+    if NO_ANSWER in notes:
+        log.warning(
+            "%s: %d rows have no field %r: the answer is unknown, and what needs one passes over them",
+            path, notes[NO_ANSWER], row.answer,
+        )  # fmt: skip
     for what, count in notes.items():
         report.counts[f"data/{what}"] = report.counts.get(f"data/{what}", 0) + count
     if not found:
@@ -119,24 +61,40 @@ def load_trajectories(
     return found
 
 
-def _source(
-    path: str, hub_config: str | None, split: str, report: DataReport
-) -> Iterable[tuple[str, dict[str, Any]]]:
-    """The rows; the digest of what they come from goes to the report."""
+def each_trajectory(
+    rows: Iterable[tuple[str, Item]], row_format: RowFormat, notes: Counter[str], skipped: list[Skip]
+) -> Iterator[Trajectory]:
+    """The trajectories of (where, row) pairs, `where` being `file:line` or the like.
+
+    Rows with fewer than two steps go to `skipped` with the reason; a solution that is null counts as one
+    without steps. DataError: the first row that cannot be read, a uid met before.
+    """
+    seen: dict[str, str] = {}
+    for where, row in readable(rows):
+        trajectory = row_format.read(row, where, notes)
+        uid = trajectory.uid
+        if uid in seen:
+            raise DataError(f"{where}: uid {uid!r} was used at {seen[uid]}; give each row a uid of its own")
+        seen[uid] = where
+        n_steps = len(trajectory.steps)
+        if n_steps < MIN_STEPS:
+            kind = "given" if isinstance(row.get("steps"), list) else f"found by style {row_format.style!r}"
+            reason = f"{n_steps} step{'' if n_steps == 1 else 's'} {kind}, {MIN_STEPS} or more needed"
+            skipped.append(Skip(where, uid, reason))
+        else:
+            yield trajectory
+
+
+def rows_of(path: str, hub_config: str | None, split: str, report: DataReport) -> Iterator[tuple[str, Item]]:
+    """The rows of a file, a folder of `save_to_disk` or a hub data set, read once; its digest is reported."""
     if not is_file_name(path):
-        hub = hub_rows(path, hub_config, split, report)
-        return ((f"{path}:{k}", dict(row)) for k, row in enumerate(hub, 1))
-    file = Path(path).expanduser()
-    if file.is_file():  # else reading says what is wrong
-        report.files[path] = file_digest(file)
-    is_listed = file.name.removesuffix(".gz").endswith((".json", ".csv", ".parquet"))
-    return readable(file_rows(str(file))) if is_listed else json_rows(file)
-
-
-def is_file_name(path: str) -> bool:
-    """Whether a name means a file, there or not, and not a hub id."""
-    known = path.endswith((".jsonl", ".ndjson", ".json", ".csv", ".parquet", ".gz"))
-    return Path(path).exists() or known or path.startswith((".", "/", "~"))
+        hub = hub_set(path, hub_config, split)
+        report.files[path] = str(hub._fingerprint)
+        return numbered_rows(path, hub)
+    file = Path(path).expanduser() if path != "-" else Path("./-")
+    if file.exists():  # else reading says what is wrong
+        report.files[path] = sha256_of(file)
+    return file_rows(str(file), split=split)
 
 
 def readable(rows: Iterable[tuple[str, Item]]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -145,30 +103,6 @@ def readable(rows: Iterable[tuple[str, Item]]) -> Iterator[tuple[str, dict[str, 
         if isinstance(row, DataError):
             raise row
         yield where, row
-
-
-def file_digest(path: Path) -> str:
-    """The SHA-256 of a file, read piece by piece."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
-
-
-def hub_rows(name: str, config: str | None, split: str, report: DataReport) -> Dataset:
-    """The rows of a hub data set. ConfigError: the hub did not give it."""
-    import datasets
-
-    try:
-        rows = datasets.load_dataset(name, config, split=split)
-    except Exception as error:  # the hub client raises a dozen unrelated types when it cannot get a data set
-        raise ConfigError(
-            f"data.path {name}: not a file here, and the hub did not give it ({_first_line(error)}). "
-            "Give the path of a JSONL file, or check the id, data.hub_config and the network"
-        ) from error
-    report.files[name] = str(rows._fingerprint)
-    return rows
 
 
 def split_by_problem(
@@ -191,10 +125,6 @@ def assert_disjoint(train: Sequence[Trajectory], held_out: Sequence[Trajectory])
                 f"problem {one.uid} is held out, but {trained[problem_key(one)]} in the training data "
                 "is the same problem: remove it from one of the two files"
             )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def digests(files: Mapping[str, str], path: str, val_path: str | None) -> Digests:

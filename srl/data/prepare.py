@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from srl.data import fields
 from srl.data.duplicates import Overlap, Seen, folded
 from srl.data.formats import Item
 from srl.data.row_format import RowFormat, guessed
@@ -150,12 +151,11 @@ class Preparation:
             raise row
         if self.row is None:
             self.row = guessed(row)
+        row = fields.plain(row, self.where)
         for name, value in self.where.items():
             if str(row.get(name)) != value:
                 self.report.drop(f"{name} is not {value}", f"{where}: {name} is {str(row.get(name))[:60]}")
                 return None
-        if self.row.answer and not self.row.answer_marker and not self.row.boxed:
-            row = {self.row.answer: None, **row}
         notes: Counter[str] = Counter()
         found = self.row.read(row, where, notes)
         if len(found.steps) < MIN_STEPS:

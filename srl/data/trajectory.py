@@ -2,8 +2,8 @@
 
 Expert JSONL, one row a line: `{"uid", "problem", "preamble", "steps": [{"title", "body"}], "answer",
 "conclusion", "answer_check", "reasoning"}`. A step may be a plain string, its body, and may have "thinking"
-and "observation". uid, preamble, conclusion, answer_check and reasoning may be left out or null, answer may
-be null, further fields are ignored. Rows without a list of steps are the matter of `srl/data/row_format.py`.
+and "observation". All but problem and steps may be left out or null; further fields are ignored. Rows
+without a list of steps are the matter of `srl/data/row_format.py`.
 """
 
 from __future__ import annotations
@@ -23,9 +23,8 @@ class Trajectory:
     """One problem with its expert's solution.
 
     answer: the final answer, None when unknown; answer_check: how `srl.rewards.answers` compares it, "math"
-    or
-    "exact". reasoning: what the expert thought before writing the solution; only imitation (`sft`) uses it.
-    style: which step style `auto` took.
+    or "exact". reasoning: what the expert thought before writing the solution; only imitation (`sft`) uses
+    it. style: which step style `auto` took.
     """
 
     uid: str

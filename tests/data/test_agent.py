@@ -10,8 +10,8 @@ import pytest
 from conftest import tiny_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
+from make import read_trajectories
 
-from srl.data.load import read_trajectories
 from srl.data.row_format import RowFormat
 from srl.data.styles.agent import read_messages, shorten
 from srl.data.trajectory import Step, Trajectory

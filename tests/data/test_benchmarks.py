@@ -7,7 +7,8 @@ import pytest
 from conftest import write_rows
 
 from datamodules.loaders import benchmark_loader
-from srl.data.benchmarks import KNOWN, HubSet, Source, benchmark_sources, read_benchmark, read_file, read_rows
+from srl.data.benchmarks import KNOWN, HubSet, Source, benchmark_sources, read_benchmark, read_rows
+from srl.data.formats import file_rows
 from srl.data.load import DataReport
 from srl.data.trajectory import Step, Trajectory
 from srl.errors import ConfigError, DataError
@@ -15,6 +16,10 @@ from srl.examples.builder import ExampleBuilder, ResponseLimits
 from srl.examples.prompts import PromptFormat, PromptRenderer
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+
+
+def read_file(name, path, needs_answers=True):
+    return read_rows(name, str(path), file_rows(str(path)), needs_answers)
 
 
 def read(tmp_path, *rows, needs_answers=True):
@@ -56,7 +61,7 @@ def test_other_entries_are_refused(entries, message):
 
 def test_the_known_benchmarks_are_those_of_the_paper_and_more():
     assert set(KNOWN) == {"amc23", "aime24", "aime25", "minerva_math", "math500", "gsm8k"}
-    assert KNOWN["gsm8k"] == HubSet("openai/gsm8k", "main", "test", problem=("question",))
+    assert KNOWN["gsm8k"] == HubSet("openai/gsm8k", "main", "test")
     assert (KNOWN["aime24"].id, KNOWN["aime24"].split) == ("HuggingFaceH4/aime_2024", "train")
 
 
@@ -129,10 +134,10 @@ def test_bad_rows_are_named_by_file_and_line(tmp_path, lines, message):
 
 def test_a_known_data_set_is_read_by_its_own_field_names():
     rows = [("openai/gsm8k:1", {"question": "q", "answer": "1 + 1 = 2\n#### 2"})]
-    (problem,) = read_rows("gsm8k", "openai/gsm8k", rows, KNOWN["gsm8k"], True).problems
+    (problem,) = read_rows("gsm8k", "openai/gsm8k", rows).problems
     assert (problem.uid, problem.problem, problem.answer) == ("gsm8k-1", "q", "2")
-    with pytest.raises(DataError, match='gsm8k:1: no field "question"'):
-        read_rows("gsm8k", "x", [("gsm8k:1", {"problem": "q"})], KNOWN["gsm8k"], True)
+    with pytest.raises(DataError, match='gsm8k:1: no field "problem"'):
+        read_rows("gsm8k", "x", [("gsm8k:1", {"text": "q"})])
 
 
 # -- loaders ----------------------------------------------------------------------------------------------
@@ -192,7 +197,7 @@ def test_the_hub_is_asked_for_config_and_split(monkeypatch):
 
     asked = []
 
-    def load(name, config, split):
+    def load(name, config, split, streaming):
         asked.append((name, config, split))
         return datasets.Dataset.from_list([{"question": "q", "answer": "1\n#### 2"}])
 
@@ -212,7 +217,7 @@ def test_a_hub_out_of_reach_says_what_to_do(monkeypatch):
 
     monkeypatch.setattr(datasets, "load_dataset", load)
     with pytest.raises(
-        ConfigError, match=r"the hub did not give math-ai/amc23, split test \(no route\);.*JSONL"
+        ConfigError, match=r"math-ai/amc23, split test: .*the hub did not give it \(no route\).*jsonl"
     ):
         read_benchmark(*benchmark_sources(["amc23"]), [], True, DataReport())
 

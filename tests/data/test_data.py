@@ -290,9 +290,9 @@ def test_a_hub_id_without_network_is_one_clear_line(monkeypatch):
     message = str(refused.value)
     assert "\n" not in message
     assert message.startswith(
-        "data.path nobody/no-such-data-set: not a file here, and the hub did not give it ("
+        "nobody/no-such-data-set, split train: not a file here, and the hub did not give it ("
     )
-    assert message.endswith("check the id, data.hub_config and the network")
+    assert message.endswith("check the id, hub_config, split and the network")
 
 
 def test_a_hub_data_set_is_read_row_by_row(monkeypatch):
@@ -304,6 +304,6 @@ def test_a_hub_data_set_is_read_row_by_row(monkeypatch):
         datasets, "load_dataset", lambda *args, **kwargs: asked.append((args, kwargs)) or rows
     )
     made = ready("some/data", hub_config="main", split="test")
-    assert asked == [(("some/data", "main"), {"split": "test"})]
+    assert asked == [(("some/data", "main"), {"split": "test", "streaming": False})]
     assert uids([*made.train, *made.held_out]) == {f"p{k}" for k in range(5)}
     assert made.report.files == {"some/data": rows._fingerprint}

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from make import read_trajectories
 
 from srl.cli.main import main
 from srl.data.duplicates import Overlap, words
 from srl.data.formats import file_rows
-from srl.data.load import read_trajectories
 from srl.data.prepare import Distribution, Preparation
 from srl.data.row_format import PRESETS, RowFormat, guessed
 from srl.errors import DataError
@@ -204,6 +204,7 @@ def test_every_row_is_kept_or_dropped_with_a_reason(prepare, tmp_path):
     assert notes == {
         "style numbered": 7,
         "uid met before, a number added": 1,
+        "rows without the field of the answer": 1,
         "answer contradicts the solution, kept": 1,
         "problem met before, with another solution": 1,
         "control characters, kept": 1,
@@ -344,9 +345,9 @@ def test_a_file_that_cannot_be_read_is_named_and_nothing_written(prepare, tmp_pa
         (["in.jsonl", "--map", "nowhere.yaml"], "--map nowhere.yaml: cannot be read"),
         (["in.jsonl", "--map", "bad.yaml"], "--map bad.yaml: no key 'problm'; did you mean problem?"),
         (["in.jsonl", "--where", "resolved"], "--where resolved: write FIELD=VALUE"),
-        (["in.jsonl", "--benchmarks", "empty"], "--benchmarks empty: no .jsonl file"),
+        (["in.jsonl", "--benchmarks", "empty"], "--benchmarks empty: no data file"),
         (["in.jsonl", "--tokenizer", "./nowhere"], "--tokenizer ./nowhere: cannot be loaded"),
-        (["nobody/nothing"], "nobody/nothing: not a file here, and the hub did not give it"),
+        (["nobody/nothing"], "nobody/nothing, split train: not a file here, and the hub did not give it"),
         (["."], "is a folder|the format of no ending is unknown"),
     ],
 )
@@ -478,13 +479,14 @@ def test_rows_after_a_bad_one_are_still_read():
 
 @pytest.mark.parametrize("kind", ["jsonl.gz", "json", "csv", "parquet"])
 def test_training_reads_these_formats_too(tmp_path, kind):
-    from srl.data.load import DataReport, file_digest, load_trajectories
+    from srl.data.load import DataReport, load_trajectories
+    from srl.files import file_sha256
 
     path = write(tmp_path / f"in.{kind}", [row(k) for k in range(5)])
     report = DataReport()
     found = load_trajectories(str(path), RowFormat(uid="id", style="auto"), report)
     assert [t.uid for t in found] == [f"r{k}" for k in range(5)]
-    assert report.files == {str(path): file_digest(path)}
+    assert report.files == {str(path): file_sha256(path)}
     assert report.counts == {"data/style numbered": 5}
     bad = write(tmp_path / f"bad.{kind}", [row(0), row(1, problem=" ")])
     with pytest.raises(DataError, match=r'bad.*:\d: field "problem" is blank'):

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from make import from_rows, read_trajectories
 
-from srl.data.load import read_trajectories, rows_to_trajectories, write_trajectories
+from srl.data.load import DataReport, load_trajectories
 from srl.data.row_format import RowFormat
 from srl.data.styles.source import StepSplit
 from srl.data.styles.split import split_steps
@@ -299,7 +300,6 @@ def test_json_round_trip(trajectory: Trajectory) -> None:
         ({"steps": [{"title": "A"}]}, r'steps\[0\]: no field "body"'),
         ({"steps": [{"title": 5, "body": "a"}]}, r'steps\[0\]: field "title" is the number 5'),
         ({"steps": [{"title": "A", "body": None}]}, r'field "steps\[0\].body" is null'),
-        ({"answer": ...}, 'no field "answer".*null when unknown'),
         ({"answer": True}, 'field "answer" is the boolean True'),
         ({"answer": [4]}, r'field "answer" is the list \[4\]'),
         ({"answer": float("nan")}, 'field "answer" is the number nan'),
@@ -325,7 +325,7 @@ def test_a_bad_row_is_named(change: dict[str, object], message: str) -> None:
 
 def test_gsm8k_row() -> None:
     row = {"question": "How many?", "answer": "2*3 = <<2*3=6>>6 clips.\r\n6+1 = <<6+1=7>>7.\r\n#### 7"}
-    (found,), skipped = rows_to_trajectories([("train.jsonl:1", row)], GSM8K)
+    (found,), skipped = from_rows([("train.jsonl:1", row)], GSM8K)
     steps = (Step(1, "", "2*3 = 6 clips."), Step(2, "", "6+1 = 7."))
     assert found == Trajectory("train-1", "How many?", "", steps, "7", "#### 7")
     assert skipped == []
@@ -363,8 +363,6 @@ def test_a_raw_row_without_its_fields_is_named() -> None:
         RowFormat().read({"problem": "p"}, "f:1")
     with pytest.raises(DataError, match=r'^f:1: field "solution" is the number 5'):
         RowFormat().read({"problem": "p", "solution": 5, "answer": None}, "f:1")
-    with pytest.raises(DataError, match=r'^f:1: no field "answer"'):
-        RowFormat().read({"problem": "p", "solution": "1. a\n2. b"}, "f:1")
 
 
 @pytest.mark.parametrize(
@@ -434,19 +432,19 @@ def test_a_bad_file_is_named_with_the_line(tmp_path: Path, content: bytes, where
     path = tmp_path / "train.jsonl"
     path.write_bytes(content)
     with pytest.raises(DataError, match=f"^{re.escape(str(path) + where)}: .*(?:{message})"):
-        read_trajectories(path)
+        load_trajectories(str(path), RowFormat(), DataReport())
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere.jsonl: no such file; check the path"):
         read_trajectories(tmp_path / "nowhere.jsonl")
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="is a folder, and not one of save_to_disk; name the file in it"):
         read_trajectories(tmp_path)
 
 
 def test_rows_that_share_their_place_are_still_told_apart() -> None:
     with pytest.raises(DataError, match="uid 'u' was used at hub"):
-        rows_to_trajectories([("hub", ROW), ("hub", ROW)])
+        from_rows([("hub", ROW), ("hub", ROW)])
 
 
 def test_written_trajectories_read_back(tmp_path: Path) -> None:
@@ -455,23 +453,9 @@ def test_written_trajectories_read_back(tmp_path: Path) -> None:
         Trajectory("1", "p\n", "x", steps, "4", "y"),
         Trajectory("2", "p", "", steps, None, "", "exact"),
     ]
-    path = tmp_path / "new" / "train.jsonl"
-    write_trajectories(path, trajectories)
-    assert read_trajectories(path) == (trajectories, [])
-    assert [file.name for file in path.parent.iterdir()] == ["train.jsonl"]
-
-
-def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
-    def interrupted() -> Any:
-        yield Trajectory.from_json(ROW, "f:1")
-        raise KeyboardInterrupt
-
     path = tmp_path / "train.jsonl"
-    path.write_text("old")
-    with pytest.raises(KeyboardInterrupt):
-        write_trajectories(path, interrupted())
-    assert path.read_text() == "old"
-    assert [file.name for file in tmp_path.iterdir()] == ["train.jsonl"]
+    path.write_text("".join(f"{one.to_json()}\n" for one in trajectories))
+    assert read_trajectories(path) == (trajectories, [])
 
 
 # --- real solutions ---------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from srl.data import fields
 from srl.data.styles.source import Source, StepSplit
+from srl.data.thinking import take_out
 from srl.data.trajectory import Step
 from srl.errors import DataError
 
@@ -116,7 +117,7 @@ def read_messages(value: Any, name: str, where: str, limit: int | None, notes: C
     seen: list[str] | None = None  # what follows the last call; None before the first, [] after a bare turn
     for role, message in _turns(value, name, where, notes):
         if role == "assistant":
-            action, thought = _action(message, f"{where}: {name}")
+            action, thought = _action(message, f"{where}: {name}", notes)
             thoughts += [thought] if thought else []
             steps = _observed(steps, seen, limit, notes)
             seen = [] if action else None
@@ -133,6 +134,33 @@ def read_messages(value: Any, name: str, where: str, limit: int | None, notes: C
     if not text:
         raise DataError(f'{where}: field "{name}" has no user message before the first call; write the task')
     return AgentRun(text, tuple(_observed(steps, seen, limit, notes)))
+
+
+class Exchange(NamedTuple):
+    """A task, as the user states it, and the one answer to it."""
+
+    task: str
+    solution: str
+    thinking: str
+
+
+def is_chat(value: Any) -> bool:
+    """Whether a field holds chat messages."""
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(one, dict) and ("role" in one or "from" in one) for one in value)
+    )
+
+
+def read_exchange(value: Any, name: str, where: str, notes: Counter[str]) -> Exchange | None:
+    """A list of chat messages whose last is the assistant's only one; None for others, as an agent's run."""
+    turns = list(_turns(value, name, where, notes))
+    roles = [role for role, _ in turns]
+    if "assistant" not in roles or roles.index("assistant") != len(roles) - 1 or _tools(turns[-1][1]):
+        return None
+    asked = (_text(message) for role, message in turns if role == "user")
+    return Exchange("\n\n".join(part for part in asked if part), _text(turns[-1][1]), _thought(turns[-1][1]))
 
 
 def shorten(text: str, limit: int | None, notes: Counter[str]) -> str:
@@ -173,7 +201,7 @@ def _turns(value: Any, name: str, where: str, notes: Counter[str]) -> Iterable[t
     if not isinstance(value, list):
         raise DataError(f'{where}: field "{name}" is {fields.show(value)}; write a list of messages')
     for k, message in enumerate(value):
-        role = message.get("role", message.get("from")) if isinstance(message, dict) else None
+        role = (message.get("role") or message.get("from")) if isinstance(message, dict) else None
         role = _ROLES.get(role, role) if isinstance(role, str) else role
         if role not in ("system", "user", "assistant", "tool"):
             raise DataError(
@@ -188,57 +216,93 @@ def _turns(value: Any, name: str, where: str, notes: Counter[str]) -> Iterable[t
 
 def _text(message: dict[str, Any]) -> str:
     """A message's text; a list of parts is joined."""
-    content = message.get("content", message.get("value", message.get("text")))
+    content = next(
+        (found for key in ("content", "value", "text") if (found := message.get(key)) is not None), ""
+    )
     if isinstance(content, list):
         parts = [part.get("text") or part.get("content") or "" for part in content if isinstance(part, dict)]
         content = "\n".join(part for part in parts if isinstance(part, str))
     return unix(content) if isinstance(content, str) else ""
 
 
-def _action(message: dict[str, Any], where: str) -> tuple[str, str]:
-    """What the turn executes, "" for nothing, and what the expert wrote beside it."""
-    text = _text(message)
-    tools = message.get("tool_calls") or [
-        part
-        for part in message.get("content") or ()
-        if isinstance(part, dict) and part.get("type") == "tool_use"
-    ]
-    if tools:
-        return "\n".join(_tool_call(tool, where) for tool in tools), text.strip()
-    action = message.get("action")
-    if isinstance(action, str) and action.strip() and not FUNCTION.search(text):
-        thought = message.get("thought")
-        return unix(action), (thought if isinstance(thought, str) else "").strip()
-    calls = find_calls(text)
-    if calls and calls[0].action == unix(text[calls[0].begin : calls[0].end]):
-        chosen = calls  # tagged calls, all of them; of fences the last alone, as SWE-agent reads them
+def _thought(message: dict[str, Any]) -> str:
+    """What the assistant thought, where the message says it beside its text."""
+    parts = [message.get(name) for name in ("reasoning_content", "reasoning", "thinking")]
+    parts += [part.get("thinking") for part in _parts(message)]
+    return "\n\n".join(
+        dict.fromkeys(part.strip() for part in parts if isinstance(part, str) and part.strip())
+    )
+
+
+def _tools(message: dict[str, Any]) -> list[Any]:
+    """The tool calls of a message."""
+    return message.get("tool_calls") or [one for one in _parts(message) if one.get("type") == "tool_use"]
+
+
+def _parts(message: dict[str, Any]) -> list[dict[str, Any]]:
+    """The parts of a message whose content is a list."""
+    content = message.get("content")
+    return [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+
+
+def _action(message: dict[str, Any], where: str, notes: Counter[str]) -> tuple[str, str]:
+    """What the turn executes, "" for nothing, and what the expert thought and wrote beside it."""
+    thinking, text = take_out(_text(message), "content", where)
+    action, thought = message.get("action"), message.get("thought")
+    if tools := _tools(message):
+        action = "\n".join(_tool_call(tool, where, notes) for tool in tools)
+    elif isinstance(action, str) and action.strip() and not FUNCTION.search(text):
+        action, text = unix(action), thought if isinstance(thought, str) else ""
     else:
-        chosen = calls[-1:]
-    rest, place = [], 0
-    for call in chosen:
-        rest.append(text[place : call.begin].strip())
-        place = call.end
-    rest.append(text[place:].strip())
-    return "\n".join(call.action for call in chosen), "\n".join(part for part in rest if part)
+        action, text = _called(text)
+    beside = (part.strip() for part in (_thought(message), thinking, text))
+    return action, "\n".join(dict.fromkeys(part for part in beside if part))
 
 
-def _tool_call(tool: Any, where: str) -> str:
-    """A tool call as text, in the form that SWE-smith gives it (and the paper quotes)."""
-    function = tool.get("function", tool) if isinstance(tool, dict) else None
+def _called(text: str) -> tuple[str, str]:
+    """The calls in a text, all tagged ones, of fences the last alone (as SWE-agent reads them); the rest."""
+    calls = find_calls(text)
+    if not (calls and calls[0].action == unix(text[calls[0].begin : calls[0].end])):
+        calls = calls[-1:]
+    cuts = [0, *(place for call in calls for place in (call.begin, call.end)), len(text)]
+    rest = [text[a:b].strip() for a, b in zip(cuts[::2], cuts[1::2], strict=True)]
+    return "\n".join(call.action for call in calls), "\n".join(part for part in rest if part)
+
+
+def _tool_call(tool: Any, where: str, notes: Counter[str]) -> str:
+    """A tool call as text, in the form that SWE-smith gives it (and the paper quotes).
+
+    Arguments that are null are left out and counted: a table gives every call the arguments of all. In
+    arguments that are JSON text null was written by the caller, and stays.
+    """
+    function = (tool.get("function") or tool) if isinstance(tool, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise DataError(
             f'{where}: tool call {fields.show(tool)}; write {{"function": {{"name", "arguments"}}}}'
         )
-    arguments = function.get("arguments", function.get("input", {}))
+    given = (function.get(key) for key in ("arguments", "input"))
+    arguments: Any = next((value for value in given if value is not None), {})
     if isinstance(arguments, str):
         try:
             arguments = json.loads(arguments or "{}")
         except (ValueError, RecursionError):
             arguments = {"arguments": arguments}
+    elif isinstance(arguments, dict):
+        arguments = _without_nulls(arguments, notes)
     if not isinstance(arguments, dict):
         arguments = {"arguments": arguments}
     lines = [f"<parameter={key}>{_value(value)}</parameter>\n" for key, value in arguments.items()]
     return unix(f"<function={function['name']}>\n{''.join(lines)}</function>")
+
+
+def _without_nulls(value: Any, notes: Counter[str]) -> Any:
+    if isinstance(value, list):
+        return [_without_nulls(one, notes) for one in value]
+    if not isinstance(value, dict):
+        return value
+    if None in value.values():
+        notes["null arguments of tool calls left out"] += sum(one is None for one in value.values())
+    return {key: _without_nulls(one, notes) for key, one in value.items() if one is not None}
 
 
 def _value(value: Any) -> str:

@@ -23,11 +23,6 @@ class StepSplit:
     style: str = field(default="", compare=False)
     pieces: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
-    @property
-    def source(self) -> str:
-        """The text that was split, byte for byte."""
-        return "".join(self.pieces)
-
 
 class Header(NamedTuple):
     """Where a step begins: its line, its number, its title, and what follows the title on that line."""
@@ -38,12 +33,25 @@ class Header(NamedTuple):
     rest: str
 
 
+_SPACES = "\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
+_INVISIBLE = "\u00ad\u180e\u200b\u200e\u200f\u2060\ufeff"
+_PLAIN = str.maketrans(_SPACES, " " * len(_SPACES), _INVISIBLE)
+
+
+def plain(text: str) -> str:
+    """The text with Unicode spaces as plain ones, and without signs that nobody sees."""
+    return text if text.isascii() else text.translate(_PLAIN)
+
+
 class Source:
-    """A text as lines. `lines` are without their ends (\\n, \\r\\n or \\r), `raw` with them; equally many."""
+    """A text as lines. `lines` are without their ends (\\n, \\r\\n or \\r), `raw` with them; equally many.
+
+    In `lines` Unicode spaces are plain ones, and signs without width are gone; `raw` is as it was written.
+    """
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+        self.lines = plain(text).replace("\r\n", "\n").replace("\r", "\n").split("\n")
         self.raw = re.findall(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+\Z", text)
         if len(self.raw) < len(self.lines):
             self.raw.append("")
