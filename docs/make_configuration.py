@@ -40,9 +40,10 @@ A run is one YAML file. Start from one of `configs/` and change these first:
 | `checkpoint.dirpath` | the run's folder |
 
 The tables below have every key. A key is also an option of the command line: `--model.lora.r 8`; so
-`python -m srl fit --help` says the same. Of several `--config` files the later one wins, and a file with
-`extends: base.yaml` states only its difference. The tables come from the code by
-`python docs/make_configuration.py`, and a test compares them.
+`python -m srl fit --help` says the same (and `python -m srl fit --curriculum.phases.help Phase` of a
+phase). Of several `--config` files the later one wins, and a file with `extends: base.yaml` states only
+its difference. The tables come from the code by `python docs/make_configuration.py`, and a test
+compares them.
 
 A class path is imported, and importing runs what is there: read a config of somebody else's before you run
 it, as you would a program. Nothing else in configs, data and checkpoints runs
