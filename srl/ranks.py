@@ -14,14 +14,14 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from srl.errors import ConfigError
-from srl.types import Completion, Example, Group
+from srl.types import Example, Group
 
 if TYPE_CHECKING:
     from srl.packing.micro_batches import Row
@@ -50,8 +50,8 @@ def all_groups(mine: Sequence[Group], examples: Sequence[Example]) -> list[Group
     """
     if size() == 1:
         return list(mine)
-    packed = _whole([_packed(group) for group in mine], len(examples))
-    return [_unpacked(state, example) for state, example in zip(packed, examples, strict=True)]
+    states = _whole([group.state_dict() for group in mine], len(examples))
+    return [Group.from_state(state, example) for state, example in zip(states, examples, strict=True)]
 
 
 def all_examples(mine: Sequence[Example], examples: Sequence[Example]) -> list[Example]:
@@ -69,27 +69,6 @@ def _whole(mine: list[T], count: int) -> list[T]:
     """All `count` items in order, from what each rank made of its `share` of them."""
     parts = gathered(mine)
     return [parts[place % size()][place // size()] for place in range(count)]
-
-
-def _packed(group: Group) -> dict[str, Any]:
-    """ids as one tensor a rollout: a list of numbers is read 50 times slower."""
-    return {
-        "completions": [
-            (torch.tensor(c.ids, dtype=torch.int64), c.text, c.logprobs.cpu(), c.finished, c.end_token)
-            for c in group.completions
-        ],
-        "rewards": group.rewards.cpu(),
-        "parts": {name: part.cpu() for name, part in group.parts.items()},
-        "sampled_at": group.sampled_at,
-    }
-
-
-def _unpacked(state: dict[str, Any], example: Example) -> Group:
-    completions = [
-        Completion(tuple(ids.tolist()), text, logprobs, finished, end_token)
-        for ids, text, logprobs, finished, end_token in state["completions"]
-    ]
-    return Group(example, completions, state["rewards"], state["parts"], state["sampled_at"])
 
 
 # -- decisions ----------------------------------------------------------------------------------------

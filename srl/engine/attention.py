@@ -48,7 +48,7 @@ def shared_prefix_attention(
     tree: Plan | BlockMask | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """query [n, H, T, D], key and value [n, Hkv, t, D] -> [n, T, H, D], as transformers has it."""
+    """query [n, Hq, T, D], key and value [n, Hkv, t, D] -> [n, T, Hq, D], as transformers has it."""
     if isinstance(tree, BlockMask):
         return flex_tree_attention(query, key, value, tree, scaling), None
     if tree is not None:

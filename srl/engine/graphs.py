@@ -1,6 +1,7 @@
 """Decode steps recorded once as CUDA graphs and played again, without the host's share of the work.
 
-No GPU has run this. What is the same without one is tested on the CPU, with `again` for a recorder.
+No GPU has run this. What is the same without one is tested on the CPU, with a recorder that plays by
+calling again.
 """
 
 from __future__ import annotations
@@ -32,11 +33,6 @@ class Recorder(Protocol):
     """Records the work that a call launches on the device; returns what plays it again."""
 
     def __call__(self, work: Callable[[], None]) -> Callable[[], None]: ...
-
-
-def again(work: Callable[[], None]) -> Callable[[], None]:
-    """The stand-in: play by calling again."""
-    return work
 
 
 def cuda_recorder() -> Recorder:

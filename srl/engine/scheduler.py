@@ -108,7 +108,7 @@ class Scheduler:
                 rollout.record(token, end_ids, texts)
 
     def evict(self) -> list[int] | None:
-        """The rows that stay [S], ascending, when it is worth a copy of them; else None.
+        """The rows that stay, ascending, when it is worth a copy of them; else None.
 
         That is when enough have ended, or when others may enter.
         """

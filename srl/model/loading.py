@@ -1,7 +1,7 @@
-"""From the files of a model to a policy: tokenizer, frozen 4-bit or plain base, LoRA adapters, adapter state.
+"""From the files of a model to its tokenizer and its base, frozen in 4 bits or plain.
 
-`resolve` and `ModelFiles` come from `srl.model.sources`. Weights are read from safetensors or GGUF only.
-torch, transformers and peft are imported inside the functions, so that importing this module costs nothing.
+Weights are read from safetensors or GGUF only. torch and transformers are imported inside the functions, so
+that importing this module costs nothing.
 """
 
 from __future__ import annotations
@@ -14,41 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from srl.errors import ConfigError, few
 from srl.files import file_sha256, fresh_folder
-from srl.model.adapters import (
-    LoraSettings,
-    adapter_state,
-    attach_lora,
-    checks_head,
-    enable_gradient_checkpointing,
-    inner_decoder,
-    load_adapter_state,
-    output_head,
-    unwrapped,
-)
-from srl.model.sources import ModelFiles, resolve
+from srl.model.adapters import unwrapped
+from srl.model.sources import ModelFiles
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-
-__all__ = [
-    "LoraSettings",
-    "ModelFiles",
-    "adapter_state",
-    "attach_lora",
-    "checks_head",
-    "enable_gradient_checkpointing",
-    "end_token_ids",
-    "inner_decoder",
-    "load_adapter_state",
-    "load_base",
-    "load_tokenizer",
-    "output_head",
-    "resolve",
-    "unwrapped",
-]
 
 logger = logging.getLogger(__name__)
 

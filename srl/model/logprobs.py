@@ -46,7 +46,7 @@ def token_logprobs(
 
 
 def _chunk(head: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tensor, temperatures: Tensor) -> Tensor:
-    logits = head(hidden)
+    logits = head(hidden)  # [a, V]
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperatures[:, None]  # [a, V]
     return logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(1)
 
@@ -63,16 +63,16 @@ class _FrozenHead(torch.autograd.Function):
         ctx: Any, hidden: Tensor, head: nn.Linear, targets: Tensor, temperatures: Tensor, rows: int
     ) -> Tensor:
         exact = torch.promote_types(hidden.dtype, torch.float32)
-        found = hidden.new_empty(len(targets), dtype=exact)
-        slope = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        found = hidden.new_empty(len(targets), dtype=exact)  # [A]
+        slope = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None  # [A, H]
         for start in range(0, len(targets), rows):
             here = slice(start, start + rows)
-            target, temperature = targets[here, None], temperatures[here, None].to(exact)
+            target, temperature = targets[here, None], temperatures[here, None].to(exact)  # [a, 1]
             logits = _logits(head, hidden[here], exact).div_(temperature)  # [a, V]
             logits.sub_(logits.amax(1, keepdim=True))
-            chosen = logits.gather(1, target)
+            chosen = logits.gather(1, target)  # [a, 1]
             mass = logits.exp_()  # the probabilities but for their sum
-            total = mass.sum(1, keepdim=True)
+            total = mass.sum(1, keepdim=True)  # [a, 1]
             found[here] = (chosen - total.log())[:, 0]
             if slope is not None:
                 weight = head.weight
@@ -107,7 +107,7 @@ def _by_columns(weight: Tensor, hidden: Tensor) -> bool:
 @torch.no_grad()
 def _product(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """hidden [R, H] @ weight[V, H].T + bias, CPU_COLUMNS columns at a time."""
-    logits = hidden.new_empty(len(hidden), len(weight))
+    logits = hidden.new_empty(len(hidden), len(weight))  # [R, V]
     for part, columns in zip(weight.split(CPU_COLUMNS), logits.split(CPU_COLUMNS, 1), strict=True):
         torch.mm(hidden, part.t(), out=columns)
     return logits if bias is None else logits.add_(bias)

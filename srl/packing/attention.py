@@ -31,11 +31,11 @@ then, so there each head gets its copy of keys and values, as transformers does 
 
 @dataclass
 class Siblings:
-    """C nodes of one parent, padded to L tokens. Places count the tokens of all rows, n * T.
+    """C nodes of one parent, padded to M tokens. Places count the tokens of all rows, n * T.
 
-    path: where the tokens above them lie, from the root down, P in all. places int64 [C, L]: where theirs
+    path: where the tokens above them lie, from the root down, K in all. places int64 [C, M]: where theirs
     do; a padded one repeats the node's last. start: the first place if they lie in one piece, unpadded. mask
-    bool [L, P + L]; None without a path, where plain causal attention does.
+    bool [M, K + M]; None without a path, where plain causal attention does.
     """
 
     path: list[tuple[int, int]]
@@ -44,7 +44,7 @@ class Siblings:
     mask: Tensor | None
 
     def own(self, tokens: Tensor) -> Tensor:
-        """tokens [n * T, heads, D] -> those of the siblings [C, L, heads, D]."""
+        """tokens [n * T, Hq or Hkv, D] -> those of the siblings [C, M, Hq or Hkv, D]."""
         if self.start is not None:
             found = tokens[self.start : self.start + self.places.numel()]
         else:
@@ -52,7 +52,7 @@ class Siblings:
         return found.view(*self.places.shape, *tokens.shape[1:])
 
     def seen(self, tokens: Tensor) -> Tensor:
-        """tokens [n * T, heads, D] -> what each sibling sees [C, P + L, heads, D]."""
+        """tokens [n * T, Hq or Hkv, D] -> what each sibling sees [C, K + M, Hq or Hkv, D]."""
         own = self.own(tokens)
         if not self.path:
             return own
@@ -126,16 +126,16 @@ def _mask(path: list[tuple[int, int]], length: int) -> Tensor | None:
 def tree_attention(
     query: Tensor, key: Tensor, value: Tensor, plan: Plan, scaling: float | None = None
 ) -> Tensor:
-    """query [n, H, T, D], key and value [n, Hkv, T, D] -> [n, T, H, D]."""
+    """query [n, Hq, T, D], key and value [n, Hkv, T, D] -> [n, T, Hq, D]."""
     rows, heads, length, width = query.shape
     queries, keys, values = (x.transpose(1, 2).reshape(rows * length, -1, width) for x in (query, key, value))
     found = []
     for one in plan.siblings:
-        seen = [one.seen(keys), one.seen(values)]  # [C, P + L, Hkv, D]
+        seen = [one.seen(keys), one.seen(values)]  # [C, K + M, Hkv, D]
         if one.mask is not None and query.device.type not in GROUPED:
             seen = [x.repeat_interleave(heads // x.shape[2], dim=2) for x in seen]
         out = nn.functional.scaled_dot_product_attention(
-            one.own(queries).transpose(1, 2),  # [C, H, L, D]
+            one.own(queries).transpose(1, 2),  # [C, Hq, M, D]
             seen[0].transpose(1, 2),
             seen[1].transpose(1, 2),
             attn_mask=one.mask,
@@ -184,7 +184,7 @@ def block_mask(segments: Tensor, ancestors: Tensor) -> BlockMask:
 def flex_tree_attention(
     query: Tensor, key: Tensor, value: Tensor, mask: BlockMask, scaling: float | None = None
 ) -> Tensor:
-    """query [n, H, T, D], key and value [n, Hkv, T, D] -> [n, T, H, D].
+    """query [n, Hq, T, D], key and value [n, Hkv, T, D] -> [n, T, Hq, D].
 
     Compiled on CUDA, where without it all scores would be held; lengths vary, so once for all of them. No GPU
     has run this.

@@ -22,7 +22,7 @@ def population_std(rewards: Tensor) -> float:
     >>> population_std(torch.tensor([0.0, 1.0]))
     0.5
     """
-    values = rewards.double()
+    values = rewards.double()  # [G]
     if bool((values == values[0]).all()):
         return 0.0
     return float(values.std(correction=0))
@@ -37,7 +37,7 @@ def advantages(rewards: Tensor, scaling: Scaling = "std") -> Tensor:
     std = population_std(rewards)
     if std == 0.0:
         return torch.zeros_like(rewards, dtype=torch.float32)
-    centred = rewards.double() - rewards.double().mean()
+    centred = rewards.double() - rewards.double().mean()  # [G]
     return (centred / std if scaling == "std" else centred).float()
 
 
@@ -70,25 +70,25 @@ def policy_loss(
     clip_low: float = 0.2,
     clip_high: float = 0.2,
 ) -> tuple[Tensor, Tensor]:
-    """-sum_t w_t min(rho A, clip(rho, 1-low, 1+high) A); all arguments [A]. Second value: clipped mask [A].
+    """-sum_t w_t min(rho adv, clip(rho, 1-low, 1+high) adv); all arguments [A]. Second value: clipped, [A].
 
     rho is the token's probability ratio to the policy that sampled it.
     """
-    ratio = torch.exp(new - old)
-    clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
-    surrogate = torch.minimum(ratio * advantage, clipped * advantage)
+    ratio = torch.exp(new - old)  # [A]
+    clipped = ratio.clamp(1 - clip_low, 1 + clip_high)  # [A]
+    surrogate = torch.minimum(ratio * advantage, clipped * advantage)  # [A]
     return -(weights * surrogate).sum(), (clipped * advantage < ratio * advantage).detach()
 
 
 def truncated_loss(
     new: Tensor, old: Tensor, advantage: Tensor, weights: Tensor, most: float
 ) -> tuple[Tensor, Tensor]:
-    """-sum_t w_t min(rho, most) A log p_t, rho without gradient; all [A]. Second value: truncated mask [A].
+    """-sum_t w_t min(rho, most) adv log p_t, rho without gradient; all [A]. Second value: truncated mask [A].
 
     The policy gradient under the sampler's tokens, its importance weight truncated at `most`: as in IMPALA
     (arXiv 1802.01561). Unlike `policy_loss` no token is left without a gradient.
     """
-    ratio = torch.exp(new - old).detach()
+    ratio = torch.exp(new - old).detach()  # [A]
     return -(weights * ratio.clamp(max=most) * advantage * new).sum(), ratio > most
 
 
@@ -97,7 +97,7 @@ def kl_penalty(new: Tensor, ref: Tensor, weights: Tensor) -> Tensor:
 
     Source: DeepSeekMath (arXiv 2402.03300), equation 4. It is never negative and 0 where the two agree.
     """
-    gap = ref - new
+    gap = ref - new  # [A]
     return (weights * (torch.exp(gap) - gap - 1)).sum()
 
 

@@ -156,9 +156,9 @@ def loss_of(
     Where the update is on-policy the old log-probability is the new one, detached: the ratio is 1 and its
     gradient that of the policy, with no second forward pass.
     """
-    rl = ~batch.nll
-    old = torch.where(batch.stale, batch.old_logprobs, new.detach())
-    tokens = (new[rl], old[rl], batch.advantages[rl], batch.weights[rl])
+    rl = ~batch.nll  # [A]
+    old = torch.where(batch.stale, batch.old_logprobs, new.detach())  # [A]
+    tokens = (new[rl], old[rl], batch.advantages[rl], batch.weights[rl])  # each [tokens of rl]
     if settings.truncated_ratio is None:
         surrogate, clipped = policy_loss(*tokens, settings.clip_low, settings.clip_high)
     else:
@@ -179,8 +179,8 @@ def _sums(new: Tensor, batch: MicroBatch, rl: Tensor, clipped: Tensor) -> dict[s
     of KL(sampling || training), r - 1 - log r with r = p_training / p_sampling (arXiv 2402.03300, eq. 4).
     ratio_gap: |log r| of the tokens that are not fresh, whose ratio counts.
     """
-    fresh = rl & ~batch.stale
-    drift = (new - batch.old_logprobs)[fresh]
+    fresh = rl & ~batch.stale  # [A]
+    drift = (new - batch.old_logprobs)[fresh]  # [fresh tokens]
     gap = drift.abs()
     found = {
         "tokens": rl.sum(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,9 +21,6 @@ from srl.update.loss import LossSettings, build_rows, logprobs_of, loss_of, spli
 
 if TYPE_CHECKING:
     from srl.engine.decoder import Decoder
-
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from make import TEXTS, example, lora, plain_logprobs
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from srl.engine.engine import RolloutEngine
-from srl.engine.graphs import RecordedSteps, again
+from srl.engine.graphs import RecordedSteps
 from srl.engine.scheduler import Readback
 from srl.engine.settings import DecodeSettings
 from srl.errors import ConfigError
@@ -154,6 +154,11 @@ def test_the_host_waits_no_more_often_for_more_tokens(model, sampling, fast):
 
 
 # -- recorded steps ---------------------------------------------------------------------------------------
+
+
+def again(work):
+    """A recorder that plays by calling again."""
+    return work
 
 
 def recorded(engine, recorder=again):

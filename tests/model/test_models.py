@@ -165,7 +165,7 @@ def test_local_gguf_is_checked_by_its_own_sha256(tmp_path):
 
 def test_hub_id_without_network_is_one_line_and_quick(tmp_path):
     """Offline mode is read at import, hence the process of its own."""
-    code = "from srl.model.loading import resolve; resolve('nobody/no-such-model')"
+    code = "from srl.model.sources import resolve; resolve('nobody/no-such-model')"
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run(
