@@ -51,7 +51,7 @@ class Budget(Callback):
         totals["seconds"] += time.perf_counter() - self._began[0]
         totals["cpu_seconds"] += ranks.total(time.process_time() - self._began[1])  # of all devices
         totals["tokens_generated"] += sum(len(c.ids) for group in batch.scored for c in group.completions)
-        totals["tokens_generated"] += batch.history_tokens
+        totals["tokens_generated"] += batch.cost.history_tokens
         if trainer.global_step == self._step:
             return
         silent = batch.metrics.get("train/silent_update")  # counts as an update, but trains on nothing

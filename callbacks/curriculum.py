@@ -12,7 +12,7 @@ from srl import ranks
 from srl.curriculum.phases import Phase, check_phases, check_pools
 from srl.curriculum.schedule import HandOff, Schedule
 from srl.curriculum.selectors import Adaptive, Reverse
-from srl.curriculum.stream import Draw
+from srl.curriculum.stream import Draw, PhaseOfDraw
 from srl.errors import ConfigError
 from srl.evaluation.validation import ONLY_FULL
 from srl.objectives.table import NAMES, objectives
@@ -80,11 +80,13 @@ class Curriculum(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Draw, batch_idx: int
     ) -> None:
         phase, shares = self.schedule.phase, self.schedule.shares
-        batch.phase = phase
-        batch.phase_index = self.schedule.index
-        batch.phase_updates = self.schedule.updates
-        batch.batch_groups = phase.batch_groups or self.batch_groups
-        batch.objectives = frozenset(shares or phase.objectives)
+        batch.phase = PhaseOfDraw(
+            phase,
+            index=self.schedule.index,
+            objectives=frozenset(shares or phase.objectives),
+            updates=self.schedule.updates,
+            batch_groups=phase.batch_groups or self.batch_groups,
+        )
         stream = trainer.datamodule.stream  # type: ignore[attr-defined]
         batch.metrics |= stream.metrics()
         if phase.anneal:

@@ -61,7 +61,6 @@ class DynamicSampling(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Draw, batch_idx: int
     ) -> None:
-        assert batch.phase is not None
         if batch.phase.name != self.phase:
             self._new_phase(batch)
         kept = [group for group in batch.groups if self._informative(group)]
@@ -71,7 +70,7 @@ class DynamicSampling(Callback):
             raise TrainingStopped(self._diagnosis(batch))
         self.buffer += kept
         self.draws += 1
-        size = batch.batch_groups
+        size = batch.phase.batch_groups
         if len(self.buffer) < size and self.draws < self.max_draws:
             batch.groups = []
             return
@@ -99,8 +98,7 @@ class DynamicSampling(Callback):
 
     def _new_phase(self, batch: Draw) -> None:
         """Groups of objectives that the new phase does not train are dropped, and that is said."""
-        assert batch.phase is not None
-        stay = [group for group in self.buffer if group.example.objective in batch.objectives]
+        stay = [group for group in self.buffer if group.example.objective in batch.phase.objectives]
         if len(stay) < len(self.buffer):
             log.info("%d groups that waited for an update left at the hand-off", len(self.buffer) - len(stay))
         self.buffer, self.draws, self.silent_draws, self.phase = stay, 0, 0, batch.phase.name
@@ -112,7 +110,7 @@ class DynamicSampling(Callback):
         keeps = {id(group) for group in kept}
         tokens = sum(len(c.ids) for group in batch.groups for c in group.completions)
         sums["draws"] += 1
-        sums["seconds"] += batch.rollout_seconds
+        sums["seconds"] += batch.cost.rollout_seconds
         sums["tokens"] += tokens
         for group in batch.groups:
             if not group.completions:
@@ -121,7 +119,7 @@ class DynamicSampling(Callback):
             own = sum(len(c.ids) for c in group.completions)
             sums["groups"] += 1
             sums["silent"] += silent
-            sums["seconds_rejected"] += silent * batch.rollout_seconds * own / max(tokens, 1)
+            sums["seconds_rejected"] += silent * batch.cost.rollout_seconds * own / max(tokens, 1)
             sums["rollouts"] += len(group.completions)
             sums["truncated"] += sum(not c.finished for c in group.completions)
             self._average("reward", float(group.rewards.mean()))

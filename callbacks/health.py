@@ -89,7 +89,6 @@ class Health(Callback):
     ) -> None:
         if trainer.global_step == self._step:
             return
-        assert batch.phase is not None
         samples = [
             (group.example.uid, float(reward), completion.text)
             for group in batch.groups

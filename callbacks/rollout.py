@@ -126,7 +126,7 @@ class Rollout(Callback):
         batch.groups = [
             Group(example, groups.get(id(example), []), empty, sampled_at=sampled_at) for example in examples
         ]
-        batch.rollout_seconds = max(ranks.gathered(time.perf_counter() - start))
+        batch.cost.rollout_seconds = max(ranks.gathered(time.perf_counter() - start))
 
     def _with_thinking(
         self, thinking: OwnThinking, examples: list[Example], pl_module: Any, batch: Draw
@@ -138,7 +138,7 @@ class Rollout(Callback):
             wanted, lambda prompts: [one for (one,) in self._generate(pl_module, prompts, 1)], self._generator
         )
         batch.metrics |= drawn.metrics()
-        batch.history_tokens = batch.metrics["rollouts/history_tokens"]
+        batch.cost.history_tokens = batch.metrics["rollouts/history_tokens"]
         found = {id(before): after for before, after in zip(wanted, drawn.examples, strict=True)}
         return [found.get(id(example), example) for example in examples]
 

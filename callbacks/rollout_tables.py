@@ -55,7 +55,6 @@ class RolloutTables(Callback):
         if not batch.groups or step == self._last or not due:
             return
         self._last = step
-        assert batch.phase is not None
         place = {"update": step, "phase": batch.phase.name}
         _log(trainer, [place | row for row in self._rows(batch, pl_module)], ARTIFACT)
         _log(trainer, [place | row for row in self._histogram.rows()], HISTOGRAMS)

@@ -199,14 +199,13 @@ class PolicyModule(LightningModule):
         """Update on the kept groups, if dynamic sampling handed any on; log once per batch that updated."""
         if not batch.groups:
             return
-        assert batch.phase is not None
         first, optimizer = self.global_step, self.optimizers()
-        lr = batch.phase.lr_at(batch.phase_updates, self.base_lr)
+        lr = batch.phase.phase.lr_at(batch.phase.updates, self.base_lr)
         for group in optimizer.param_groups:  # type: ignore[union-attr]
             group["lr"] = lr
         with without_averaging(self.trainer):
             batch.metrics |= self.update.steps(batch.groups, optimizer, batch.temperature, first)
-        batch.metrics |= {"phase": float(batch.phase_index)}
+        batch.metrics |= {"phase": float(batch.phase.index)}
         if self.global_step == first:  # every update was skipped: this step has been logged but for the count
             batch.metrics = self.bad.metrics()
         # logger=False: Lightning would log these values again at every draw that does not update

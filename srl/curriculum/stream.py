@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
-from srl.curriculum.phases import PerProblem
+from srl.curriculum.phases import PerProblem, Phase
 from srl.curriculum.pools import Pools
 from srl.curriculum.selectors import Selector, Shuffled
 from srl.errors import ConfigError
 from srl.examples.lazy import by_problem
 from srl.types import Example, Group
-
-if TYPE_CHECKING:
-    from srl.curriculum.phases import Phase
 
 
 class Stream:
@@ -136,21 +134,57 @@ class Stream:
         self._saved_pools, self.pools = state["pools"], None
 
 
+@dataclass(frozen=True)
+class PhaseOfDraw:
+    """The phase in which a draw is made, as the curriculum stands then.
+
+    index: of the phase, from 0. objectives: that are trained now. updates: made in the phase before this
+    draw. batch_groups: groups an update (P).
+    """
+
+    phase: Phase
+    index: int
+    objectives: frozenset[str]
+    updates: int
+    batch_groups: int
+
+    @property
+    def name(self) -> str:
+        return self.phase.name
+
+
+@dataclass
+class CostOfDraw:
+    """history_tokens: sampled for the thinking that prompts show, of all devices."""
+
+    rollout_seconds: float = 0.0
+    history_tokens: float = 0.0
+
+
 class Draw:
-    """One draw. A plain class: Lightning deep-copies dataclasses when it moves batches to a device."""
+    """One draw, as it goes through the callbacks in their order and then through the update.
+
+    examples: B prompts. Written by the stream, and by the rollouts where they show thinking; read by all.
+    phase: where the curriculum stands. Written by it, once; read by dynamic sampling, update, tables, health.
+    groups: with completions (written by the rollouts), with rewards (by the rewards), then those to train on,
+        none for no update (by dynamic sampling). Read by update, budget, tables, health.
+    scored: all that have rewards, before any is left out. Written by the rewards; read by stream, budget,
+        tables.
+    temperature: of the rollouts. Written by them, read by the update.
+    cost: what sampling took. Written by the rollouts; read by dynamic sampling and budget.
+    metrics: name -> value, logged with the update. Written by all; read by curriculum, budget, health.
+
+    A plain class: Lightning deep-copies dataclasses when it moves batches to a device.
+    """
+
+    phase: PhaseOfDraw
+    temperature: float
 
     def __init__(self, examples: list[Example]) -> None:
-        self.examples = examples  # B
+        self.examples = examples
         self.groups: list[Group] = []
-        self.scored: list[Group] = []  # every group with its rewards, before any is filtered out
-        self.phase: Phase | None = None
-        self.phase_index = 0
-        self.objectives: frozenset[str] = frozenset()  # that the curriculum trains now
-        self.phase_updates = 0  # updates made in this phase before this draw
-        self.batch_groups = 1  # P
-        self.temperature = 1.0  # of the rollouts
-        self.rollout_seconds = 0.0
-        self.history_tokens = 0.0  # sampled for the thinking in prompts, of all devices
+        self.scored: list[Group] = []
+        self.cost = CostOfDraw()
         self.metrics: dict[str, float] = {}
 
     def __len__(self) -> int:

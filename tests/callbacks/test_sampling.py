@@ -12,7 +12,7 @@ from conftest import tiny_tokenizer
 from callbacks.dynamic_sampling import DynamicSampling
 from callbacks.reward import Reward
 from srl.curriculum.phases import Phase
-from srl.curriculum.stream import Draw
+from srl.curriculum.stream import Draw, PhaseOfDraw
 from srl.errors import ConfigError, TrainingStopped
 from srl.objectives.table import objectives
 from srl.types import Completion, Example, Group
@@ -36,8 +36,8 @@ LOUD, SILENT = (0.0, 1.0), (0.5, 0.5)  # population standard deviations 0.5 and 
 
 def draw(*groups, phase=SRL, size=2, seconds=0.0):
     batch = Draw([g.example for g in groups])
-    batch.groups, batch.phase, batch.batch_groups, batch.rollout_seconds = list(groups), phase, size, seconds
-    batch.objectives = frozenset(phase.objectives)
+    batch.groups, batch.cost.rollout_seconds = list(groups), seconds
+    batch.phase = PhaseOfDraw(phase, 0, frozenset(phase.objectives), 0, size)
     return batch
 
 

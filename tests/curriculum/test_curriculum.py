@@ -185,14 +185,14 @@ def test_a_draw_is_as_large_as_the_phases_batch_unless_said(draw_prompts, sizes)
     run.callback.on_train_start(run.trainer, None)
     batches = [run.batch(), run.batch()]
     assert run.asked == [({"srl": 1.0}, sizes[0]), ({"rlvr": 1.0}, sizes[1])]
-    assert [batch.batch_groups for batch in batches] == [3, 5]
+    assert [batch.phase.batch_groups for batch in batches] == [3, 5]
 
 
 def test_batches_carry_the_phase_in_which_they_were_drawn():
     run = Run([Phase("a", MIX, Until(2)), Phase("b", MIX)])
     # the second batch makes no update (not enough groups yet, or a skipped gradient): it does not count
     batches = [run.batch(), run.batch(updates=0), run.batch(), run.batch()]
-    seen = [(batch.phase.name, batch.phase_index, batch.phase_updates) for batch in batches]
+    seen = [(batch.phase.name, batch.phase.index, batch.phase.updates) for batch in batches]
     assert seen == [("a", 0, 0), ("a", 0, 1), ("a", 0, 1), ("b", 1, 0)]
 
 
