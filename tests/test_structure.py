@@ -70,18 +70,68 @@ def test_srl_knows_neither_lightning_nor_what_is_built_on_it(path):
     assert not imports_of(path) & upwards
 
 
-@named([path for path in SOURCES if path.relative_to(ROOT).parts[0] != "srl"])
-def test_nothing_but_the_command_line_imports_the_command_line(path):
-    tree = ast.parse(path.read_text())
-    names = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    names |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    assert not names & {"srl.cli.main", "srl.cli.lightning", "srl.__main__"}
+def module_of(path: Path) -> str:
+    """srl/data/load.py -> srl.data.load; a package goes by its folder."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-def test_module_and_data_module_know_no_callbacks():
+def room_of(path: Path) -> str:
+    """The folder under `srl`, a file on its ground, or one of the three packages beside it."""
+    parts = path.relative_to(ROOT).parts
+    return parts[0] if parts[0] != "srl" else "/".join(parts[:2])
+
+
+def arrows() -> dict[Path, set[Path]]:
+    """Every file of ours, and the files of ours that it imports anywhere, for type checking as well."""
+    files = {module_of(path): path for path in SOURCES}
+    found: dict[Path, set[Path]] = {path: set() for path in SOURCES}
     for path in SOURCES:
-        if path.relative_to(ROOT).parts[0] in ("modules", "datamodules"):
-            assert "callbacks" not in imports_of(path), path
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+                names = [name if name in files else str(node.module) for name in names]
+            found[path] |= {files[name] for name in names if name in files} - {path}
+    return found
+
+
+def circle(graph: dict[Path, set[Path]]) -> list[Path]:
+    """The first circle in the graph, [] for none.
+
+    >>> one, two = Path("a"), Path("b")
+    >>> circle({one: {two}, two: set()}), circle({one: {two}, two: {one}}) == [one, two, one]
+    ([], True)
+    """
+    done: set[Path] = set()
+
+    def walk(node: Path, way: list[Path]) -> list[Path]:
+        if node in way:
+            return [*way[way.index(node) :], node]
+        if node not in done:
+            for child in sorted(graph[node]):
+                if found := walk(child, [*way, node]):
+                    return found
+            done.add(node)
+        return []
+
+    return next((found for node in sorted(graph) if (found := walk(node, []))), [])
+
+
+def test_no_files_import_each_other_in_a_circle():
+    assert [path.relative_to(ROOT).as_posix() for path in circle(arrows())] == []
+
+
+def test_rooms_depend_one_way_in_the_order_of_the_architecture_page():
+    table = (ROOT / "docs" / "architecture.md").read_text().partition("| room |")[2].partition("\n\n")[0]
+    order = re.findall(r"^\| `([\w/.]+)` \|", table, re.MULTILINE)
+    assert set(order) == {room_of(path) for path in SOURCES if path.read_text().strip()}
+    upwards = [
+        f"{path.relative_to(ROOT)} imports {other.relative_to(ROOT)}"
+        for path, others in arrows().items()
+        for other in others
+        if order.index(room_of(other)) > order.index(room_of(path))
+    ]
+    assert upwards == []
 
 
 @pytest.mark.parametrize(
