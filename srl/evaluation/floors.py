@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from srl.data.trajectory import Trajectory
+from srl.rewards.copying import sentences
 from srl.rewards.similarity import similarity
-
-SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
-
-
-def sentences(text: str) -> list[str]:
-    """Text cut after ., ! and ? and at line breaks.
-
-    >>> sentences("Ann has 3.5 apples. How many?")
-    ['Ann has 3.5 apples.', 'How many?']
-    """
-    return [part.strip() for part in SENTENCE_END.split(text) if part.strip()]
 
 
 def context_of(trajectory: Trajectory, step: int) -> list[str]:
