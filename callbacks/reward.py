@@ -14,6 +14,7 @@ from srl.errors import ConfigError, TrainingStopped
 from srl.objectives.similarity import Compared, token_units
 from srl.objectives.table import objectives
 from srl.rewards import verifier
+from srl.rewards.step_reward import Copying, Exact, Key, StepReward
 from srl.types import Group
 from srl.update.bad_numbers import REMEDIES, records_of
 
@@ -30,19 +31,36 @@ class Reward(Callback):
             characters.
         max_bad: The run stops after so many draws in a row with a reward or log-probability that is not
             finite.
+        copying: Take something off where a step of srl is nearer to its context than the expert's; null is
+            the paper's reward.
+        floor: Whether the similarity of srl counts from what the best copy would earn; false is the paper's
+            reward.
+        exact: Add a bonus where a step of srl is the expert's, white space and markup aside; null adds none.
+        key: Give a share of the reward of srl to the expert's decisions, as the numbers that a step brings
+            in; null gives none.
     """
 
-    def __init__(self, autojunk: bool = False, unit: Compared = "character", max_bad: int = 5) -> None:
+    def __init__(
+        self,
+        autojunk: bool = False,
+        unit: Compared = "character",
+        max_bad: int = 5,
+        copying: Copying | None = None,
+        floor: bool = False,
+        exact: Exact | None = None,
+        key: Key | None = None,
+    ) -> None:
         if max_bad < 1:
             raise ConfigError(f"reward.max_bad is {max_bad}: it must be at least 1")
         self.autojunk, self.unit, self.max_bad = autojunk, unit, max_bad
-        self.objectives = objectives(autojunk)
+        self.options = StepReward(copying, floor, exact, key)
+        self.objectives = objectives(autojunk, options=self.options)
         self.bad_draws = 0  # in a row
         self.dropped = 0  # groups, in all
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         if self.unit == "token":
-            self.objectives = objectives(self.autojunk, token_units(pl_module.tokenizer))
+            self.objectives = objectives(self.autojunk, token_units(pl_module.tokenizer), self.options)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Draw, batch_idx: int

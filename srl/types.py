@@ -62,6 +62,7 @@ class Example:
     n_steps: int = 0  # steps of the expert's solution; bounds the turns when solving step by step
     given: tuple[str, ...] = ()
     goes_on: bool = False
+    context: tuple[str, ...] = ()  # of a step: what could be copied (srl.rewards.copying)
 
     @property
     def key(self) -> str:

@@ -15,11 +15,15 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Two tests run at a time, each on one thread, and so do the processes that they start.
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Time limits would fail a test for what else the machine does.
+settings.register_profile("srl", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("srl")
 CHARS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 .,:;=+-*/<>#?!()[]{}\\_'\"\n"
 
 

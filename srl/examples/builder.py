@@ -13,6 +13,7 @@ from srl.errors import ConfigError
 from srl.examples.prompts import PromptRenderer, Shot
 from srl.response import OPEN, opens_thinking
 from srl.rewards.answers import gold_is_usable
+from srl.rewards.copying import copyable
 from srl.types import Example
 
 Unit = Literal["step", "solution"]
@@ -105,9 +106,10 @@ class ExampleBuilder:
         text = self.renderer.step(trajectory.problem, past, hint, self.step_shots)
         target_ids = self._step_ids(self._imitated(step, opens_thinking(text))) if imitate else ()
         goes_on = self.limits.step_end == "stop" and index < len(trajectory.steps)
-        return self._step(
-            trajectory, objective, index, text, target=step.text, target_ids=target_ids, goes_on=goes_on
-        )
+        earlier = [said for one in trajectory.steps[: index - 1] for said in (one.text, one.observation)]
+        context = copyable(trajectory.problem, trajectory.preamble, earlier)
+        fields = {"target": step.text, "target_ids": target_ids, "goes_on": goes_on, "context": context}
+        return self._step(trajectory, objective, index, text, **fields)
 
     def problem(self, trajectory: Trajectory, objective: str, needs_answer: bool = True) -> list[Example]:
         """The whole problem as one example, its target the whole solution.

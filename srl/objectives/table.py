@@ -8,13 +8,16 @@ from srl.objectives.imitation import IMITATIONS
 from srl.objectives.objective import Objective
 from srl.objectives.outcome import Outcome, ReverseOutcome
 from srl.objectives.similarity import holistic_similarity, step_similarity
+from srl.rewards.step_reward import PAPER, StepReward
 
 
-def objectives(autojunk: bool = False, units: Callable[[str], str] | None = None) -> dict[str, Objective]:
-    """autojunk, units: of those that compare texts; see `srl.objectives.similarity`."""
+def objectives(
+    autojunk: bool = False, units: Callable[[str], str] | None = None, options: StepReward = PAPER
+) -> dict[str, Objective]:
+    """autojunk, units: of those that compare texts; see `srl.objectives.similarity`. options: of `srl`."""
     found: list[Objective] = [
         *IMITATIONS,
-        step_similarity(autojunk, units),
+        step_similarity(autojunk, units, options),
         Outcome(),
         holistic_similarity(autojunk, units),
         ReverseOutcome(),

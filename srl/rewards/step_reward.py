@@ -1,0 +1,110 @@
+"""The reward of a step, from its similarity: as the paper has it, or so that copying cannot win it.
+
+s is the similarity 2M / T of the action to the expert's step; outside the format the reward is -1 whatever is
+set. With everything off it is s, the paper's. Otherwise, in this order:
+
+floor: s becomes (s - f) / (1 - f), at least 0: what the best copy from the context earns is 0.
+key: s becomes (1 - weight) s + weight k, where k is the share of the expert's decisions that the action makes;
+a step without any of the kind keeps its s.
+copying: penalty * max(0, c(action) - c(expert's step)) is taken off.
+exact: bonus is added where the action is the expert's step, white space and markup aside.
+
+The laws of f and c stand in `srl.rewards.copying`, that of k in `srl.rewards.decisions`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from srl.errors import ConfigError
+from srl.rewards.copying import above_floor, nearness, penalty
+from srl.rewards.decisions import agreement, finder, is_exact
+
+
+@dataclass(frozen=True)
+class Copying:
+    """A step that is nearer to its context than the expert's step is costs."""
+
+    penalty: float = 1.0
+    """What a similarity of 1 beyond the expert's own nearness to the context costs; 0 is the paper's reward."""
+
+    def __post_init__(self) -> None:
+        if self.penalty < 0:
+            raise ConfigError(
+                f"reward.copying.penalty is {self.penalty}: use 0 for none or a positive number"
+            )
+
+
+@dataclass(frozen=True)
+class Exact:
+    """The expert's very step earns more."""
+
+    bonus: float = 0.5
+    """What is added to the reward of a step that is the expert's, white space and markup aside."""
+
+    def __post_init__(self) -> None:
+        if self.bonus < 0:
+            raise ConfigError(f"reward.exact.bonus is {self.bonus}: use 0 for none or a positive number")
+
+
+@dataclass(frozen=True)
+class Key:
+    """The few characters that make a step right count on their own."""
+
+    kind: str = "numbers"
+    """numbers, last_number, equations (what stands behind =), or a regular expression for the decisions."""
+
+    weight: float = 0.5
+    """The share of the reward that they have, from 0 to 1; the rest is the similarity's."""
+
+    def __post_init__(self) -> None:
+        finder(self.kind)
+        if not 0 <= self.weight <= 1:
+            raise ConfigError(f"reward.key.weight is {self.weight}: it must lie between 0 and 1")
+
+
+@dataclass(frozen=True)
+class StepReward:
+    """The options of `reward:`; with none of them a step earns its similarity."""
+
+    copying: Copying | None = None
+    """Take off what nearness to the context goes beyond the expert's; null does not."""
+
+    floor: bool = False
+    """Count similarity from what the best copy would earn."""
+
+    exact: Exact | None = None
+    """Add a bonus for the expert's very step; null does not."""
+
+    key: Key | None = None
+    """Give a share of the reward to the expert's decisions; null does not."""
+
+    def parts(
+        self, action: str, expert: str, context: Sequence[str], ratio: Callable[[str, str], float]
+    ) -> dict[str, float]:
+        """reward, and what went into it: similarity, floor, key, nearer, each only where its option is on.
+
+        context: see `srl.rewards.copying.copyable`. ratio: how two texts are compared.
+        """
+        found = {"similarity": ratio(action, expert)}
+        value = found["similarity"]
+        if self.floor:
+            found["floor"] = nearness(expert, context)
+            value = above_floor(value, found["floor"])
+        if self.key is not None:
+            share = agreement(action, expert, context, finder(self.key.kind))
+            if share is not None:
+                found["key"] = share
+                value = (1 - self.key.weight) * value + self.key.weight * share
+        if self.copying is not None:
+            nearer = max(0.0, nearness(action, context) - nearness(expert, context))
+            found["nearer"] = nearer
+            value -= penalty(nearer, 0.0, self.copying.penalty)
+        if self.exact is not None and is_exact(action, expert):
+            value += self.exact.bonus
+        return {"reward": value, **found}
+
+
+PAPER = StepReward()
+"""The paper's reward: the similarity alone."""

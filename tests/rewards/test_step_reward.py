@@ -1,0 +1,95 @@
+"""The options of `reward:`: each by hand, together in their order, and in a run."""
+
+import mlflow
+import pytest
+import torch
+from conftest import fit
+
+from srl.errors import ConfigError
+from srl.objectives.table import objectives
+from srl.rewards.similarity import similarity
+from srl.rewards.step_reward import PAPER, Copying, Exact, Key, StepReward
+from srl.types import Completion, Example
+
+CONTEXT = ("Mia has 3 boxes of 12.", "3*12=36")
+EXPERT = "36-7=29"
+
+
+def parts(action, options):
+    return options.parts(action, EXPERT, CONTEXT, similarity)
+
+
+def test_with_nothing_on_a_step_earns_its_similarity():
+    assert parts("36-7=28", PAPER) == {"reward": 12 / 14, "similarity": 12 / 14}  # 6 of 7 characters each
+
+
+def test_a_wrong_digit_earns_less_when_the_number_counts():
+    half = StepReward(key=Key("numbers", 0.5))
+    # the context says 3, 12, 36. Wanted are 7 and 29; made are 7 and 28: 2 * 1 / (2 + 2)
+    assert parts("36-7=28", half)["key"] == 0.5
+    assert parts("36-7=28", half)["reward"] == pytest.approx(0.5 * 12 / 14 + 0.5 * 0.5)
+    assert parts(EXPERT, half)["reward"] == 1
+
+
+def test_the_floor_leaves_nothing_for_the_best_copy_and_all_for_the_expert():
+    options = StepReward(floor=True)
+    best = max(similarity(copy, EXPERT) for copy in CONTEXT)
+    assert parts(max(CONTEXT, key=lambda copy: similarity(copy, EXPERT)), options)["reward"] == 0
+    assert parts(EXPERT, options)["reward"] == 1
+    assert parts("36-7=28", options)["reward"] == pytest.approx((12 / 14 - best) / (1 - best))
+
+
+def test_a_copy_pays_for_its_nearness_and_the_expert_does_not():
+    options = StepReward(copying=Copying(2.0))
+    own = max(similarity(copy, EXPERT) for copy in CONTEXT)
+    found = parts("3*12=36", options)
+    assert found["nearer"] == pytest.approx(1 - own)
+    assert found["reward"] == pytest.approx(similarity("3*12=36", EXPERT) - 2 * (1 - own))
+    assert parts(EXPERT, options)["reward"] == 1
+
+
+def test_the_bonus_comes_last_and_for_the_expert_alone():
+    options = StepReward(Copying(1.0), True, Exact(0.25), Key("numbers", 0.5))
+    assert parts(f" **{EXPERT}**", options)["reward"] > 1
+    assert parts(EXPERT, options)["reward"] == 1.25
+    assert parts("36-7=28", options)["reward"] < 1
+
+
+def rollout(text):
+    return Completion((1,), text, torch.zeros(1), finished=True)
+
+
+def test_outside_the_format_the_reward_stays_minus_one_with_nothing_added():
+    options = StepReward(Copying(1.0), True, Exact(0.25), Key())
+    example = Example("p", "srl", 2, (1,), EXPERT, context=CONTEXT)
+    cases = [(example, [rollout("no thinking"), rollout(f"<think>so</think>{EXPERT}")])]
+    (found,) = objectives(options=options)["srl"].reward(cases)
+    assert found["reward"] == [-1.0, 1.25]
+    assert found["format"] == [0.0, 1.0]
+    assert found["key"] == [0.0, 1.0]
+    assert {len(values) for values in found.values()} == {2}
+
+
+@pytest.mark.parametrize(
+    ("make", "key"),
+    [
+        (lambda: Copying(-1.0), "reward.copying.penalty"),
+        (lambda: Exact(-0.1), "reward.exact.bonus"),
+        (lambda: Key(weight=1.5), "reward.key.weight"),
+        (lambda: Key(kind="digits"), "reward.key.kind"),
+    ],
+)
+def test_values_out_of_range_name_their_key(make, key):
+    with pytest.raises(ConfigError, match=key):
+        make()
+
+
+def test_a_run_trains_by_them_and_logs_what_went_into_the_reward(
+    logging_ready, model_folder, expert_file, tmp_path
+):
+    more = ["--reward.copying.penalty", "1.0", "--reward.floor", "true", "--reward.key.kind", "numbers"]
+    assert fit(model_folder, expert_file, tmp_path / "run", *more, "--trainer.max_steps", "2") == 0
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    (run,) = client.search_runs([one.experiment_id for one in client.search_experiments()])
+    assert {"train/similarity", "train/floor", "train/nearer"} <= set(run.data.metrics)
+    assert run.data.params["reward.key.kind"] == "numbers"
