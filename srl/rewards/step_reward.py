@@ -4,8 +4,8 @@ s is the similarity 2M / T of the action to the expert's step; outside the forma
 set. With everything off it is s, the paper's. Otherwise, in this order:
 
 floor: s becomes (s - f) / (1 - f), at least 0: what the best copy from the context earns is 0.
-key: s becomes (1 - weight) s + weight k, where k is the share of the expert's decisions that the action makes;
-a step without any of the kind keeps its s.
+key: s becomes (1 - weight) s + weight k, where k is the share of the expert's decisions that the action
+makes; a step without any of the kind keeps its s.
 copying: penalty * max(0, c(action) - c(expert's step)) is taken off.
 exact: bonus is added where the action is the expert's step, white space and markup aside.
 
@@ -27,7 +27,7 @@ class Copying:
     """A step that is nearer to its context than the expert's step is costs."""
 
     penalty: float = 1.0
-    """What a similarity of 1 beyond the expert's own nearness to the context costs; 0 is the paper's reward."""
+    """What each unit of nearness beyond the expert's own costs; 0 is the paper's reward."""
 
     def __post_init__(self) -> None:
         if self.penalty < 0:
