@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import math
 import statistics
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
+WINDOW = 20  # updates of which the bar's rate is the mean
 SHOWN = (
     "val/outcome/accuracy",
     "val/outcome/steps_accuracy",
@@ -24,30 +32,71 @@ SHOWN = (
 )
 
 
-class UpdateBar(TQDMProgressBar):
-    """Lightning's bar, counting updates instead of draws, with phase, reward, kept share, tokens a second."""
+class UpdateBar(ProgressBar):
+    """One bar of all updates: phase, reward, share kept, tokens a second, seconds an update, time left.
 
-    def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
-        bar = self.train_progress_bar
-        bar.reset(total=trainer.max_steps if trainer.max_steps > 0 else None)
-        bar.initial = 0
-        bar.n = trainer.global_step
-        bar.set_description("Updates")
-        bar.refresh()
+    The rate is that of the last `WINDOW` updates, draws without signal and validations among them. In a
+    terminal log lines go above the bar; in a file or a pipe a line is written every tenth of the run.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._enabled = True
+        self._times: deque[tuple[int, float]] = deque(maxlen=WINDOW + 1)  # update, seconds
+        self._bar: Progress | None = None
+        self._said = 0
+
+    def disable(self) -> None:
+        self._enabled = False
+
+    def enable(self) -> None:
+        self._enabled = True
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._times.append((trainer.global_step, time.monotonic()))
+        self._said = trainer.global_step
+        console = Console(stderr=True)
+        if self._enabled and console.is_terminal:
+            columns = (
+                TextColumn("Updates"),
+                BarColumn(20),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[said]}"),
+            )
+            self._bar = Progress(*columns, console=console)
+            self._bar.start()
+            total = trainer.max_steps if trainer.max_steps > 0 else None
+            self._bar.add_task("", total=total, completed=trainer.global_step, said="")
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        bar = self.train_progress_bar
-        bar.set_postfix(self.get_metrics(trainer, pl_module), refresh=False)
-        bar.n = trainer.global_step
-        bar.refresh()
+        now, last = trainer.global_step, trainer.max_steps
+        if now != self._times[-1][0]:
+            self._times.append((now, time.monotonic()))
+        phase = getattr(batch, "phase", None)
+        figures = ({} if phase is None else {"phase": phase.name}) | self.get_metrics(trainer, pl_module)
+        said = ", ".join([*(f"{name} {value}" for name, value in figures.items()), *pace(self._times, last)])
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=now, said=escape(said))
+        elif self._enabled and now > self._said and (now - self._said >= last / 10 or now == last):
+            self._said = now
+            print(f"update {now}{f'/{last}' if last > 0 else ''}: {said}", file=sys.stderr, flush=True)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._stop()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         shown: dict[str, Any] = {}
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if hasattr(callback, "schedule"):
-                shown["phase"] = callback.schedule.phase.name
             if getattr(callback, "alarms", None):
                 shown["alarm"] = ", ".join(callback.alarms)
         values = trainer.callback_metrics
@@ -61,6 +110,22 @@ class UpdateBar(TQDMProgressBar):
         if "rollouts/tokens_per_second" in values:
             shown["tok/s"] = f"{float(values['rollouts/tokens_per_second']):.0f}"
         return shown
+
+
+def pace(times: Sequence[tuple[int, float]], last: int) -> list[str]:
+    """Seconds an update between the first and the last (update, seconds), and the time left until `last`.
+
+    >>> pace([(10, 100.0), (12, 103.0)], 72)  # 60 updates of 1.5 s are left
+    ['1.5 s/update', '0:01:30 left']
+    >>> pace([(10, 100.0)], 72), pace([(10, 100.0), (12, 103.0)], -1)
+    ([], ['1.5 s/update'])
+    """
+    made = times[-1][0] - times[0][0]
+    if made <= 0:
+        return []
+    seconds = (times[-1][1] - times[0][1]) / made
+    left = [f"{timedelta(seconds=round(seconds * (last - times[-1][0])))} left"] if last > 0 else []
+    return [f"{seconds:.1f} s/update", *left]
 
 
 class Summary(Callback):

@@ -37,6 +37,7 @@ from srl.cli.commands import launched_rank
 from srl.cli.config_errors import explain
 from srl.cli.config_files import set_yaml_loader, with_extended
 from srl.cli.faults import OWN, ended_by, is_fault
+from srl.cli.next_steps import next_steps
 from srl.errors import ConfigError, first_line
 from srl.memory_plan.check import PlanSettings, check_memory
 from srl.model.checkpoint import read_checkpoint, resolve_checkpoint
@@ -300,6 +301,13 @@ class SRLCLI(LightningCLI):
         if path is None:
             self.trainer.validate(model, datamodule=datamodule, verbose=False, weights_only=True)
         self.trainer.fit(model, datamodule=datamodule, ckpt_path=path, weights_only=True)
+        if self.trainer.is_global_zero and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self._say_next_steps(config.checkpoint.dirpath)
+
+    def _say_next_steps(self, folder: Path) -> None:
+        logger = next((one for one in self.trainer.loggers if isinstance(one, MLFlowLogger)), None)
+        run = None if logger is None else logger.experiment.get_run(str(logger.run_id)).info.run_name
+        print(next_steps(self.call.arguments, folder, run, self.call.store, self.trainer.global_step))
 
     def validate(self, model: PolicyModule, datamodule: ExpertDataModule, **kwargs: Any) -> None:
         self.trainer.validate(

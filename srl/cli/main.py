@@ -35,6 +35,10 @@ def main(argv: list[str] | None = None) -> int:
         return _fail(
             f"no command {arguments[0]!r}; there are {', '.join(COMMANDS)}. See python -m srl --help", 2
         )
+    if argv is None and arguments[1:] in (["--help"], ["-h"]) and arguments[0] not in EXTRA:
+        from srl.cli import placeholders
+
+        placeholders.install()  # this process does nothing else
     try:
         check_packages()
         return run(arguments)
@@ -88,10 +92,6 @@ def run(arguments: list[str]) -> int:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a bar for each rollout table
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     quiet()
-    if arguments[1:] in (["--help"], ["-h"]) and arguments[0] not in EXTRA:
-        from srl.cli import placeholders
-
-        placeholders.install()
     if launched_rank():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
     if arguments[0] in EXTRA:
@@ -105,7 +105,7 @@ def run(arguments: list[str]) -> int:
 
 def quiet() -> None:
     """Show our own log lines from INFO on, and leave out what libraries say that no user can act on."""
-    handler = logging.StreamHandler()
+    handler = _NowStderr()
     handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
     for name in ("srl", "modules", "datamodules", "callbacks"):
         logger = logging.getLogger(name)
@@ -125,6 +125,14 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message="Total length of `ListLoader`")  # the data's report says it
     warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`, callbacks")  # test
     warnings.filterwarnings("ignore", message="Couldn't infer the batch indices")  # nobody asks for them
+
+
+class _NowStderr(logging.StreamHandler):  # type: ignore[type-arg]
+    """Writes to what sys.stderr is at the time: above the progress bar while there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
 
 
 def _is_no_advert(record: logging.LogRecord) -> bool:

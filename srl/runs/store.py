@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -61,11 +64,37 @@ def open_store(uri: str) -> MlflowClient:
 
 
 def check_store(uri: str) -> None:
-    """Whether a run can go there; a database that is not there is made later. ConfigError as `open_store`."""
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
-        return
+    """Whether a run can go there; a database that is not there is made. ConfigError as `open_store`."""
+    if uri.startswith("sqlite:///"):
+        path = Path(uri.removeprefix("sqlite:///"))
+        with _alone_in(path.resolve().parent):
+            if not path.exists():
+                from mlflow import MlflowClient
+
+                MlflowClient(uri).search_experiments(max_results=1)
+                return
+        if not (os.access(path, os.W_OK) and os.access(path.resolve().parent, os.W_OK)):
+            raise ConfigError(
+                f"{path}: the database cannot be written; give the right to, or name another one"
+            )
     if uri.startswith(("sqlite:///", "http://", "https://")):
         open_store(uri)
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Of processes that make a database at once one makes it: MLflow would make the tables twice, and fail."""
+    if os.name == "nt":
+        yield
+        return
+    import fcntl
+
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(number)
 
 
 def _said(uri: str, error: Exception) -> str:

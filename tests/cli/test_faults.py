@@ -2,6 +2,7 @@
 
 import errno
 import multiprocessing
+import os
 import resource
 import shutil
 import socket
@@ -19,6 +20,7 @@ from callbacks.run_info import link
 from srl.cli.faults import ended_by, is_lost_peer, of_system
 from srl.errors import Interrupted, TrainingStopped
 from srl.runs.provenance import dataset_inputs
+from srl.runs.store import check_store
 
 
 @pytest.fixture
@@ -224,6 +226,31 @@ def test_two_programs_may_write_one_database_at_once(tmp_path):
     with sqlite3.connect(tmp_path / "mlflow.db") as database:
         found = database.execute("SELECT run_uuid, COUNT(*) FROM metrics GROUP BY run_uuid").fetchall()
     assert dict(found) == dict.fromkeys(runs, 250)  # 25 batches of 10
+
+
+def test_two_programs_may_begin_on_no_database_at_once(tmp_path):
+    import mlflow
+
+    uri, start = f"sqlite:///{tmp_path}/new.db", threading.Barrier(2)
+    with ThreadPoolExecutor(2) as both:
+        list(both.map(lambda _: (start.wait(), check_store(uri)), range(2)))
+    assert [one.name for one in mlflow.MlflowClient(uri).search_experiments()] == ["Default"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write any file")
+def test_a_database_that_cannot_be_written_is_said_at_once(logged, tmp_path):
+    (tmp_path / "mlflow.db").chmod(0o444)
+    assert "mlflow.db: the database cannot be written; give the right to" in logged()[1][0]
+
+
+def test_a_deleted_experiment_is_one_line(logged, tmp_path):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri(tmp_path))
+    client.delete_experiment(client.create_experiment("srl"))
+    status, (line,) = logged()
+    assert status == 1
+    assert "restore it (mlflow experiments restore --help), or name another one with --trainer.logger" in line
 
 
 def test_two_programs_may_begin_on_the_same_new_data_at_once(tmp_path):
