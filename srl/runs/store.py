@@ -83,7 +83,7 @@ def check_store(uri: str) -> None:
 
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    """Of processes that make a database at once one makes it: MLflow would make the tables twice, and fail."""
+    """Of processes that need a new database at once one makes it; two would make the tables twice."""
     if os.name == "nt":
         yield
         return

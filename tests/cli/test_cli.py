@@ -92,14 +92,17 @@ def test_validate_gives_the_figures_that_the_run_logged(hand_off, model_folder):
 
 def test_the_run_ends_with_where_everything_lies_and_the_next_commands(hand_off):
     folder = hand_off.folder
-    last = hand_off.out.strip().splitlines()[-5:]
-    assert last[0] == f"Run          {hand_off.runs[0].info.run_name} in sqlite:///{folder}/mlflow.db"
-    assert last[1] == f"Checkpoints  {folder}/run (last.ckpt, best.ckpt)"
-    assert last[2].startswith("Go on        python -m srl fit --model.base ")
-    assert f"--config {folder}/one.yaml --config {folder}/two.yaml" in last[2]
-    assert last[2].endswith(" --ckpt_path last --trainer.max_steps 36")  # of 18
-    assert last[3].startswith("Test         python -m srl test ")
-    assert last[4] == f"Look         mlflow ui --backend-store-uri sqlite:///{folder}/mlflow.db"
+    said = hand_off.out[hand_off.out.index("\nRun   ") + 1 :]
+    run, checkpoints, *_ = said.splitlines()
+    assert run == f"Run          {hand_off.runs[0].info.run_name} in sqlite:///{folder}/mlflow.db"
+    assert checkpoints == f"Checkpoints  {folder}/run (last.ckpt, best.ckpt)"
+    go_on, test = said[said.index("Go on ") :].split("\nTest  ")  # the phases were given in several lines
+    assert go_on.startswith("Go on        python -m srl fit --model.base ")
+    assert f"--config {folder}/one.yaml --config {folder}/two.yaml" in go_on
+    assert go_on.endswith(" --ckpt_path last --trainer.max_steps 36")  # of 18
+    test, look = test.split("\nLook  ")
+    assert test.lstrip().startswith("python -m srl test ")
+    assert look.strip() == f"mlflow ui --backend-store-uri sqlite:///{folder}/mlflow.db"
 
 
 def test_without_a_terminal_a_tenth_of_the_run_is_a_line(trained):
@@ -228,7 +231,7 @@ def test_fast_dev_run_leaves_nothing_behind(
 
 NO_TORCH = """
 import sys
-from srl.cli import main
+from srl.cli.main import main
 status = main(["--help"])
 heavy = {"torch", "lightning", "transformers", "mlflow", "jsonargparse", "yaml"} & sys.modules.keys()
 sys.exit(f"imported {sorted(heavy)}" if heavy else status)

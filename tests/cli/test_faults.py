@@ -250,7 +250,7 @@ def test_a_deleted_experiment_is_one_line(logged, tmp_path):
     client.delete_experiment(client.create_experiment("srl"))
     status, (line,) = logged()
     assert status == 1
-    assert "restore it (mlflow experiments restore --help), or name another one with --trainer.logger" in line
+    assert "an experiment of that name was deleted; restore it (mlflow experiments restore --help)" in line
 
 
 def test_two_programs_may_begin_on_the_same_new_data_at_once(tmp_path):
