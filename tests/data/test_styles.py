@@ -64,10 +64,44 @@ def test_counted_headings_win_over_others_and_end_at_a_conclusion() -> None:
     assert split.conclusion == "### Conclusion\nSo 4."
 
 
-def test_a_restart_of_the_count_ends_the_steps() -> None:
+def test_a_restart_of_the_count_counts_on() -> None:
     split = split_steps("## Step 1: A\na\n## Step 2: B\nb\n## Step 1: C\nc\n## Step 2: D", "headings")
-    assert [step.title for step in split.steps] == ["A", "B"]
-    assert split.conclusion == "## Step 1: C\nc\n## Step 2: D"
+    assert [(step.index, step.title) for step in split.steps] == [(1, "A"), (2, "B"), (3, "C"), (4, "D")]
+    single = split_steps("## Step 1: A\na\n## Step 2: B\nb\n## Step 1: C\nc", "headings")
+    assert single.conclusion == "## Step 1: C\nc"
+
+
+@pytest.mark.parametrize("word", ["So,", "Thus", "Therefore,", "Hence", "**Finally**,", "In conclusion,"])
+def test_the_closing_sentence_is_no_part_of_the_last_step(word: str) -> None:
+    text = f"### Step 1: A\na\n\n### Step 2: B\nb\n\nmore\n\n{word} we get $x = 4$.\n"
+    split = split_steps(text, "headings")
+    assert (split.steps[1].body, split.conclusion) == ("b\n\nmore", f"{word} we get $x = 4$.")
+    alone = split_steps(f"### Step 1: A\na\n\n### Step 2: B\n\n{word} we get $x = 4$.", "headings")
+    assert (alone.steps[1].body, alone.conclusion) == (f"{word} we get $x = 4$.", "")
+    inner = split_steps(f"### Step 1: A\na\n\n{word} b\n\n### Step 2: B\nc\n\nd", "headings")
+    assert inner.conclusion == ""
+
+
+@pytest.mark.parametrize("math", ["\\( x = 5 \\)", "\\(\nx = 5\n\\).", "$x = 5$,", "\\[ x = 5 \\]"])
+def test_math_of_its_own_paragraph_goes_on_with_the_one_before(math: str) -> None:
+    split = split_steps(f"We have\n\n{math}\n\nand then y.\n\n\\(y\\) is odd.", "paragraphs")
+    assert [step.body for step in split.steps] == [f"We have\n\n{math}", "and then y.", "\\(y\\) is odd."]
+
+
+def test_lines_inside_inline_math_begin_no_step() -> None:
+    text = "1. **A**: \\(a\n2. **no**: b\\)\n2. **B**: c"
+    assert heads(text, "numbered") == [("A", "\\(a\n2. **no**: b\\)"), ("B", "c")]
+
+
+def test_a_list_that_is_a_part_of_the_reasoning_is_not_all_of_it() -> None:
+    long = "We weigh what this means for the sum of the two, and find that nothing changes at all. " * 3
+    parts = [f"{long}\n\n" for _ in range(3)]
+    for title in ("", "**T**: "):
+        text = f"{parts[0]}We use:\n1. {title}a\n2. {title}b\n\n{parts[1]}{parts[2]}So 4."
+        found = split_steps(text, "auto")
+        assert (found.style, len(found.steps)) == ("paragraphs", 5)  # the last: "So 4."
+    whole = split_steps(f"Short.\n1. {long}\n2. {long}\n3. {long}\n\nSo 4.", "auto")
+    assert (whole.style, len(whole.steps)) == ("numbered", 3)
 
 
 def test_named_headings_of_the_highest_level_with_two() -> None:
@@ -256,9 +290,9 @@ def test_long_texts_take_linear_time(style: str, text: str) -> None:
 # --- real solutions ---------------------------------------------------------------------------------------
 
 FILES = [
-    ("steps/numina_amc_aime", "solution", 1181, {"numbered": 1040, "headings": 105}),
+    ("steps/numina_amc_aime", "solution", 1181, {"numbered": 1032, "headings": 105}),
     ("steps/openthoughts_olympiads", "solution", 50, {"numbered": 47, "headings": 3}),
-    ("steps/reasoning_gym_responses", "solution", 175, {"numbered": 111, "headings": 35}),
+    ("steps/reasoning_gym_responses", "solution", 175, {"numbered": 103, "headings": 35}),
     ("steps/zeroeval_math_l5", "solution", 123, {"numbered": 75}),
     ("steps/deepseek_r1_traces", "solution", 2, {"numbered": 2}),
     ("gsm8k/train", "answer", 7473, {"lines": 7468}),
@@ -278,6 +312,7 @@ def test_real_solutions(name: str, field: str, least: int, styles: dict[str, int
             assert "".join(split_steps(text, style).pieces) == text
         split = split_steps(text, "auto")
         taken[split.style] += len(split.steps) >= 2
-        assert not [step for step in split.steps if second.search(step.body)], row.get("id")
+        if split.style != "paragraphs":  # lists that are a part of the reasoning
+            assert not [step for step in split.steps if second.search(step.body)], row.get("id")
     assert sum(taken.values()) >= least
     assert not Counter(styles) - taken

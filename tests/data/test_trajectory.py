@@ -48,7 +48,11 @@ def test_titled_steps_with_preamble_and_conclusion() -> None:
     [
         ("**A**:", "A", ""),
         ("**A:**", "A", ""),
-        ("**A** b", "A", "b"),
+        ("**A** B", "A", "B"),
+        ("**A** b", "", "**A** b"),
+        ("**A = 5**, so b", "", "**A = 5**, so b"),
+        ("**A** $= 5$", "", "**A** $= 5$"),
+        ("**A.** b", "A.", "b"),
         ("**A**: b", "A", "b"),
         ("**Find $\\frac{a}{b}$ at $x_1 = 2$:** b", "Find $\\frac{a}{b}$ at $x_1 = 2$", "b"),
         ("b", "", "b"),
@@ -123,10 +127,29 @@ def test_headers_with_and_without_title_may_mix() -> None:
 
 
 @pytest.mark.parametrize("title", ["", "**T**: "])
-def test_a_restarted_list_ends_the_steps(title: str) -> None:
-    split = split_steps(f"1. {title}a\n2. {title}b\n1. {title}c\n2. {title}d\n3. {title}e")
-    assert [step.body for step in split.steps] == ["a", "b"]
-    assert split.conclusion == f"1. {title}c\n2. {title}d\n3. {title}e"
+def test_a_restarted_list_counts_on(title: str) -> None:
+    second = f"1. {title}c\n2. {title}d\n3. {title}e"
+    split = split_steps(f"1. {title}a\n2. {title}b\n\n**Part (b)**\n\n{second}\n\nSo 4.")
+    assert [step.body for step in split.steps] == ["a", "b\n\n**Part (b)**", "c", "d", "e"]
+    assert [step.index for step in split.steps] == [1, 2, 3, 4, 5]
+    assert split.conclusion == "So 4."
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        "",
+        "So the answer is 4.\n\n",
+        "**Solution 2:**\n",
+        "Another way:\n",
+        "We turn it. " * 30 + "\n",
+    ],
+)
+def test_a_restart_after_the_answer_or_much_text_ends_the_steps(between: str) -> None:
+    split = split_steps(f"1. **A**: a\n2. **B**: b\n\n{between}1. **C**: c\n2. **D**: d")
+    assert len(split.steps) == (2 if between else 4)
+    one = split_steps(f"1. **A**: a\n2. **B**: b\n\n{between}1. **C**: c")
+    assert len(one.steps) == 2  # one header is no list
 
 
 def test_a_titled_header_that_does_not_count_on_ends_the_steps() -> None:

@@ -9,6 +9,9 @@ from srl.data.styles.source import Header, Source, StepSplit, ending
 _STEP = re.compile(r"(?i)(#{1,6}[ \t]+(?=\S))?(\*\*)?step[ \t]+([0-9]{1,3}|[a-z]+)\b(.*)")
 _HASHES = re.compile(r"(#{1,6})[ \t]+(\S.*)")
 _ENDS = re.compile(r"(?i)(?:final +)?(?:conclusion|answer|result|summary)\b")
+_CLOSES = re.compile(
+    r"(?i)[*_ ]*(?:so|thus|therefore|hence|finally|consequently|in (?:conclusion|summary)|we conclude)\b"
+)
 _OPENS = re.compile(r"(?i)(?:problem|question|given)\b")
 _WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 _MARKS = " \t:.)-–—"
@@ -19,7 +22,8 @@ def split_headings(source: Source) -> StepSplit:
 
     Headings below that level belong to their step. A heading of that level or above which is called
     conclusion, answer, result or summary ends the steps, one called problem, question or given before them is
-    preamble. What follows the last step's body and states the final answer is conclusion.
+    preamble. What follows the last step's body and states the final answer is conclusion, and so is its last
+    paragraph where that begins with so, thus, therefore or the like. Steps that restart at 1 count on.
     """
     return _counted(source) or _named(source) or source.whole("headings")
 
@@ -35,13 +39,16 @@ def _counted(source: Source) -> StepSplit | None:
     for start, (_, first) in enumerate(found):
         if first.number != 1:
             continue
-        run, end = [found[start]], len(source.lines)
-        for level, header in (found[k] for k in range(start + 1, len(found))):
+        run, before, end = [found[start]], 0, len(source.lines)  # before: steps of earlier parts
+        for k in range(start + 1, len(found)):
+            level, header = found[k]
             if header.number == 1:
-                end = header.line
-                break
-            if header.number == len(run) + 1:
-                run.append((level, header))
+                if k + 1 == len(found) or found[k + 1][1].number != 2:
+                    end = header.line
+                    break
+                before = len(run)
+            if header.number == len(run) - before + 1:
+                run.append((level, header._replace(number=len(run) + 1)))
         if len(run) >= 2:
             return _finish(source, [header for _, header in run], max(level for level, _ in run), end)
     return None
@@ -91,6 +98,15 @@ def _is_step(wanted: int, found: tuple[int, Header]) -> bool:
     return level == wanted and not _ENDS.match(header.title) and not _OPENS.match(header.title)
 
 
+def _closing(source: Source, last: int, end: int) -> int:
+    """The line where the last paragraph before `end` begins, if it concludes and the step has more."""
+    text = [k for k in range(last + 1, end) if source.lines[k].strip()]
+    starts = [k for k in text if not source.lines[k - 1].strip() and not source.inside[k]]
+    if len(starts) < 2 and not (starts and text[0] < starts[0]):
+        return end
+    return starts[-1] if _CLOSES.match(source.lines[starts[-1]]) else end
+
+
 def _finish(source: Source, headers: list[Header], level: int, end: int) -> StepSplit:
     """End the last step at the next heading of its level or above, or where the final answer is stated."""
     last = headers[-1].line
@@ -99,7 +115,7 @@ def _finish(source: Source, headers: list[Header], level: int, end: int) -> Step
         if match and (len(match[1]) <= level or _ENDS.match(_clean(match[2]))):
             end = k
             break
-    after = ending(source, last, end)
+    after = min(ending(source, last, end), _closing(source, last, end))
     split = source.split(headers, after, "headings")
     if all(step.text for step in split.steps):
         return split

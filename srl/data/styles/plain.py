@@ -8,6 +8,7 @@ from srl.data.styles.source import FENCE, Header, Source, StepSplit, ending
 from srl.data.trajectory import Step
 
 _BLOCK = re.compile(r"\\begin\{|\\\[|\$\$")
+_MATH = re.compile(r"(?:\\\(.*\\\)|\$[^$]+\$)[ .,;:]*$|\\\([^)]*$")  # a line of math alone, or its beginning
 _ITEM = re.compile(r"(?:[-*+•]|[0-9]{1,3}[.)]|\([a-zA-Z0-9]{1,3}\))[ \t]")
 _SOCRATIC = re.compile(r"(\S.*?)[ \t]\*\*[ \t]+(\S.*)")
 
@@ -65,7 +66,7 @@ def _opens_block(source: Source, k: int) -> bool:
 
 
 def _continues(line: str) -> bool:
-    return bool(line[0].isspace() or FENCE.match(line) or _BLOCK.match(line) or _ITEM.match(line))
+    return line[0].isspace() or any(form.match(line) for form in (FENCE, _BLOCK, _MATH, _ITEM))
 
 
 _JSON = json.JSONDecoder()

@@ -82,7 +82,7 @@ class Source:
 
 HEADING = re.compile(r"#{1,6}[ \t]")
 FENCE = re.compile(r"[ \t]*(`{3,}(?=[^`]*$)|~{3,})")
-_DELIMITER = re.compile(r"\\\\|\\begin\{(\w+\*?)\}|\\end\{(\w+\*?)\}|(\\\[)|(\\\])|(\$\$)")
+_DELIMITER = re.compile(r"\\\\|\\begin\{(\w+\*?)\}|\\end\{(\w+\*?)\}|(\\[\[(])|(\\[\])])|(\$\$)")
 _ENDING = re.compile(
     r"(?i)[*_ ]*(?:(?:so|thus|therefore|hence|finally),? )?(?:the (?:final |correct )?answer\b|final answer\b"
     r"|answer\b *[:*=]|<answer>|####(?!#)|\$?\$?\\boxed)"
@@ -117,9 +117,10 @@ def body(title: str, lines: list[str]) -> str:
 
 
 def enclosed(lines: list[str]) -> list[bool]:
-    r"""Say of each line whether it begins inside a code fence, \begin..\end, \[..\] or $$..$$ that is closed.
+    r"""Say of each line whether it begins inside a code fence, \begin..\end, \[..\], \(..\) or $$..$$ that is
+    closed.
 
-    What is never closed encloses nothing (models forget); display math cannot hold a blank line, as in TeX.
+    What is never closed encloses nothing (models forget); math cannot hold a blank line, as in TeX.
     """
     depth = [0] * (len(lines) + 1)  # +1 at the first enclosed line, -1 after the last
     opened: dict[str, list[int]] = {}
@@ -136,6 +137,7 @@ def enclosed(lines: list[str]) -> list[bool]:
         elif not line.strip():
             opened.pop("$$", None)
             opened.pop("[", None)
+            opened.pop("(", None)
         elif "\\" in line or "$$" in line:
             _delimiters(line, k, opened, depth)
     inside, level = [], 0
@@ -149,8 +151,8 @@ def _delimiters(line: str, k: int, opened: dict[str, list[int]], depth: list[int
     """Match the LaTeX delimiters of line k with those opened before, and mark the lines between each pair."""
     for match in _DELIMITER.finditer(line):
         begin, end, left, right, dollars = match.groups()
-        open_name = begin or (left and "[") or (dollars and not opened.get("$$") and "$$")
-        close_name = end or (right and "[") or (dollars and "$$")
+        open_name = begin or (left and left[1]) or (dollars and not opened.get("$$") and "$$")
+        close_name = end or (right and {"]": "[", ")": "("}[right[1]]) or (dollars and "$$")
         if open_name:
             opened.setdefault(open_name, []).append(k)
         elif close_name and opened.get(close_name):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from srl.data.styles.agent import FUNCTION, split_agent
 from srl.data.styles.headings import split_headings
-from srl.data.styles.numbered import split_numbered
+from srl.data.styles.numbered import is_enumeration, split_numbered
 from srl.data.styles.plain import split_lines, split_list, split_paragraphs, split_socratic
 from srl.data.styles.source import Source, StepSplit
 from srl.errors import ConfigError
@@ -20,8 +20,9 @@ def split_auto(source: Source) -> StepSplit:
     """The first of these with two steps; `style` of the result says which, "none" where none has.
 
     A JSON list; function calls; `question ** answer` on most lines; numbered steps with titles; headings or
-    untitled numbers, whichever leave less of the text outside of the steps; paragraphs; lines, where there is
-    no blank line between them. A text that is one answer block has no steps.
+    untitled numbers, whichever leave less of the text outside of the steps, unless they are the smaller part
+    of it (with titles a third) and paragraphs are more; paragraphs; lines, where there is no blank line
+    between them. A text that is one answer block has no steps.
     """
     if source.text.lstrip().startswith("[") and len((found := split_list(source)).steps) > 1:
         return found
@@ -36,18 +37,27 @@ def _prose(source: Source) -> StepSplit:
         filled = sum(bool(line.strip()) for line in source.lines)
         if len(socratic.steps) > 1 and 2 * len(socratic.steps) >= filled - 1:
             return socratic
-    numbered = split_numbered(source)
-    if len(numbered.steps) > 1 and numbered.steps[0].title:
-        return numbered
-    structured = [split for split in (split_headings(source), numbered) if len(split.steps) > 1]
+    splits = [split_numbered(source)]
+    if not (len(splits[0].steps) > 1 and splits[0].steps[0].text.partition("\n")[0].count("**") > 1):
+        splits.append(split_headings(source))
+    structured = [split for split in splits if len(split.steps) > 1]
+    paragraphs = split_paragraphs(source)
     if structured:
-        return min(structured, key=lambda split: len(split.pieces[0]) + len(split.pieces[-1]))
+        best = min(reversed(structured), key=_outside)
+        is_part = is_enumeration(
+            len(source.text) - _outside(best), len(source.text), 1 + bool(best.steps[0].title)
+        )
+        return paragraphs if is_part and len(paragraphs.steps) > len(best.steps) else best
     if not _ANSWER_BLOCK.match(source.text):
-        for style in (split_paragraphs, split_lines):
-            split = style(source)
+        for split in (paragraphs, split_lines(source)):
             if len(split.steps) > 1:
                 return split
     return source.whole("none")
+
+
+def _outside(split: StepSplit) -> int:
+    """Characters that are in no step."""
+    return len(split.pieces[0]) + len(split.pieces[-1])
 
 
 STYLES: dict[str, Callable[[Source], StepSplit]] = {
