@@ -27,7 +27,7 @@ from srl.data.load import (
 )
 from srl.data.row_format import RowFormat
 from srl.data.trajectory import Skip, Trajectory, problem_key
-from srl.errors import ConfigError
+from srl.errors import ConfigError, check_counts
 from srl.examples.builder import ExampleBuilder, ResponseLimits
 from srl.examples.prompts import PromptFormat, PromptRenderer
 from srl.objectives.table import objectives
@@ -57,12 +57,18 @@ class Validation:
     batch_size: int = 64
     """Prompts in a validation batch."""
 
+    def __post_init__(self) -> None:
+        counts = {"problems": self.problems, "max_examples": self.max_examples, "max_solve": self.max_solve}
+        check_counts("data.validation.", 0, **counts)
+        check_counts("data.validation.", 1, batch_size=self.batch_size)
+
 
 class ExpertDataModule(LightningDataModule):
     """Reads expert solutions, holds out whole problems, and builds the examples of every objective in use.
 
     Args:
-        path: Expert solutions: a JSONL file, or the id of a data set on the hub.
+        path: Expert solutions: a file (JSONL, JSON, CSV or Parquet, also .gz), a folder of save_to_disk, or the
+            id of a data set on the hub.
         val_path: File of held-out problems; null holds out data.validation.problems of data.path.
         hub_config: Configuration (subset) of a hub data set; null is its default. For files it means nothing.
         split: Split of a hub data set.
@@ -75,13 +81,13 @@ class ExpertDataModule(LightningDataModule):
         prompt: How problem and steps become the text of a prompt.
         limits: How long prompts and responses may be, and what ends a response.
         validation: What is held out, and how much of it each validation looks at.
-        max_problems: Problems read from data.path, from the first on; null is all.
+        max_problems: Problems read from data.path, chosen by seed; null is all.
         draws_per_epoch: Draws that Lightning calls an epoch; null is as many as show each example once. It
             changes nothing else.
         seed: Seed of the split and of the worked examples: runs with other seeds keep the same held-out
             problems.
-        benchmarks: What test and predict solve: known names such as math500 or gsm8k, JSONL files, hub ids,
-            or heldout.
+        benchmarks: What test and predict solve: known names such as math500 or gsm8k, files and hub ids as
+            of path (split test), or heldout.
         changed: What a resumed run does when its data files have other content than when it began: refuse to
             go on, or allow it.
     """
@@ -107,6 +113,8 @@ class ExpertDataModule(LightningDataModule):
         changed: Changed = "refuse",
     ) -> None:
         super().__init__()
+        check_counts("data.", 0, shots=shots)
+        check_counts("data.", 1, max_problems=max_problems, draws_per_epoch=draws_per_epoch)
         self.path, self.val_path, self.changed = path, val_path, changed
         self.hub_config, self.split = hub_config, split
         self.row, self.think, self.title_hint, self.include_last = row, think, title_hint, include_last

@@ -37,6 +37,13 @@ def first_line(error: Exception) -> str:
     return lines[0][:400]
 
 
+def check_counts(section: str, least: int, **counts: int | None) -> None:
+    """ConfigError: a count is below the least that means something (as a negative one, which slices)."""
+    for name, value in counts.items():
+        if value is not None and value < least:
+            raise ConfigError(f"{section}{name} is {value}: it must be at least {least}")
+
+
 def few(names: list[str], limit: int = 5) -> str:
     """`a, b, ... (7 in all)`, for messages."""
     text = ", ".join(names[:limit]) or "nothing"

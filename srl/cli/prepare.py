@@ -25,7 +25,7 @@ from srl.data.duplicates import Overlap
 from srl.data.formats import Item, file_rows, hub_set, is_file_name, numbered_rows
 from srl.data.prepare import Preparation, Report, token_guess
 from srl.data.row_format import PRESETS, RowFormat
-from srl.errors import ConfigError, DataError, Interrupted
+from srl.errors import ConfigError, DataError, Interrupted, check_counts
 from srl.files import whole_file
 
 _TEXTS = ("problem", "solution", "answer", "uid", "style", "remove", "answer_marker", "reasoning", "messages")
@@ -34,6 +34,7 @@ _TEXTS = ("problem", "solution", "answer", "uid", "style", "remove", "answer_mar
 def main(arguments: list[str]) -> None:
     """Read, write and report; nothing is written where no row is kept. ConfigError, DataError: as said."""
     options = _options(arguments)
+    check_counts("--", 1, limit=options.limit)
     begun = time.perf_counter()
     row, hub_config, split = _mapping(options)
     work = Preparation(row, _overlap(options), _conditions(options.where), _counter(options.tokenizer))
@@ -57,7 +58,9 @@ def main(arguments: list[str]) -> None:
 def _options(arguments: list[str]) -> argparse.Namespace:
     parser = OptionParser(prog="python -m srl prepare", description=__doc__)
     parser.add_argument(
-        "inputs", nargs="+", help="files (.jsonl, .json, .csv, .parquet, .gz), a hub id, or -"
+        "inputs",
+        nargs="+",
+        help="files (.jsonl, .json, .csv, .parquet, .gz), folders of save_to_disk, a hub id, or -",
     )
     parser.add_argument("--output", "-o", required=True, help="the expert JSONL to write")
     parser.add_argument("--preset", choices=sorted(PRESETS), help="the fields of a known data set")

@@ -1,5 +1,7 @@
 """The data module: whole problems held out, nothing cut, nothing dropped in silence."""
 
+import functools
+
 import pytest
 from conftest import expert_rows
 from make import module, ready, validation, write
@@ -307,3 +309,23 @@ def test_a_hub_data_set_is_read_row_by_row(monkeypatch):
     assert asked == [(("some/data", "main"), {"split": "test", "streaming": False})]
     assert uids([*made.train, *made.held_out]) == {f"p{k}" for k in range(5)}
     assert made.report.files == {"some/data": rows._fingerprint}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"max_problems": -5}, r"data\.max_problems is -5: it must be at least 1"),
+        ({"max_problems": 0}, r"data\.max_problems is 0"),
+        ({"draws_per_epoch": -1}, r"data\.draws_per_epoch is -1"),
+        ({"shots": -1}, r"data\.shots is -1: it must be at least 0"),
+        ({"problems": -5}, r"data\.validation\.problems is -5: it must be at least 0"),
+        ({"max_examples": -1}, r"data\.validation\.max_examples is -1"),
+        ({"max_solve": -2}, r"data\.validation\.max_solve is -2"),
+        ({"batch_size": 0}, r"data\.validation\.batch_size is 0: it must be at least 1"),
+    ],
+)
+def test_no_count_is_negative(change, message):
+    in_validation = set(change) & {"problems", "max_examples", "max_solve", "batch_size"}
+    made = Validation if in_validation else functools.partial(module, "x.jsonl")
+    with pytest.raises(ConfigError, match=message):
+        made(**change)
