@@ -67,7 +67,7 @@ class ExpertDataModule(LightningDataModule):
     """Reads expert solutions, holds out whole problems, and builds the examples of every objective in use.
 
     Args:
-        path: Expert solutions: a file (JSONL, JSON, CSV or Parquet, also .gz), a folder of save_to_disk, or the
+        path: Expert solutions: a file (JSONL, JSON, CSV, Parquet, also .gz), a folder of save_to_disk, or the
             id of a data set on the hub.
         val_path: File of held-out problems; null holds out data.validation.problems of data.path.
         hub_config: Configuration (subset) of a hub data set; null is its default. For files it means nothing.
