@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +17,8 @@ from callbacks.run_info import SKIPPED_SHOWN, mlflow_loggers
 from srl.errors import ConfigError
 from srl.evaluation.batches import BenchmarkBatch
 from srl.evaluation.scores import Record, Score, mean_score, problem_rows, score
+from srl.files import no_link, put, whole_file
+from srl.runs.keys import key
 
 log = logging.getLogger(__name__)
 SHOWN = ("accuracy", "avg_at", "pass_at", "maj_at", "mean_of", "format", "truncated", "words", "tokens")
@@ -107,14 +108,15 @@ class BenchmarkResults(Callback):
         first = batch.name not in self._records
         self._records.setdefault(batch.name, []).extend(batch.records)
         if trainer.is_global_zero:
-            with self._partial(batch.name).open("w" if first else "a", encoding="utf-8") as file:
+            mode = "w" if first else "a"
+            with open(self._partial(batch.name), mode, encoding="utf-8", opener=no_link) as file:
                 file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in batch.records)
 
     def _finish(self, trainer: Trainer, name: str) -> list[Record]:
         """Give the file its name, now that it is whole."""
         if trainer.is_global_zero:
-            path = self.folder / f"{name}.jsonl"
-            os.replace(self._partial(name), path)
+            path = self.folder / f"{key(name)}.jsonl"
+            put(self._partial(name), path)
             self._written.append(path)
         return self._records.pop(name)
 
@@ -122,7 +124,7 @@ class BenchmarkResults(Callback):
         records = self._finish(trainer, name)
         settings = pl_module.test_settings
         ks = settings.ks(len(records[0]["samples"]))
-        found = score(name, records, ks, settings.resamples, settings.seed)
+        found = score(key(name), records, ks, settings.resamples, settings.seed)
         self.scores.append(found)
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         (loader,) = [loader for loader in data.benchmarks if loader.name == name]
@@ -132,7 +134,7 @@ class BenchmarkResults(Callback):
             "contaminated": loader.contaminated,
         }
         metrics = found.metrics(settings.kind)
-        metrics |= {f"{settings.kind}/{name}/{key}": float(value) for key, value in counts.items()}
+        metrics |= {f"{settings.kind}/{key(name)}/{count}": float(value) for count, value in counts.items()}
         self._log(trainer, pl_module, metrics)
         if trainer.is_global_zero:
             self._log_files(trainer, pl_module, found, counts | {"left_out": [*map(list, loader.skipped)]})
@@ -157,7 +159,8 @@ class BenchmarkResults(Callback):
             "lengths": found.histograms,
         }
         path = self.folder / f"{found.name}.json"
-        path.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+        with whole_file(path) as write:
+            write(json.dumps(summary, indent=1) + "\n")
         place = f"{pl_module.test_settings.kind}/{pl_module.loaded_step:06d}"
         for logger in mlflow_loggers(trainer):
             for file in (path, path.with_suffix(".jsonl")):
@@ -166,9 +169,9 @@ class BenchmarkResults(Callback):
     def _log_table(self, trainer: Trainer, pl_module: Any, name: str, records: list[Record]) -> None:
         """One row a problem, as a table that MLflow shows. A test that is made again replaces its table."""
         rows = problem_rows(records)
-        table = {key: [row[key] for row in rows] for key in rows[0]}
+        table = {column: [row[column] for row in rows] for column in rows[0]}
         folder = f"{pl_module.test_settings.kind}/{pl_module.loaded_step:06d}"
-        path = f"{folder}/{name}_problems.json"
+        path = f"{folder}/{key(name)}_problems.json"
         for logger in mlflow_loggers(trainer):
             client, run = logger.experiment, str(logger.run_id)
             if path in {file.path for file in client.list_artifacts(run, folder)}:  # log_table would append
@@ -178,7 +181,7 @@ class BenchmarkResults(Callback):
                 client.log_table(run, table, path)
 
     def _partial(self, name: str) -> Path:
-        return self.folder / f"{name}.partial.jsonl"
+        return self.folder / f"{key(name)}.partial.jsonl"
 
     def _say_files(self) -> None:
         for path in self._written:
@@ -186,6 +189,10 @@ class BenchmarkResults(Callback):
 
     def _check_folder(self) -> None:
         """Create the folder. ConfigError when it cannot be written, before anything was computed."""
+        if self.folder.is_symlink():
+            raise ConfigError(
+                f"model.test.folder {self.folder}: is a link to {self.folder.resolve()}; name that itself"
+            )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.folder):

@@ -9,9 +9,9 @@ import json
 import logging
 import os
 import signal
-import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,13 +20,16 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
 
-from callbacks.run_info import set_tag
+from callbacks.run_info import mlflow_loggers, set_tag
 from srl import ranks
 from srl.errors import ConfigError, Interrupted, TrainingStopped
 from srl.files import no_link, put
+from srl.runs.owner import Owner, set_aside
+from srl.runs.store import FOLDER_TAG
 
 log = logging.getLogger(__name__)
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+BAD_ROWS = "bad_rows.jsonl"
 FALLBACK = "val/steps/reward"  # where no held-out problem has an answer
 
 
@@ -35,7 +38,8 @@ class Checkpoint(LightningCheckpoint):
 
     A checkpoint is written beside its place, synced and renamed, so that a killed process leaves no torn one;
     the `last` before it stays as `previous.ckpt`, which `--ckpt_path last` takes where `last.ckpt` turns out
-    damaged.
+    damaged. One run at a time has the folder, and checkpoints of an earlier one that it does not go on with
+    are moved into `earlier-1` there.
 
     The first Ctrl-C or SIGTERM lets the running update finish, writes `last` and ends the run; during a
     validation it ends at its next batch. A second Ctrl-C ends at once.
@@ -70,6 +74,8 @@ class Checkpoint(LightningCheckpoint):
         self._saved_at = self._validated_at = -1
         self._saved_time = 0.0  # of a clock that only goes forward, seconds
         self._keeps = False  # whether the file `last` is of this run, and whole
+        self._owner: Owner | None = None
+        self.method = ""  # what the run is called; the command line knows
         self._signal: int | None = None
         self._fitting = False
         self._handlers: dict[int, Any] = {}  # what handled the signals before the run
@@ -97,6 +103,7 @@ class Checkpoint(LightningCheckpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._saved_at, self._saved_time = trainer.global_step, time.monotonic()
         self._keeps = _same(trainer.ckpt_path, self.last_path)
+        self._begin(trainer)
         if trainer.ckpt_path:
             print(f"Restored {trainer.ckpt_path}: going on after update {trainer.global_step}", flush=True)
         self._listen(trainer)
@@ -145,17 +152,10 @@ class Checkpoint(LightningCheckpoint):
             signal.signal(number, handler)
         self._handlers = {}
 
-    def check_folder(self) -> None:
-        """Create the folder. Errors: ConfigError when it cannot be written, before anything was computed."""
-        try:
-            self.dirpath.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.dirpath):
-                pass
-        except OSError as error:
-            raise ConfigError(
-                f"checkpoint.dirpath {self.dirpath}: cannot be written ({error.strerror}); "
-                "name another folder"
-            ) from error
+    def own_folder(self, until: ExitStack) -> None:
+        """Create the folder, for this run alone. ConfigError: another has it, or it cannot be written."""
+        self._owner = Owner(self.dirpath)
+        until.callback(self._owner.release)
 
     # -- what ------------------------------------------------------------------------------------------
 
@@ -175,6 +175,26 @@ class Checkpoint(LightningCheckpoint):
         minutes = (time.monotonic() - self._saved_time) / 60
         return self.every_n_minutes is not None and minutes >= self.every_n_minutes
 
+    def _begin(self, trainer: Trainer) -> None:
+        """Write down whose folder this is; what an earlier run left there is moved aside, never lost."""
+        if self._owner is None:
+            return
+        resumed = trainer.ckpt_path
+        before = self._owner.before.get("method", self.method)
+        if _same(resumed, self.last_path) or _same(resumed, self.previous_path):
+            names: tuple[str, ...] = ()
+            if before != self.method:
+                log.warning("%s is of a run of method %s; this one is %s", resumed, before, self.method)
+        elif _same(resumed, self.best_path):
+            names = (self.last_path.name, self.previous_path.name)
+        else:
+            names = (self.last_path.name, self.previous_path.name, self.best_path.name, BAD_ROWS)
+        aside = set_aside(self.dirpath, names)
+        if aside is not None:
+            print(f"{self.dirpath} held an earlier run; its checkpoints are now in {aside}", flush=True)
+        self._owner.write(run=next((one.run_id for one in mlflow_loggers(trainer)), None), method=self.method)
+        set_tag(trainer, FOLDER_TAG, str(self.dirpath.resolve()))
+
     def _save(self, trainer: Trainer, path: Path) -> None:
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
@@ -183,7 +203,7 @@ class Checkpoint(LightningCheckpoint):
             path.parent.mkdir(parents=True, exist_ok=True)
             write(trainer, draft)
             if trainer.is_global_zero:  # who wrote it
-                self._put(trainer.ckpt_path, draft, path)
+                self._put(draft, path)
         except OSError as error:
             raise TrainingStopped(self._unwritten(trainer, path, error)) from error
         self._saved_at = trainer.global_step
@@ -191,15 +211,11 @@ class Checkpoint(LightningCheckpoint):
             self._saved_time = time.monotonic()
             set_tag(trainer, "last_checkpoint", f"{path} (update {trainer.global_step})")
 
-    def _put(self, resumed: object, draft: Path, path: Path) -> None:
-        """Keep the `last` before as `previous`, but never one of another run, nor a damaged one."""
-        if path != self.last_path:
-            put(draft, path)
-            return
-        if not self._keeps and not _same(resumed, self.previous_path):
-            self.previous_path.unlink(missing_ok=True)  # of another run
-        put(draft, path, self.previous_path if self._keeps else None)
-        self._keeps = True
+    def _put(self, draft: Path, path: Path) -> None:
+        """Keep the `last` before as `previous`, but never a damaged one."""
+        last = path == self.last_path
+        put(draft, path, self.previous_path if last and self._keeps else None)
+        self._keeps = self._keeps or last
 
     def _keep_rows(self, trainer: Trainer, pl_module: Any) -> None:
         """Whose numbers were not finite since the last draw, in bad_rows.jsonl."""
@@ -259,8 +275,9 @@ def write(trainer: Trainer, path: Path) -> None:
     """
     state = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
     if trainer.is_global_zero:
+        path.unlink(missing_ok=True)
         try:
-            with open(path, "wb") as file:
+            with open(path, "wb", opener=no_link) as file:
                 torch.save(state, file)
         except RuntimeError as error:  # torch's words for a write that failed
             if isinstance(error.__context__, OSError):
@@ -278,7 +295,7 @@ def keep_rows(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
 
     A disk that takes none is said and does not end the run.
     """
-    path = folder / "bad_rows.jsonl"
+    path = folder / BAD_ROWS
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with open(path, "a", encoding="utf-8", opener=no_link) as file:

@@ -16,6 +16,7 @@ from srl.curriculum.stream import Draw, PhaseOfDraw
 from srl.errors import ConfigError
 from srl.evaluation.validation import ONLY_FULL
 from srl.objectives.table import NAMES, objectives
+from srl.runs.keys import key
 
 log = logging.getLogger(__name__)
 
@@ -139,8 +140,8 @@ class Curriculum(Callback):
                 optimizer.state.clear()
         name, step = found.entered.name, trainer.global_step
         reason = f"{found.left.name} -> {name} at update {step}: {found.reason}"
-        set_tag(trainer, f"hand_off/{name}", reason)
-        figures = {f"hand_off/{name}/{metric}": value for metric, value in found.figures.items()}
+        set_tag(trainer, f"hand_off/{key(name)}", reason)
+        figures = {f"hand_off/{key(name)}/{metric}": value for metric, value in found.figures.items()}
         for logger in trainer.loggers:
             logger.log_metrics({"curriculum/hand_off": float(self.schedule.index), **figures}, step=step)
         log.info("Hand-off: %s", reason)

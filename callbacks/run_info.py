@@ -7,7 +7,6 @@ import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -17,6 +16,7 @@ from srl import ranks
 from srl.evaluation.floors import copying_floors
 from srl.model.adapters import unwrapped
 from srl.model.checkpoint import read_checkpoint
+from srl.runs.keys import file_keys, key, plain
 from srl.runs.provenance import data_hash, dataset_inputs, git_state
 from srl.types import run_seed
 
@@ -42,9 +42,9 @@ def mlflow_loggers(trainer: Trainer) -> list[MLFlowLogger]:
     return [logger for logger in loggers if isinstance(logger, MLFlowLogger)]
 
 
-def set_tag(trainer: Trainer, key: str, value: str) -> None:
+def set_tag(trainer: Trainer, name: str, value: str) -> None:
     for logger in mlflow_loggers(trainer):
-        logger.experiment.set_tag(logger.run_id, key, value)
+        logger.experiment.set_tag(logger.run_id, name, plain(value))
 
 
 def link(client: Any, run: str, inputs: list[Any]) -> None:
@@ -60,20 +60,20 @@ def link(client: Any, run: str, inputs: list[Any]) -> None:
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, str]:
-    """Nested settings -> dotted keys with text values; lists by position.
+    """Nested settings -> dotted keys that MLflow takes, with text values; lists by position.
 
     >>> flatten({"model": {"lora": {"r": 16}}, "phases": [{"lr": 0.1}]})
     {'model.lora.r': '16', 'phases.0.lr': '0.1'}
     """
     if isinstance(config, dict):
-        items = [(str(key), value) for key, value in config.items()]
+        items = [(str(name), value) for name, value in config.items()]
     elif isinstance(config, (list, tuple)):
         items = [(str(index), value) for index, value in enumerate(config)]
     else:
-        return {prefix: str(config)}
+        return {key(prefix, "/:"): plain(str(config))}
     found: dict[str, str] = {}
-    for key, value in items:
-        found |= flatten(value, f"{prefix}.{key}" if prefix else key)
+    for name, value in items:
+        found |= flatten(value, f"{prefix}.{name}" if prefix else name)
     return found
 
 
@@ -156,17 +156,18 @@ class RunInfo(Callback):
         client.log_text(run, self.config_text, "config.yaml")
         client.log_dict(run, versions(), "versions.json")
         client.log_dict(run, data.report.files, "data_files.json")
+        keys = file_keys(data.report.files)
         for name, digest in data.report.files.items():
-            client.set_tag(run, f"data_sha256/{Path(name).name}", digest)
+            client.set_tag(run, f"data_sha256/{keys[name]}", digest)
         contexts = {data.val_path: "validation", data.path: "training"}
         if data.report.files:
             link(client, run, dataset_inputs(data.report.files, contexts))
         given = logger.tags or {}
         if "mlflow.runName" not in given:
             client.update_run(run, name=f"{self.method or 'run'} seed {run_seed()}")
-        for key, value in self._tags(data, pl_module).items():
-            if value is not None and key not in given:
-                client.set_tag(run, key, value)
+        for name, value in self._tags(data, pl_module).items():
+            if value is not None and name not in given:
+                client.set_tag(run, name, value)
 
     def _tags(self, data: Any, pl_module: Any) -> dict[str, str | None]:
         """What runs are told apart by; None for what there is not."""
@@ -201,7 +202,9 @@ class RunInfo(Callback):
         if len(new) > SKIPPED_SHOWN:
             print(f"  ... {len(new)} skipped, see skipped.json in the MLflow run")
         for logger in mlflow_loggers(trainer):
-            logger.log_metrics({f"data/{name}": float(n) for name, n in counts.items()}, trainer.global_step)
+            logger.log_metrics(
+                {f"data/{key(name)}": float(n) for name, n in counts.items()}, trainer.global_step
+            )
             if new:
                 rows = [skip._asdict() for skip in skipped]
                 logger.experiment.log_dict(logger.run_id, {"skipped": rows}, "skipped.json")
@@ -214,18 +217,6 @@ def run_of_checkpoint(path: str) -> str | None:
     """The id of the MLflow run that wrote a checkpoint; None where it had no MLflow logger."""
     states = read_checkpoint(path).get("callbacks", {})
     return next((state.get("run_id") for name, state in states.items() if name == RunInfo.__name__), None)
-
-
-def run_exists(tracking_uri: str | None, run_id: str) -> bool:
-    """Whether the tracking server knows a run that has not been deleted."""
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
-
-    try:
-        run = MlflowClient(tracking_uri).get_run(run_id)
-    except MlflowException:
-        return False
-    return str(run.info.lifecycle_stage) == "active"
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import MLFlowLogger
 
 from callbacks.run_info import mlflow_loggers
+from srl.runs.sender import Sender
 
 log = logging.getLogger(__name__)
 MODEL = "policy"
@@ -24,8 +25,8 @@ class Tracking(Callback):
         interval: Seconds between two measurements of the machine.
         checkpoints: Whether last.ckpt and best.ckpt are stored as artifacts when training ends.
         adapter: Whether the trained weights are stored as a logged model that peft or transformers load.
-        spool: Folder where a run for a tracking server is kept until the server has it (see srl sync).
-        drain: Seconds that the end of a run waits for the rest to be sent to the server.
+        mirror: Server, http://HOST:PORT, that the log is copied to after each validation and at the end;
+            what it does not take is sent by srl sync.
     """
 
     def __init__(
@@ -34,12 +35,12 @@ class Tracking(Callback):
         interval: float = 10.0,
         checkpoints: bool = False,
         adapter: bool = False,
-        spool: str = "mlflow-spool",
-        drain: float = 60.0,
+        mirror: str | None = None,
     ) -> None:
         self.system_metrics, self.interval = system_metrics, interval
         self.checkpoints, self.adapter = checkpoints, adapter
-        self.spool, self.drain = Path(spool), drain
+        self.mirror = mirror
+        self.senders: list[Sender] = []  # of the command line, which knows where the run is logged
         self._monitors: list[Any] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -54,6 +55,10 @@ class Tracking(Callback):
             )
             monitor.start()
             self._monitors.append(monitor)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for sender in self.senders:
+            sender.send()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._end_monitors()

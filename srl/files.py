@@ -131,7 +131,7 @@ def whole_file(path: Path) -> Iterator[Callable[[str], Any]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
+        with open(temporary, "w", encoding="utf-8", newline="\n", opener=no_link) as file:
             yield file.write
         temporary.replace(path)
     finally:

@@ -21,6 +21,12 @@ KEYS = {
 }
 """Old key, without places in lists -> the new name of its last part."""
 
+GONE = {
+    "tracking.spool": "a run is logged to the local store, and copied to the server of tracking.mirror",
+    "tracking.drain": "nothing waits for a server any more; see tracking.mirror",
+}
+"""Keys that do nothing any more -> why, or what to write."""
+
 CALLBACKS = {
     "Checkpoints": "Checkpoint",
     "CurriculumCallback": "Curriculum",
@@ -36,7 +42,7 @@ Said = Callable[[str, str], None]  # is told the old key and the new one
 
 
 def renamed_config(value: Any, said: Said, path: tuple[str, ...] = ()) -> Any:
-    """A config, or the value of the key `path`, with today's names.
+    """A config, or the value of the key `path`, with today's names, and without keys that are gone.
 
     ConfigError: an old name beside its new one.
 
@@ -50,6 +56,9 @@ def renamed_config(value: Any, said: Said, path: tuple[str, ...] = ()) -> Any:
     found: dict[Any, Any] = {}
     for name, inner in value.items():
         old = (*path, str(name))
+        if ".".join(old) in GONE:
+            said(".".join(old), GONE[".".join(old)])
+            continue
         new = KEYS.get(".".join(old))
         if new is not None:
             said(".".join(old), ".".join((*path, new)))

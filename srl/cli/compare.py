@@ -10,6 +10,7 @@ from srl.cli.options import OptionParser, add_tracking_uri, check_empty
 from srl.compare.summary import Comparison
 from srl.compare.terminal import show
 from srl.errors import ConfigError
+from srl.files import whole_file
 
 WRITTEN = (
     "report.html", "comparison.json", "accuracy.png", "step_reward.png", "train_reward.png", "silent.png",
@@ -87,8 +88,8 @@ def write(comparison: Comparison, folder: Path, experiment: str | None) -> None:
         plots = draw(comparison, folder)
         title = f"Comparison of runs{f': {experiment}' if experiment else ''}"
         write_report(comparison, plots, folder / "report.html", title)
-        text = json.dumps(comparison.plain(), indent=1) + "\n"
-        (folder / "comparison.json").write_text(text, encoding="utf-8")
+        with whole_file(folder / "comparison.json") as write:
+            write(json.dumps(comparison.plain(), indent=1) + "\n")
     except OSError as error:
         raise ConfigError(
             f"--output {folder}: cannot be written ({error.strerror}); name another folder"

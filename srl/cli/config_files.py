@@ -9,7 +9,7 @@ from typing import Any
 
 from srl.cli.yaml_files import read_yaml
 from srl.errors import ConfigError
-from srl.renamed import renamed_config, renamed_key
+from srl.renamed import GONE, renamed_config, renamed_key
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +73,8 @@ def _renamed(flag: str) -> str:
     name, equals, value = flag.partition("=")
     if not name.startswith("--"):
         return flag
+    if name.removeprefix("--") in GONE:
+        raise ConfigError(f"{name} is gone: {GONE[name.removeprefix('--')]}")
     new = "--" + renamed_key(name.removeprefix("--"))
     if new != name:
         _say("the command line", name, new)
@@ -100,6 +102,9 @@ def _say_renamed(path: Path) -> None:
 
 
 def _say(where: str, old: str, new: str) -> None:
+    if old in GONE:
+        log.warning("%s: %s is gone, and does nothing: %s", where, old, new)
+        return
     log.warning("%s: %s is now called %s; write that, the next version knows no other name", where, old, new)
 
 

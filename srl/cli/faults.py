@@ -68,7 +68,8 @@ def _of_log(text: str, store: str) -> str:
     remedies = {
         "full": f"make room and {GO_ON}",
         "disk I/O": f"make room or mend the disk and {GO_ON}",
-        "locked": f"end the program that holds it and {GO_ON}; for many runs at once start an MLflow server",
+        "locked": f"end the program that holds it and {GO_ON}; of many runs at once give each a store of its "
+        "own, MLFLOW_TRACKING_URI=sqlite:///NAME.db, and all one tracking.mirror",
         "experiments.name": "an experiment of that name was deleted; restore it (mlflow experiments restore "
         "--help), or name another one with --trainer.logger.init_args.experiment_name",
         "readonly": f"give back the file and the right to write it and {GO_ON}",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jsonargparse
 import yaml
@@ -27,7 +28,7 @@ from callbacks.random_state import RandomState
 from callbacks.reward import Reward
 from callbacks.rollout import Rollout
 from callbacks.rollout_tables import RolloutTables
-from callbacks.run_info import RunInfo, run_exists, run_of_checkpoint, status_kept
+from callbacks.run_info import RunInfo, run_of_checkpoint, status_kept
 from callbacks.tracking import Tracking
 from callbacks.validation_due import ValidationDue
 from datamodules.expert import ExpertDataModule
@@ -37,17 +38,14 @@ from srl.cli.commands import launched_rank
 from srl.cli.config_errors import explain
 from srl.cli.config_files import set_yaml_loader, with_extended
 from srl.cli.faults import OWN, ended_by, is_fault
+from srl.cli.mirroring import joins, log_locally
 from srl.cli.next_steps import next_steps
 from srl.errors import ConfigError, first_line
 from srl.memory_plan.check import PlanSettings, check_memory
-from srl.model.checkpoint import read_checkpoint, resolve_checkpoint
+from srl.model.checkpoint import last_if_any, read_checkpoint, resolve_checkpoint
 from srl.runs.provenance import method_name
-from srl.runs.spool import is_remote
-from srl.runs.store import check_store
-
-if TYPE_CHECKING:
-    from srl.runs.sender import Sender
-
+from srl.runs.sender import Sender
+from srl.runs.store import LOCAL_STORE, check_store
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +72,7 @@ def trainer_defaults() -> dict[str, Any]:
         "class_path": "lightning.pytorch.loggers.MLFlowLogger",
         "init_args": {
             "experiment_name": "srl",
-            "tracking_uri": os.environ.get("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db"),
+            "tracking_uri": os.environ.get("MLFLOW_TRACKING_URI") or LOCAL_STORE,
         },
     }
     return {
@@ -106,22 +104,13 @@ def _check_seed(seed: Any) -> None:
         raise ConfigError(f"seed_everything is {seed}; write a whole number from 0 to {(1 << 32) - 1}")
 
 
-def _run_at(uri: str, run_id: str, spool: Path) -> str | None:
-    """The id of a run that is still there; on a server it may be another one."""
-    if is_remote(uri):
-        from srl.cli.spooling import joined
-
-        return joined(uri, run_id, spool)
-    return run_id if run_exists(uri, run_id) else None
-
-
 @dataclass
 class Launch:
     """One call of a command, and what must be known of it when it ends, by an error, too.
 
     runs: False makes the objects of the config and neither trainer, data nor weights. extended: the arguments
     with all that the config files extend. keys: all that the parser knows. store: the address of the log.
-    senders: of the runs that go to a server.
+    ends: closed when the command ends: the run's folder, the copy to a server.
     """
 
     arguments: list[str]
@@ -129,7 +118,7 @@ class Launch:
     extended: list[str] = field(default_factory=list)
     keys: tuple[str, ...] = ()
     store: str = "MLflow"
-    senders: list[Sender] = field(default_factory=list)
+    ends: ExitStack = field(default_factory=ExitStack)
 
     @property
     def command(self) -> str:
@@ -152,8 +141,7 @@ def launched(call: Launch) -> SRLCLI:
             raise
         raise ended_by(error, call.store) from error
     finally:
-        for sender in call.senders:
-            sender.close()
+        call.ends.close()
 
 
 def instantiated(arguments: list[str]) -> jsonargparse.Namespace:
@@ -201,8 +189,13 @@ class SRLCLI(LightningCLI):
         config = self.config[self.call.command]
         config.extends = None  # what it brought is here: the config that is kept in MLflow stands alone
         _check_seed(config.seed_everything)
-        if config.get("ckpt_path") is not None:
+        for settings in _mlflow_settings(config):
+            config.tracking.mirror = log_locally(settings, config.tracking.mirror)
+        if config.get("ckpt_path") == "auto" and self.call.command == "fit" and self.call.runs:
+            config.ckpt_path = last_if_any(config.checkpoint.dirpath)
+        elif config.get("ckpt_path") is not None:
             config.ckpt_path = resolve_checkpoint(str(config.ckpt_path), config.checkpoint.dirpath)
+        if config.get("ckpt_path") is not None:
             read_checkpoint(config.ckpt_path)  # refused here in words, if at all
         if self.call.command == "test":
             self._join_run(config)
@@ -214,9 +207,8 @@ class SRLCLI(LightningCLI):
         path = config.get("ckpt_path")
         for settings in _mlflow_settings(config):
             run_id = run_of_checkpoint(path) if path else None
-            found = _run_at(settings.tracking_uri, run_id, Path(config.tracking.spool)) if run_id else None
-            if found:
-                settings.run_id, self.joins_run = found, True
+            if run_id and joins(settings, run_id, config.tracking.mirror):
+                self.joins_run = True
                 continue
             settings.tags = {**(settings.tags or {}), "tested": path or "the base model"}
             if path:
@@ -228,8 +220,7 @@ class SRLCLI(LightningCLI):
         if self.call.runs:
             for logger in _mlflow_settings(self.config[self.call.command]):
                 self.call.store = str(logger.tracking_uri)
-                if not is_remote(logger.tracking_uri):
-                    check_store(str(logger.tracking_uri))  # before the model is loaded
+                check_store(str(logger.tracking_uri))  # before the model is loaded
         try:
             if not self.call.runs:
                 self.config_init = self.parser.instantiate_classes(self.config)
@@ -240,8 +231,9 @@ class SRLCLI(LightningCLI):
         except ValueError as error:
             raise ConfigError(first_line(error)) from error
         check_strategy(self.trainer, str(self.subcommand))
-        if self.subcommand == "fit" and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
-            self.config_init[self.subcommand].checkpoint.check_folder()
+        writes = not self.trainer.fast_dev_run and launched_rank() == 0  # type: ignore[attr-defined]
+        if self.subcommand == "fit" and writes:
+            self.config_init[self.subcommand].checkpoint.own_folder(self.call.ends)
 
     def _run_subcommand(self, subcommand: str) -> None:
         if self.call.runs:
@@ -251,10 +243,11 @@ class SRLCLI(LightningCLI):
         config = self.config_init[self.subcommand]
         self._dump_config()
         text = yaml.safe_dump(self.config_dump, sort_keys=False)
-        self._spool(config)
+        self._mirror(config)
         user = config.trainer.get("callbacks") or []
         phases = [phase["name"] for phase in self.config_dump["curriculum"]["phases"]]
         method = method_name(self.call.arguments, phases)
+        config.checkpoint.method = method
         info = RunInfo(self.config_dump, text, config.get("ckpt_path"), self.joins_run, method)
         if self.subcommand in ("test", "predict"):  # which train nothing, and take any curriculum's weights
             core, ours = [config.checkpoint], [info, BenchmarkResults(self._results_folder(config), text)]
@@ -266,22 +259,17 @@ class SRLCLI(LightningCLI):
             ours.insert(0, UpdateBar())  # it ends before the tables are printed
         return self._instantiate_trainer({**config.trainer.as_dict(), **kwargs}, [*core, *ours])
 
-    def _spool(self, config: jsonargparse.Namespace) -> None:
-        """Loggers to a server write to disk; who sends it is closed when the command ends."""
-        from srl.cli.spooling import spooled
-
-        settings = iter(_mlflow_settings(self.config[self.subcommand]))
-        given = config.trainer.get("logger")
-        loggers = []
-        for logger in given if isinstance(given, list) else [given]:
-            if isinstance(logger, MLFlowLogger) and launched_rank() == 0:  # of several devices one writes
-                folder, drain = config.tracking.spool, config.tracking.drain
-                logger, sender = spooled(logger, next(settings).as_dict(), folder, drain)
-                self.call.senders += [sender] if sender else []
-            loggers.append(logger)
-        if self.call.senders:
-            self.call.store = str(config.tracking.spool)
-            config.trainer.logger = loggers
+    def _mirror(self, config: jsonargparse.Namespace) -> None:
+        """Runs that belong on a server are copied there: now and then, and when the command ends."""
+        tracking, given = config.tracking, config.trainer.get("logger")
+        if tracking.mirror is None or launched_rank():  # of several devices one writes
+            return
+        loggers = given if isinstance(given, list) else [given]
+        for logger in (one for one in loggers if isinstance(one, MLFlowLogger)):
+            sender = Sender(str(logger._tracking_uri), tracking.mirror, logger)
+            tracking.senders.append(sender)
+            self.call.ends.callback(sender.close)
+        print(f"The run is logged to {self.call.store} and mirrored to {tracking.mirror}", flush=True)
 
     def _results_folder(self, config: jsonargparse.Namespace) -> Path:
         """Beside the checkpoints: test, predict, and of the base model test_base; by steps test_steps."""

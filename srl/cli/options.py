@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from srl.errors import ConfigError
-
-DEFAULT_URI = "sqlite:///mlflow.db"
+from srl.runs.store import LOCAL_STORE
 
 
 class OptionParser(argparse.ArgumentParser):
@@ -29,7 +28,7 @@ class OptionParser(argparse.ArgumentParser):
 
 def default_uri() -> str:
     """Where runs are looked for: MLFLOW_TRACKING_URI, else the local file that `fit` writes."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+    return os.environ.get("MLFLOW_TRACKING_URI") or LOCAL_STORE
 
 
 def add_tracking_uri(parser: argparse.ArgumentParser) -> None:

@@ -19,6 +19,7 @@ from srl.cli.config_files import with_extended
 from srl.cli.options import OptionParser, add_tracking_uri
 from srl.cli.yaml_files import read_yaml
 from srl.errors import ConfigError, Interrupted, TrainingStopped
+from srl.runs.store import LOCAL_STORE, is_server
 
 KEYS = ("name", "experiment", "methods", "seeds", "set", "output")
 DIGEST = "sweep_digest"  # tag of a run
@@ -131,6 +132,9 @@ def _last_line(log: Path) -> str:
 
 def report(runs: list[Run], uri: str) -> None:
     """Compare what is finished, and say what is not."""
+    uri = (
+        LOCAL_STORE if is_server(uri) else uri
+    )  # where the runs are whole, whether the server answers or not
     done = [run for run in runs if (run.folder / FINISHED).is_file()]
     failed = [f"{run.method} seed {run.seed}" for run in runs if run not in done]
     output = runs[0].output

@@ -1,99 +1,92 @@
-"""`python -m srl sync`: send to the tracking server what it has not got, because it was away."""
+"""`python -m srl sync`: copy runs of the local store to the server where they belong."""
 
 from __future__ import annotations
 
 import argparse
-from contextlib import ExitStack
+import os
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
 from srl.cli.options import OptionParser
 from srl.errors import ConfigError, TrainingStopped
-from srl.runs.spool import FOLDER, Spool
+from srl.runs.mirror import MIRROR, Mirror, runs_of
+from srl.runs.owner import is_dead
+from srl.runs.store import FOLDER_TAG, LOCAL_STORE, is_server, open_store
 
 
 def main(arguments: list[str]) -> None:
-    """Sending again what has arrived changes nothing. TrainingStopped: something is left, with why."""
+    """What is there already is not sent again. TrainingStopped: something is left, with why."""
     options = parse(arguments)
-    spool = Spool(options.folder)
-    if not spool.database.is_file():
-        raise ConfigError(
-            f"there is no spool {spool.folder.resolve()}: fit makes one where it is started (or in "
-            "tracking.spool) when its runs go to a server; name it with --folder"
-        )
-    sync(spool, options.tracking_uri)
+    if is_server(options.store):
+        raise ConfigError(f"--store {options.store}: that is a server; name the local store, {LOCAL_STORE}")
+    sync(options.store, options.mirror, options.runs)
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
+    if "--folder" in arguments:
+        raise ConfigError(
+            "sync --folder: there is no spool any more; for the runs of an old one write --store "
+            "sqlite:///mlflow-spool/mlflow.db --mirror http://HOST:PORT"
+        )
+    given = os.environ.get("MLFLOW_TRACKING_URI") or LOCAL_STORE
+    default = LOCAL_STORE if is_server(given) else given
     parser = OptionParser(
-        prog="python -m srl sync",
-        description="Send spooled runs to the server they are meant for.",
+        prog="python -m srl sync", description="Copy runs to the server that tracking.mirror named for them."
     )
-    parser.add_argument("--folder", type=Path, default=Path(FOLDER), help=f"the spool; default {FOLDER}")
-    parser.add_argument("--tracking_uri", help="send all to this server, wherever they were meant to go")
+    parser.add_argument("--store", default=default, help=f"the local store; default {default}")
+    parser.add_argument("--mirror", help="copy all runs of the store to this server, wherever they belong")
+    parser.add_argument("--runs", help="ids, with commas between them; default all")
     return parser.parse_args(arguments)
 
 
-def sync(spool: Spool, uri: str | None = None) -> None:
-    """Oldest run first; one that another process sends is left to it."""
-    from srl.runs.mirror import Left, Mirror
-    from srl.runs.sender import set_patience
-
-    set_patience()
-    with ExitStack() as stack:
-        mirrors, busy = [], 0
-        for run in spool.runs():
-            if not stack.enter_context(spool.lock(run.info.run_id)):
-                print(f"{run.info.run_name}: under way, and sent by its own process")
-                busy += 1
-                continue
-            _end(spool, run)
-            mirrors.append((run.info.run_name, Mirror(spool, run.info.run_id, uri)))
-        failed = _send(mirrors)
-    left = [count for _, mirror in mirrors if (count := mirror.left()).total]
+def sync(store: str, mirror: str | None = None, only: str | None = None) -> None:
+    """Oldest run first. A server that does not answer is asked once."""
+    client = open_store(store)
+    wanted = only.split(",") if only else []
+    runs = [run for run in runs_of(client, mirror) if not wanted or run.info.run_id in wanted]
+    failed, away = "", set()
+    for run in runs:
+        uri = mirror or run.data.tags[MIRROR]
+        if uri in away:
+            continue
+        _end(client, run)
+        wrong = _send(client, run, uri)
+        if wrong is not None:
+            failed = failed or wrong
+            away.add(uri)
     if failed:
         raise TrainingStopped(
-            f"{failed}. {sum(left, Left(0, 0, 0))} of {len(left)} runs stay in {spool.folder}, and nothing "
-            "is lost; the same command goes on"
+            f"{failed}. Nothing is lost: all runs are whole in {store}, and sync goes on there"
         )
-    if not busy:
-        print(f"All {len(mirrors)} runs are on their server; nothing but them is in {spool.folder}")
+    print(f"All {len(runs)} runs of {store} that belong on a server are there")
 
 
-def _send(mirrors: list[tuple[str, Any]]) -> str:
-    """What went wrong first; a server that does not answer is asked once."""
+def _send(client: Any, run: Any, uri: str) -> str | None:
+    """Copy one run, and say what was sent; what went wrong, if anything did."""
     from mlflow.exceptions import MlflowException
     from requests import RequestException
 
-    failed, away, sent = "", set(), []
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        for name, mirror in mirrors:
-            before = mirror.left()
-            if not before.total or mirror.uri in away:
-                continue
-            task = bar.add_task(name, total=before.total)
-            mirror.on_sent = lambda count, task=task: bar.advance(task, count)
-            try:
-                mirror.send(ended=True)
-            except ConfigError as error:
-                away.add(mirror.uri)
-                failed = failed or str(error)
-            except (MlflowException, RequestException, OSError) as error:
-                failed = failed or f"{mirror.uri}: run {name}: {' '.join(str(error).split())[:200]}"
-            else:
-                sent.append(f"{name}: sent {before}, as run {mirror.sent.remote} of {mirror.uri}")
-    print(*sent, sep="\n", end="\n" if sent else "")
-    return failed
+    try:
+        mirror = Mirror(client, uri)
+        sent = mirror.send(run.info.run_id)
+        if sent:
+            counts = ", ".join(f"{count} {name}" for name, count in sent.items())
+            print(f"{run.info.run_name}: sent {counts}, as run {mirror.open(run)} of {uri}", flush=True)
+    except ConfigError as error:
+        return str(error)
+    except (MlflowException, RequestException, OSError) as error:
+        said = " ".join(str(error).split())
+        return f"{uri}: run {run.info.run_name}: {(said.partition('Caused by ')[2] or said)[:200]}"
+    return None
 
 
-def _end(spool: Spool, run: Any) -> None:
+def _end(client: Any, run: Any) -> None:
     """A run without an end whose process is gone was killed, when it last wrote."""
-    if run.info.status != "RUNNING":
-        return
-    rows = spool.metrics(run.info.run_id, 0, -1)
-    end = max((row.timestamp for row in rows), default=run.info.start_time)
-    spool.client.set_terminated(run.info.run_id, "KILLED", end)
+    folder = run.data.tags.get(FOLDER_TAG)
+    if run.info.status == "RUNNING" and folder and is_dead(Path(folder), run.info.run_id):
+        ends = [
+            one.timestamp
+            for key in run.data.metrics
+            for one in client.get_metric_history(run.info.run_id, key)[-1:]
+        ]
+        client.set_terminated(run.info.run_id, "KILLED", max(ends, default=run.info.start_time))

@@ -97,8 +97,7 @@ def _source(entry: str) -> Source:
     if is_file_name(entry) and not (entry in KNOWN and path.is_dir()):
         if not path.exists():
             raise ConfigError(f"data.benchmarks: there is no file {entry} (relative to {Path.cwd()})")
-        stem = Path(path.name.removesuffix(".gz")).stem
-        return Source(re.sub(r"[^\w.-]", "_", stem), path=path)
+        return Source(Path(path.name.removesuffix(".gz")).stem, path=path)
     if entry in KNOWN:
         return Source(entry, hub=KNOWN[entry])
     if re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w.\[\]:%+-]+)?", entry):

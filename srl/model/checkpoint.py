@@ -84,6 +84,12 @@ def read_trained(checkpoint: dict[str, Any], policy: nn.Module, identity: dict[s
     return {name: value for name, value in saved.items() if name != "identity"}
 
 
+def last_if_any(dirpath: str) -> str | None:
+    """`--ckpt_path auto`, for a queue that restarts a job: `last` if there is one, else None, to begin."""
+    there = any((Path(dirpath) / file).is_file() for file in ("last.ckpt", "previous.ckpt"))
+    return resolve_checkpoint("last", dirpath) if there else None
+
+
 def resolve_checkpoint(name: str, dirpath: str) -> str:
     """`last` and `best` -> the file in the run's folder; a torn `last` -> the one before it, with a warning.
 

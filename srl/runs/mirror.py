@@ -1,290 +1,255 @@
-"""One run of the spool -> the server. Sending again what has arrived changes nothing there."""
+"""Runs of the local store -> a server, by MlflowClient's public calls. What the server has is not sent again.
+
+The server itself says what it has: params, tags, data sets, models and the history of every metric. Of files
+it cannot say what is in them, so their digests lie there, too (`mirror/RUN.json`). Whatever stops a copy, the
+next one goes on from there, and nothing arrives twice.
+"""
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from srl.runs.spool import ADOPTED, LOCATION, PRIVATE, TARGET, Row, Sent, Spool
+from srl.files import file_sha256
+from srl.runs.owner import locked
 from srl.runs.store import LOCAL, check_server, find_run
 
-BATCH = 500  # metric values in one request; MLflow takes 1000
-SMALL = 100  # parameters or tags in one request
-ENDED = ("FINISHED", "FAILED", "KILLED")
-
-
-class Stopped(Exception):
-    """The sender was told to stop between two requests."""
-
-
-@dataclass(frozen=True)
-class Left:
-    """What of a run has not been sent. other: parameters, tags, data sets, models, the status."""
-
-    values: int
-    files: int
-    other: int
-
-    @property
-    def total(self) -> int:
-        return self.values + self.files + self.other
-
-    def __add__(self, more: Left) -> Left:
-        return Left(self.values + more.values, self.files + more.files, self.other + more.other)
-
-    def __str__(self) -> str:
-        return f"{self.values} metric values, {self.files} files, {self.other} parameters, tags and the like"
+MIRROR = "srl.mirror"  # tags of a local run that stay here: the server where it belongs,
+INTO = "srl.mirror_run"  # a run of that server that it adds to,
+LOCATION = "srl.mirror_artifacts"  # and where a new experiment there keeps its files
+PRIVATE = (MIRROR, INTO, LOCATION)
+LINKS = ("mlflow.parentRunId", "resumed_from_run")  # tags that name another run
+BATCH, SMALL, FILES = 500, 100, 20  # metric values, params or tags, and files, at a time; MLflow takes 1000
+PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "60"}
+T = TypeVar("T")
 
 
 class Mirror:
-    """Sends a run in parts, and notes after each request what has arrived.
+    """A server, and the local store whose runs are copied to it. ConfigError: nothing answers there."""
 
-    uri: other than the run was meant for. on_sent: called with the number of things that a request brought.
-    stopped: asked between requests.
-    """
-
-    def __init__(
-        self,
-        spool: Spool,
-        run_id: str,
-        uri: str | None = None,
-        on_sent: Callable[[int], None] = lambda count: None,
-        stopped: Callable[[], bool] = lambda: False,
-    ) -> None:
+    def __init__(self, local: Any, uri: str) -> None:
+        for (
+            name,
+            value,
+        ) in PATIENCE.items():  # MLflow itself would try for minutes; what the user has set stays
+            os.environ.setdefault(name, value)
+        if uri.startswith("http"):
+            check_server(uri)
         from mlflow import MlflowClient
 
-        self.spool, self.run_id, self.on_sent, self.stopped = spool, run_id, on_sent, stopped
-        tags = spool.client.get_run(run_id).data.tags
-        self.uri = uri or tags[TARGET]
-        self.adopted = ADOPTED in tags
-        self.client = MlflowClient(self.uri)
-        self.sent: Sent = spool.read(run_id, self.uri)
-        if self.adopted:
-            self.sent.remote = tags[ADOPTED]
-        self._unsure = True  # whether the server may have values that were not acknowledged
+        self.local, self.uri, self.server = local, uri, MlflowClient(uri)
 
-    def send(self, ended: bool) -> None:
-        """All there is. ended: with the status, if the run has one. ConfigError: nothing answers.
+    def send(self, run_id: str) -> dict[str, int]:
+        """All that the server has not got, and how much of each kind that was.
 
-        What the server refuses does not keep the rest back; the first refusal is raised at the end.
+        What it refuses does not keep the rest back; the first refusal is raised at the end.
         """
         from mlflow.exceptions import RestException
         from requests import HTTPError
 
-        check(self.uri)
-        run = self.spool.client.get_run(self.run_id)
+        parts: dict[str, Callable[[Any, Any], int]] = {
+            "params": self._params, "metric values": self._metrics, "files": self._files,
+            "data sets": self._inputs, "models": self._models, "tags": self._tags,
+        }  # fmt: skip
+        sent: dict[str, int] = {}
         refused: list[Exception] = []
-        try:
-            self.open(run)
-            for part in (self._params, self._inputs, self._models, self._tags, self._metrics, self._files):
+        with locked(Path(tempfile.gettempdir()) / f"srl-mirror-{run_id}.lock"):
+            run = self.local.get_run(run_id)
+            there = self.server.get_run(self.open(run))
+            for name, part in parts.items():
                 try:
-                    part(run)
+                    sent[name] = part(run, there)
                 except (RestException, HTTPError) as error:
                     refused.append(error)
-            if ended and not refused:
-                self._status(run)
-        except Exception:
-            self._unsure = True
-            raise
-        if refused:
-            self._unsure = True
-            raise refused[0]
-
-    def left(self) -> Left:
-        run = self.spool.client.get_run(self.run_id)
-        other = sum(1 for found in (self._new_params, self._new_inputs, self._new_tags) for _ in found(run))
-        other += sum(1 for _ in self._new_models(run)) + self._ends(run)
-        return Left(self.spool.count(self.run_id, self.sent.row), len(list(self._new_files(run))), other)
+            if refused:
+                raise refused[0]
+            self._status(run, there)
+        return {name: count for name, count in sent.items() if count}
 
     def open(self, run: Any) -> str:
         """The run's id on the server, made if need be: found again by its tag, never made twice."""
-        if self.sent.remote is None:
-            self.sent.remote = find_run(self.client, self.run_id)
-            if self.sent.remote is None:
-                self.sent.remote, self._unsure = self._create(run), False
-            self._note(0)
-        return self.sent.remote
-
-    def _create(self, run: Any) -> str:
-        local = self.spool.client.get_experiment(run.info.experiment_id)
-        there = self.client.get_experiment_by_name(local.name)
-        if there is None:
-            place = run.data.tags.get(LOCATION)
-            experiment = self.client.create_experiment(local.name, artifact_location=place)
-        else:
-            experiment = there.experiment_id
-        tags = {key: value for key, value in run.data.tags.items() if key.startswith("mlflow.")}
-        made = self.client.create_run(
-            experiment, run.info.start_time, {**tags, LOCAL: self.run_id}, run.info.run_name
-        )
+        found = run.data.tags.get(INTO) or find_run(self.server, run.info.run_id)
+        if found:
+            return str(found)
+        name = self.local.get_experiment(run.info.experiment_id).name
+        there = self.server.get_experiment_by_name(name)
+        location = run.data.tags.get(LOCATION)
+        experiment = there.experiment_id if there else self.server.create_experiment(name, location)
+        tags = {LOCAL: run.info.run_id}
+        made = self.server.create_run(experiment, run.info.start_time, tags, run.info.run_name)
         return str(made.info.run_id)
 
-    def _note(self, count: int) -> None:
-        self.spool.write(self.run_id, self.sent)
-        self.on_sent(count)
-        if self.stopped():
-            raise Stopped
+    # -- parts: what of a kind is new there, sent and counted ------------------------------------------
 
-    # -- parts -----------------------------------------------------------------------------------------
-
-    def _new_params(self, run: Any) -> Iterator[str]:
-        known = set(self.sent.params)
-        return (key for key in run.data.params if key not in known)
-
-    def _params(self, run: Any) -> None:
+    def _params(self, run: Any, there: Any) -> int:
         from mlflow.entities import Param
 
-        new = list(self._new_params(run))
-        for start in range(0, len(new), SMALL):
-            keys = new[start : start + SMALL]
-            params = [Param(key, run.data.params[key]) for key in keys]
-            self.client.log_batch(self.open(run), params=params)
-            self.sent.params += keys
-            self._note(len(keys))
+        if INTO in run.data.tags:  # those of the run that it adds to stand
+            return 0
+        new = [Param(key, value) for key, value in run.data.params.items() if key not in there.data.params]
+        for part in _chunks(new, SMALL):
+            self.server.log_batch(there.info.run_id, params=part)
+        return len(new)
 
-    def _new_inputs(self, run: Any) -> Iterator[tuple[str, Any]]:
-        for one in run.inputs.dataset_inputs:
-            name = f"{one.dataset.name} {one.dataset.digest}"
-            if name not in self.sent.inputs:
-                yield name, one
-
-    def _inputs(self, run: Any) -> None:
-        for name, one in list(self._new_inputs(run)):
-            self.client.log_inputs(self.open(run), datasets=[one])
-            self.sent.inputs.append(name)
-            self._note(1)
-
-    def _new_tags(self, run: Any) -> Iterator[tuple[str, str]]:
-        """Those of MLflow itself stay as they are in a run that is added to."""
-        for key, value in run.data.tags.items():
-            hidden = key.startswith((PRIVATE, "mlflow.")) if self.adopted else key.startswith(PRIVATE)
-            if not hidden and self.sent.tags.get(key) != value:
-                yield key, value
-
-    def _tags(self, run: Any) -> None:
-        from mlflow.entities import RunTag
-
-        new = list(self._new_tags(run))
-        for start in range(0, len(new), SMALL):
-            part = new[start : start + SMALL]
-            tags = [RunTag(key, self._there(key, value)) for key, value in part]
-            self.client.log_batch(self.open(run), tags=tags)
-            self.sent.tags |= dict(part)
-            name = dict(part).get("mlflow.runName")
-            if name is not None:
-                self.client.update_run(self.open(run), name=name)
-            self._note(len(part))
-
-    def _there(self, key: str, value: str) -> str:
-        """Tags that name something of the spool name it on the server as it is called there."""
-        if key == "logged_model":
-            return self.sent.models.get(value, value)
-        if key == "resumed_from_run":
-            before = self.spool.run(value)
-            if before is not None and TARGET in before.data.tags:
-                return Mirror(self.spool, value, self.uri).open(before)
-            return find_run(self.client, value) or value
-        return value
-
-    def _metrics(self, run: Any) -> None:
+    def _metrics(self, run: Any, there: Any) -> int:
+        """In the order of logging, so that the newest value is the newest there, too."""
         from mlflow.entities import Metric
 
-        while rows := self.spool.metrics(self.run_id, self.sent.row, BATCH):
-            new = self._not_there(rows) if self._unsure else rows
-            if new:
-                metrics = [Metric(row.key, row.value, row.timestamp, row.step) for row in new]
-                self.client.log_batch(self.open(run), metrics=metrics)
-                self._unsure = False
-            self.sent.row = rows[-1].number
-            self._note(len(rows))
+        new: list[Any] = []
+        for key in run.data.metrics:
+            ours = self.local.get_metric_history(run.info.run_id, key)
+            known = key in there.data.metrics
+            theirs = self.server.get_metric_history(there.info.run_id, key) if known else []
+            had = {_place(one) for one in theirs}
+            new += [one for one in ours if _place(one) not in had]
+        new.sort(key=lambda one: (one.timestamp, one.step))
+        for part in _chunks(new, BATCH):
+            values = [Metric(one.key, one.value, one.timestamp, one.step) for one in part]
+            self.server.log_batch(there.info.run_id, metrics=values)
+        return len(new)
 
-    def _not_there(self, rows: list[Row]) -> list[Row]:
-        """A request may have arrived without its acknowledgement, and not every store drops what it has."""
-        remote = self.sent.remote
-        there = {
-            _place(one)
-            for key in dict.fromkeys(row.key for row in rows)
-            for one in self.client.get_metric_history(str(remote), key)
+    def _files(self, run: Any, there: Any) -> int:
+        """Those of another content than the server's, by digest."""
+        remote, note = there.info.run_id, f"mirror/{run.info.run_id}.json"
+        with _folder(self.local, run) as folder, tempfile.TemporaryDirectory() as scratch:
+            had: dict[str, str] = {}
+            if note in {one.path for one in self.server.list_artifacts(remote, "mirror")}:
+                had = json.loads(Path(self.server.download_artifacts(remote, note, scratch)).read_text())
+            here = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*"))}
+            digests = {
+                name: file_sha256(path)
+                for name, path in here.items()
+                if path.is_file() and not path.is_symlink()
+            }
+            new = [name for name, digest in digests.items() if had.get(name) != digest]
+            for part in _chunks(new, FILES):
+                for name in part:
+                    parent = Path(name).parent.as_posix()
+                    self.server.log_artifact(remote, str(here[name]), None if parent == "." else parent)
+                had |= {name: digests[name] for name in part}
+                self.server.log_dict(remote, had, note)
+        return len(new)
+
+    def _inputs(self, run: Any, there: Any) -> int:
+        had = {(one.dataset.name, one.dataset.digest) for one in there.inputs.dataset_inputs}
+        here = run.inputs.dataset_inputs
+        new = [one for one in here if (one.dataset.name, one.dataset.digest) not in had]
+        if new:
+            self.server.log_inputs(there.info.run_id, datasets=new)
+        return len(new)
+
+    def _models(self, run: Any, there: Any) -> int:
+        """Logged models that are whole, with all their files."""
+        theirs = {one.tags.get(LOCAL): one for one in _models_of(self.server, there)}
+        sent = 0
+        for model in _models_of(self.local, run):
+            made = theirs.get(model.model_id)
+            if str(model.status) != "READY" or (made is not None and str(made.status) == "READY"):
+                continue
+            if made is None:
+                source, tags = there.info.run_id, {LOCAL: model.model_id}
+                made = self.server.create_logged_model(
+                    there.info.experiment_id, model.name, source, tags=tags
+                )
+            self.server.log_model_artifacts(made.model_id, str(local_path(model.artifact_location)))
+            self.server.finalize_logged_model(made.model_id, "READY")
+            sent += 1
+        return sent
+
+    def _tags(self, run: Any, there: Any) -> int:
+        """Those of MLflow itself stay as they are in a run that is added to."""
+        from mlflow.entities import RunTag
+
+        hidden = ("mlflow.",) if INTO in run.data.tags else ()
+        here = {
+            key: self._there(key, value, there)
+            for key, value in run.data.tags.items()
+            if key not in PRIVATE and not key.startswith(hidden)
         }
-        return [row for row in rows if _place(row) not in there]
+        new = [RunTag(key, value) for key, value in here.items() if there.data.tags.get(key) != value]
+        for part in _chunks(new, SMALL):
+            self.server.log_batch(there.info.run_id, tags=part)
+        if run.info.run_name != there.info.run_name and not hidden:
+            self.server.update_run(there.info.run_id, name=run.info.run_name)
+        return len(new)
 
-    def _new_files(self, run: Any) -> Iterator[tuple[str, Path, str]]:
-        """Path in the run, file, size and time of change."""
-        folder = local_path(run.info.artifact_uri)
-        for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
-            if path.is_file():
-                name, stat = path.relative_to(folder).as_posix(), path.stat()
-                state = f"{stat.st_size} {stat.st_mtime_ns}"
-                if self.sent.files.get(name) != state:
-                    yield name, path, state
+    def _there(self, key: str, value: str, there: Any) -> str:
+        """Tags that name a run or a model name it on the server as it is called there."""
+        if key == "logged_model":
+            found = {one.tags.get(LOCAL): one.model_id for one in _models_of(self.server, there)}
+            return str(found.get(value, value))
+        if key in LINKS:
+            before = local_run(self.local, value)
+            return self.open(before) if before is not None else find_run(self.server, value) or value
+        return value
 
-    def _files(self, run: Any) -> None:
-        for name, path, state in list(self._new_files(run)):
-            parent = Path(name).parent.as_posix()
-            self.client.log_artifact(self.open(run), str(path), None if parent == "." else parent)
-            self.sent.files[name] = state
-            self._note(1)
-
-    def _new_models(self, run: Any) -> Iterator[Any]:
-        """Models that are whole, with all their files."""
-        found = self.spool.client.search_logged_models(
-            [run.info.experiment_id], filter_string=f"source_run_id = '{self.run_id}'"
-        )
-        return (
-            model
-            for model in found
-            if str(model.status) == "READY" and model.model_id not in self.sent.models
-        )
-
-    def _models(self, run: Any) -> None:
-        for model in list(self._new_models(run)):
-            remote = self.client.get_run(self.open(run)).info
-            wanted = f"source_run_id = '{remote.run_id}'"
-            models = self.client.search_logged_models([remote.experiment_id], filter_string=wanted)
-            there = [one for one in models if one.tags.get(LOCAL) == model.model_id]
-            made = there[0] if there else self._create_model(remote, model)
-            if str(made.status) != "READY":
-                self.client.log_model_artifacts(made.model_id, str(local_path(model.artifact_location)))
-                self.client.finalize_logged_model(made.model_id, "READY")
-            self.sent.models[model.model_id] = made.model_id
-            self._note(1)
-
-    def _create_model(self, remote: Any, model: Any) -> Any:
-        return self.client.create_logged_model(
-            remote.experiment_id, model.name, source_run_id=remote.run_id, tags={LOCAL: model.model_id}
-        )
-
-    def _status(self, run: Any) -> None:
-        if self._ends(run):
-            self.client.set_terminated(self.open(run), run.info.status, run.info.end_time)
-            self.sent.status = _status_of(run)
-            self._note(1)
-
-    def _ends(self, run: Any) -> bool:
-        """Whether it has an end that the server does not know."""
-        ended = run.info.status in ENDED and not self.adopted
-        return ended and _status_of(run) != self.sent.status
+    def _status(self, run: Any, there: Any) -> None:
+        ours, theirs = run.info, there.info
+        if INTO in run.data.tags or (ours.status, ours.end_time) == (theirs.status, theirs.end_time):
+            return
+        if ours.status in ("RUNNING", "SCHEDULED") or ours.end_time is None:
+            self.server.update_run(theirs.run_id, status=ours.status)
+        else:
+            self.server.set_terminated(theirs.run_id, ours.status, ours.end_time)
 
 
-def _status_of(run: Any) -> str:
-    return f"{run.info.status} {run.info.end_time}"
+def local_run(client: Any, run_id: str) -> Any:
+    """None where it is not in the store, or deleted."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = client.get_run(run_id)
+    except MlflowException:
+        return None
+    return run if run.info.lifecycle_stage == "active" else None
 
 
-def check(uri: str) -> None:
-    """ConfigError where nothing answers, after seconds."""
-    if uri.startswith("http"):
-        check_server(uri)
-
-
-def _place(one: Any) -> tuple[str, int, int, float | str]:
-    """What tells a value of a metric from others; nan does not equal itself."""
-    return one.key, one.step, one.timestamp, "nan" if math.isnan(one.value) else one.value
+def runs_of(client: Any, server: str | None) -> list[Any]:
+    """All that belong on a server, the oldest first. server: all of the store, whether they belong there."""
+    found: list[Any] = []
+    for experiment in client.search_experiments():
+        token = None
+        while True:
+            page = client.search_runs([experiment.experiment_id], page_token=token)
+            found += [run for run in page if server or MIRROR in run.data.tags]
+            token = page.token
+            if not token:
+                break
+    return sorted(found, key=lambda run: run.info.start_time)
 
 
 def local_path(uri: str) -> Path:
     """A path, or a file: address, as MLflow writes either."""
     return Path(unquote(urlsplit(uri).path)) if uri.startswith("file:") else Path(uri)
+
+
+@contextmanager
+def _folder(client: Any, run: Any) -> Iterator[Path]:
+    """Where a run's files lie, fetched where they are not on this machine."""
+    uri = str(run.info.artifact_uri)
+    if urlsplit(uri).scheme in ("", "file"):
+        yield local_path(uri)
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        yield Path(client.download_artifacts(run.info.run_id, "", scratch))
+
+
+def _models_of(client: Any, run: Any) -> list[Any]:
+    wanted = f"source_run_id = '{run.info.run_id}'"
+    return list(client.search_logged_models([run.info.experiment_id], filter_string=wanted))
+
+
+def _place(one: Any) -> tuple[int, int, float | str]:
+    """What tells a value of a metric from others; nan does not equal itself."""
+    return one.step, one.timestamp, "nan" if math.isnan(one.value) else one.value
+
+
+def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    return (items[start : start + size] for start in range(0, len(items), size))

@@ -10,7 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from srl.runs.keys import plain
+
 HOME = Path(__file__).resolve().parents[2]
+DATASET = 500  # characters that MLflow keeps of its name
 DIGEST = 36  # characters that MLflow keeps of a data set's digest
 NO_NAME = "config"  # the artifact of another run, which tells nothing
 
@@ -75,7 +78,7 @@ def dataset_inputs(files: Mapping[str, str], contexts: Mapping[str, str]) -> lis
         local = Path(name).exists()
         source = {"uri": str(Path(name).resolve())} if local else {"path": name}
         dataset = Dataset(
-            name=Path(name).name if local else name,
+            name=plain(Path(name).name if local else name)[:DATASET],
             digest=digest[:DIGEST],
             source_type="local" if local else "hugging_face",
             source=json.dumps(source),

@@ -1,127 +1,106 @@
-"""Sends a run to its server while it is under way, in a thread: training never waits for the server."""
+"""Copies a run to its server while it goes on, by `python -m srl sync` in a process of its own.
+
+The run starts it at each validation's end and at its own, and waits for none: a server that is away, slow or
+refuses costs it nothing. What did not arrive goes with the next one, or whenever somebody types `sync`.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
-import threading
-from collections.abc import Callable
-
-from srl.runs.mirror import Left, Mirror, Stopped, check
-from srl.runs.spool import Spool
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import IO, Any
 
 log = logging.getLogger(__name__)
-EVERY = 5.0  # seconds between two rounds
-LONGEST = 60.0  # seconds, while the server is away
-PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "60"}
-
-
-def set_patience() -> None:
-    """MLflow itself would try for minutes; what the user has set stays."""
-    for name, value in PATIENCE.items():
-        os.environ.setdefault(name, value)
+WAIT = 10.0  # seconds that the end of a command waits for the last copy
+HOME = Path(__file__).resolve().parents[2]
 
 
 class Sender:
-    """run_id: gives the id of the run in the spool, None as long as there is none.
+    """store: of the local log. logger: has the run's id as `_run_id`, None as long as there is none."""
 
-    drain: seconds that `close` gives the last round; what is left stays in the spool for `srl sync`.
-    """
-
-    def __init__(self, spool: Spool, uri: str, run_id: Callable[[], str | None], drain: float) -> None:
-        self.spool, self.uri, self.run_id, self.drain = spool, uri, run_id, drain
-        self._closing, self._stopped = threading.Event(), threading.Event()
-        self._error: str | None = None  # of the last round
+    def __init__(self, store: str, uri: str, logger: Any) -> None:
+        self.store, self.uri, self.logger = store, uri, logger
+        self._process: subprocess.Popen[bytes] | None = None
+        self._said: IO[bytes] | None = None
         self._warned = False
-        self._mirror: Mirror | None = None
-        self._thread = threading.Thread(target=self._work, name="srl-sender", daemon=True)
 
-    def start(self) -> None:
-        set_patience()
-        self._thread.start()
+    def send(self) -> None:
+        """Begin to send what there is, unless the last copy is still under way."""
+        if self.logger._run_id is not None and not self._busy():
+            self._start(training=True)
 
     def close(self) -> None:
-        """One last round, with the status of the run. Says what is left."""
-        self._closing.set()
-        try:
-            self._thread.join(self.drain)
-        finally:
-            self._stopped.set()
-        run_id = self.run_id()
-        if run_id is None:
+        """One last copy, with the run's end; waits for it for seconds, then leaves it to itself."""
+        if self.logger._run_id is None:
             return
-        left = self._left(run_id)
-        if left is None or left.total or self._error is not None:
-            why = self._error or f"not all of it could be sent in {self.drain:.0f} s"
-            log.warning(
-                "%s of run %s have not been sent to %s (%s); they are kept in %s. Send them with: "
-                "python -m srl sync --folder %s",
-                left or "all values", run_id, self.uri, why, self.spool.folder, self.spool.folder,
-            )  # fmt: skip
-
-    def _left(self, run_id: str) -> Left | None:
-        try:
-            return (self._mirror or Mirror(self.spool, run_id)).left()
-        except Exception:  # it only words a message, at the end of a run that has gone well
-            return None
-
-    # -- in the thread ---------------------------------------------------------------------------------
-
-    def _work(self) -> None:
-        run_id = self._first_run()
-        if run_id is None:
-            return
-        with self.spool.lock(run_id) as free:
-            if not free:
-                self._error = "another process is sending this run"
+        self._busy()  # if it is, the new process waits for the one before
+        self._start(training=False)
+        end = time.monotonic() + WAIT
+        while self._busy():
+            if time.monotonic() > end:
+                log.warning(
+                    "the run is on its way to %s; whether all of it arrived says: %s", self.uri, self.command
+                )
                 return
-            pause = 0.0
-            while True:
-                last = self._closing.wait(pause)
-                if self._round(run_id, last):
-                    pause = EVERY
-                else:
-                    pause = min(max(2 * pause, EVERY), LONGEST)
-                if last or self._stopped.is_set():
-                    return
+            time.sleep(0.1)
 
-    def _first_run(self) -> str | None:
-        """Wait until the run is there. A server that is away is said at once."""
+    @property
+    def command(self) -> str:
+        return f"python -m srl sync --store {self.store}"
+
+    def _start(self, training: bool) -> None:
+        command = [
+            sys.executable,
+            "-m",
+            "srl",
+            "sync",
+            "--store",
+            self.store,
+            "--runs",
+            str(self.logger._run_id),
+        ]
+        paths = [str(HOME), os.environ.get("PYTHONPATH", "")]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
         try:
-            check(self.uri)
-        except Exception as error:
-            self._failed(error)
-        while (found := self.run_id()) is None:
-            if self._closing.wait(0.2):
-                return self.run_id()
-        return found
-
-    def _round(self, run_id: str, last: bool) -> bool:
-        try:
-            if self._mirror is None:
-                self._mirror = Mirror(self.spool, run_id, stopped=self._stopped.is_set)
-            self._mirror.send(ended=last)
-        except Stopped:
-            return False
-        except Exception as error:  # of the server, the network or its libraries: training goes on
-            self._failed(error)
-            return False
-        if self._warned:
-            log.warning("%s answers again: the log is sent", self.uri)
-        self._error, self._warned = None, False
-        return True
-
-    def _failed(self, error: Exception) -> None:
-        self._error = said(error)
-        if not self._warned:
-            self._warned = True
-            log.warning(
-                "%s: the tracking server does not take the log (%s). Training goes on, and the log is "
-                "kept in %s; it is sent when the server answers, or later by: python -m srl sync --folder %s",
-                self.uri, self._error, self.spool.folder, self.spool.folder,
+            self._said = tempfile.TemporaryFile()  # noqa: SIM115
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self._said,
+                env=environment, start_new_session=True,
             )  # fmt: skip
+            if training and hasattr(os, "setpriority"):
+                os.setpriority(os.PRIO_PROCESS, self._process.pid, 19)  # which comes first
+        except OSError as error:
+            self._failed(str(error))
 
+    def _busy(self) -> bool:
+        """Whether a copy is under way; says once when one has failed, and when one arrives again."""
+        if self._process is None:
+            return False
+        status = self._process.poll()
+        if status is None:
+            return True
+        self._process = None
+        assert self._said is not None
+        self._said.seek(0)
+        lines = self._said.read().decode(errors="replace").strip().splitlines()
+        if status:
+            said = lines[-1] if lines else f"status {status}"
+            self._failed(said.removeprefix("srl: error: ").partition(". Nothing is lost")[0])
+        elif self._warned:
+            log.warning("%s answers again: the log is there", self.uri)
+            self._warned = False
+        return False
 
-def said(error: Exception) -> str:
-    """One line, at most 200 characters."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    def _failed(self, why: str) -> None:
+        if not self._warned:
+            log.warning(
+                "%s: the server does not take the log (%s). The run goes on, and its log is whole in %s; the "
+                "rest is sent at the next validation, or by: %s",
+                self.uri, why[:300], self.store, self.command,
+            )  # fmt: skip
+        self._warned = True

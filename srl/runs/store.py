@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
-LOCAL = "spool_run"  # tag on the server: the id in the spool, which is the one that checkpoints name
-
-
+LOCAL_STORE = "sqlite:///mlflow.db"  # where runs are logged unless the user says otherwise
+LOCAL = "local_run"  # tag on a server: the id in the local store, which is the one that checkpoints name
+EARLIER = "spool_run"  # the same tag of earlier versions
+FOLDER_TAG = "folder"  # of a run's checkpoints
 NO_SUCH_RUN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
@@ -34,10 +35,16 @@ def find_run(client: Any, run_id: str) -> str | None:
         if error.error_code not in NO_SUCH_RUN:  # no answer is not a no
             raise
     experiments = [one.experiment_id for one in client.search_experiments()]
-    found = (
-        client.search_runs(experiments, f"tags.{LOCAL} = '{run_id}'", max_results=1) if experiments else []
-    )
-    return str(found[0].info.run_id) if found else None
+    for tag in (LOCAL, EARLIER) if experiments else ():
+        found = client.search_runs(experiments, f"tags.{tag} = '{run_id}'", max_results=1)
+        if found:
+            return str(found[0].info.run_id)
+    return None
+
+
+def is_server(uri: str | None) -> bool:
+    """Whether an address is one that runs are mirrored to, rather than logged to while they go on."""
+    return str(uri).startswith(("http://", "https://", "databricks"))
 
 
 WAIT = 5.0  # seconds for a server, and for the lock of a database

@@ -75,18 +75,18 @@ def test_cut_short_anywhere_a_whole_file_is_there(tmp_path, monkeypatch, call, n
     assert value_of(tmp_path / "last.ckpt") == 3.0
 
 
-def test_a_fresh_run_does_not_keep_what_another_one_left(tmp_path):
+def test_only_a_last_that_is_of_this_run_and_whole_becomes_previous(tmp_path):
     from callbacks.checkpoint import Checkpoint
 
     last, previous, draft = (tmp_path / name for name in ("last.ckpt", "previous.ckpt", "last.tmp"))
-    for resumed, kept in [(None, None), (last, 2.0), (previous, 1.0), (tmp_path / "best.ckpt", None)]:
+    for keeps, kept in [(True, 2.0), (False, 1.0)]:
         saved(last, 2.0)
         saved(previous, 1.0)
         checkpoints = Checkpoint(str(tmp_path))
-        checkpoints._keeps = resumed == last  # as on_train_start finds it
-        checkpoints._put(resumed, saved(draft, 3.0), last)
-        assert (value_of(previous) if previous.exists() else None) == kept
-        checkpoints._put(resumed, saved(draft, 4.0), last)
+        checkpoints._keeps = keeps  # as on_train_start finds it
+        checkpoints._put(saved(draft, 3.0), last)
+        assert value_of(previous) == kept
+        checkpoints._put(saved(draft, 4.0), last)
         assert (value_of(last), value_of(previous)) == (4.0, 3.0)
 
 
