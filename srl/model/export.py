@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from srl.errors import ConfigError
+from srl.errors import ConfigError, few
+
+log = logging.getLogger(__name__)
 
 
 def write_model(policy: Any, tokenizer: Any, folder: Path) -> None:
@@ -20,6 +24,8 @@ def write_model(policy: Any, tokenizer: Any, folder: Path) -> None:
 def merged(policy: Any) -> Any:
     """The base with the adapter's product added to its weights: a plain transformers model.
 
+    A head that is the embedding, of which the adapter changes one, becomes a matrix of its own, and the
+    model's config says so.
     ConfigError: a base in 4 bits, whose weights would be rounded again; load it dequantised.
     """
     from peft import PeftModel
@@ -28,7 +34,40 @@ def merged(policy: Any) -> Any:
         return policy
     if getattr(policy.get_base_model(), "is_quantized", False):
         raise ConfigError("an adapter cannot be merged into 4-bit weights without rounding them again")
+    if untied := _untie(policy):
+        log.warning(
+            "the base shares the weights of %s with another layer and the adapter changes them in one place: "
+            "the exported model has both and tie_word_embeddings: false",
+            few(untied),
+        )
     return policy.merge_and_unload()
+
+
+def _untie(policy: Any) -> list[str]:
+    """Give each adapted layer weights of its own; the names of those that shared them with another layer.
+
+    Else the product meant for the output head would be added to the embedding as well.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from torch import nn
+
+    base = policy.get_base_model()
+    parameters = base.named_parameters(remove_duplicate=False)
+    owners = Counter(id(parameter) for _, parameter in parameters)
+    untied = []
+    for name, layer in base.named_modules():
+        if not isinstance(layer, BaseTunerLayer):
+            continue
+        plain: Any = layer.get_base_layer()
+        if owners[id(plain.weight)] > 1:
+            owners[id(plain.weight)] -= 1
+            plain.weight = nn.Parameter(plain.weight.detach().clone(), requires_grad=False)
+            untied.append(name)
+    if untied:
+        for config in (base.config, base.config.get_text_config()):
+            config.tie_word_embeddings = False
+        base.all_tied_weights_keys = {}  # what transformers from 5 on leaves out when it saves
+    return untied
 
 
 @dataclass(frozen=True)

@@ -178,3 +178,38 @@ def test_without_lora_the_whole_model_is_written(made, model_folder, expert_file
     model = AutoModelForCausalLM.from_pretrained(output).state_dict()
     assert state.keys() <= model.keys()
     assert all(torch.equal(model[name], tensor) for name, tensor in state.items())
+
+
+@pytest.mark.parametrize(
+    "targets", [["q_proj", "lm_head"], ["embed_tokens"], ["embed_tokens", "lm_head"], "all-linear"]
+)
+def test_merging_into_a_head_that_is_the_embedding_gives_each_its_own_weights(targets, tmp_path, caplog):
+    from conftest import tiny_model, tiny_tokenizer
+    from transformers import AutoModelForCausalLM
+
+    from srl.model.adapters import LoraSettings, attach_lora
+    from srl.model.export import merged, write_model
+
+    config = tiny_model().config
+    config.tie_word_embeddings = True
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "base")
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    assert base.lm_head.weight is base.model.embed_tokens.weight
+    policy = attach_lora(base, LoraSettings(4, 8, targets), seed=0)
+    generator = torch.Generator().manual_seed(1)
+    for name, parameter in policy.named_parameters():
+        if "lora_" in name and parameter.requires_grad:
+            parameter.data = torch.randn(parameter.shape, generator=generator) * 0.1
+    expected = logprobs(policy)
+    write_model(policy, tiny_tokenizer(), tmp_path / "adapter")
+    whole = merged(policy)
+    torch.testing.assert_close(logprobs(whole), expected, atol=1e-4, rtol=1e-4)
+    write_model(whole, tiny_tokenizer(), tmp_path / "out")
+    found, report = AutoModelForCausalLM.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not report["missing_keys"]
+    torch.testing.assert_close(logprobs(found), expected, atol=1e-4, rtol=1e-4)
+    own = targets != "all-linear"  # which leaves the head as it is: still one matrix
+    assert ("tie_word_embeddings: false" in caplog.text) == own
+    assert found.config.tie_word_embeddings == (not own)
+    adapter = AutoModelForCausalLM.from_pretrained(tmp_path / "adapter")  # on the tied base
+    torch.testing.assert_close(logprobs(adapter), expected, atol=1e-4, rtol=1e-4)
