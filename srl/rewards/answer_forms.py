@@ -1,81 +1,169 @@
-"""How an answer is written: the form that math-verify reads best, and equality wherever it needs no algebra.
+"""The plain form of an answer, and equality wherever it needs no algebra: numbers, words, choices, times.
 
-`srl.rewards.answers` asks here first; what stays open goes to the worker processes of `srl.rewards.verifier`.
+`srl.rewards.answers` asks here first, then `srl.rewards.formulas`; what stays open goes to the worker
+processes of `srl.rewards.verifier`.
 """
 
 import re
+import unicodedata
 from fractions import Fraction
 from functools import lru_cache
+
+from srl.rewards.signs import TEXT, cleaned
 
 MAX_ANSWER = 1000
 """Characters; a longer answer counts as none, so that no monster is parsed."""
 
-_PROSE = re.compile(r"(?=.*[A-Za-z]{3})[A-Za-z][A-Za-z ]*")
-_SPACED_DIGITS = re.compile(r"(?<![_^\d])\d+\s+\d")  # and not \log_2 8
-_NOTHING = re.compile(r"(?<=\d)\\,(?=\d{3})|\\!|(?<=\d)\.(?=/)")
-_SPACE = re.compile(r"(?<!\\)\\[ ,;:]")
-_SHORT_FRACTION = re.compile(r"\\[dtc]?frac\s*(?:(\d)\s*(\d)(?!\d))?")
-_MIXED = re.compile(r"([-+]?\d+)\s+(\d+)/(\d+)")
-_SCIENTIFIC = re.compile(r"([-+]?\d+(?:\.\d+)?)[eE]\+?(-?\d+)", re.ASCII)
-_TEXT = r"\\(?:text(?:bf|rm|it|normal)?|math(?:rm|bf|it)|mbox)\s*\{"
-_UNIT = re.compile(
-    r"([-+]?\\?[$€£]?[\d.,/]*\d)"
-    rf"(?:\s+(?=[A-Za-z]{{3}}|(?:[cmk]m|ft|in|pi)\b)|\s*{_TEXT}\s*)([A-Za-z]{{2,}}(?: [A-Za-z]+)*)\s*\}}?"
-    r"(?:\^\{?\d\}?)?"
+_NAMES = re.compile(
+    r"(?<![\\A-Za-z])(pi|sqrt|infinity|infty|inf|(?:a|arc)?(?:sin|cos|tan)|cot|sec|csc|ln|log|exp|theta)"
+    r"(?![A-Za-z])"
 )
+_GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?: \d{3})+(?![\d ])")  # 1 234 567
+_REPEATING = re.compile(
+    r"(?<![\d.])(\d*)\.(\d*?)(?:\\(?:overline|bar|dot|overbar)\s*(?:\{(\d+)\}|(\d))|\((\d+)\)(?![\d^])"
+    r"|((?:\d\u0305)+)|(\d+?)\7{2,}\s*(?:\.\.\.|\\[lc]?dots)\s*$)"
+)
+_SPACED_DIGITS = re.compile(r"(?<![_^\d])\d+\s+\d")  # and not \log_2 8
+_MIXED = re.compile(r"([-+]?\d+)\s*(?:\s(\d+)/(\d+)|\\frac\{(\d+)\}\{(\d+)\})")
+_SCIENTIFIC = re.compile(r"([-+]?\d+(?:\.\d+)?)[eE]\+?(-?\d+)", re.ASCII)
+_SHORT_UNIT = (
+    r"(?:[cmkµn]?m|[kmM]?g|[mMk]?[LlWVJN]|[kM]?Hz|[kM]?Pa|\\Omega|mol|ft|in|yd|mi|lb|oz|hr|h|sec|min|s|mph|kph"
+    r"|pi|[CFK])"
+)
+_UNIT = re.compile(
+    r"([-+]?[\d.,/]*\d|[-+]?\d*\\frac\{\d+\}\{\d+\}|[-+]?\d[\d.]*\s*\\(?:times|cdot)\s*10\^\{?-?\d+\}?)"
+    rf"(?:\s+(?=[^\W\d_]{{3}}|{_SHORT_UNIT}\b|\\Omega)(?<!\d\ss)|\s*{TEXT}\s*)"
+    r"([^\W\d_]+\.?(?:[ -][^\W\d_]+)*|\\Omega)\s*\}?(?:\^\{?\d\}?)?"
+    rf"(?:\s*(?:/|\\cdot|per)\s*(?:{TEXT})?\s*[^\W\d_]+\s*\}}?(?:\^\{{?-?\d\}}?)?)*\.?"
+)
+_UNIT_POWER = re.compile(r"[^\W\d_]{2}\s*\}?\s*\^\s*\{?(\d)\}?[\s$.]*$")
 _SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
-_LINKS = frozenset(("and", "or", "to", "if", "for", "is", "not", "no", "times"))
+_LINKS = frozenset(
+    ("and", "or", "to", "if", "for", "is", "not", "no", "times", "when", "where", "except", "but", "with")
+)
 _FACTORS = frozenset(
     re.findall(
         r"\w+",
         "pi sin cos tan cot sec csc log ln sqrt root plus minus over mod squared cubed choose factorial "
         "multiplied divided half halves third thirds quarter quarters fourths fifths sixths sevenths eighths "
-        "ninths tenths twelfths hundredths thousandths millionths dozen dozens infinity percentage pct",
+        "ninths tenths twelfths hundredths thousandths millionths dozen dozens infinity",
     )
 )
 _NUMBER = re.compile(
-    r"(?P<sign>[-+]?)(?:\\?[$])?(?:(?P<whole>\d+)?\s*\\frac\{(?P<over>\d+)\}\{(?P<under>\d+)\}"
+    r"(?P<sign>[-+]?)(?:(?P<whole>\d+)?\s*\\frac\{\s*(?P<minus>-?)(?P<over>\d+)\s*\}\{\s*(?P<under>\d+)\s*\}"
     r"|(?P<a>\d+)\s*/\s*(?P<b>\d+)"
     r"|(?P<digits>[1-9]\d{0,2}(?:,\d{3})+|\d+)?(?P<point>\.\d+)?"
-    r"(?:\s*\\(?:times|cdot)\s*10\^(?:\{(?P<power>-?\d{1,3})\}|(?P<figure>\d)))?)"
-    rf"(?:(?P<percent>\s*\\?%)|\^\{{?\\circ\}}?|\s*{_TEXT}(?!\s*(?:and|or|percent\w*|pct)\b)[^{{}}%\d]*\}}(?:\^\d)?)?",
+    r"(?:\s*\\(?:times|cdot)\s*10\s*\^\s*(?:\{(?P<power>-?\d{1,3})\}|(?P<figure>-?\d{1,3})))?)"
+    r"(?:(?P<percent>\s*\\?%)|\s*\^\\circ)?",
     re.ASCII,  # other digits than 0-9 are no numbers for math-verify either
 )
-_NAMED = re.compile(r"([A-Za-z])\s*=\s*")  # x = 1,000
-_BASED = re.compile(r"(\w+)_\{?(\d+)\}?")
-_WORDS = re.compile(rf"{_TEXT}\s*\(?([A-Za-z]+(?: [A-Za-z]+)*)\)?\s*\}}|\(?([A-Za-z])\)?")
+_NAMED = re.compile(r"([A-Za-z])\s*(?:=|\\approx)\s*")  # x = 1,000
+_BASED = re.compile(r"(\d[\dA-F]*)_\{?(\d+)\}?", re.ASCII)
+_CHOICE = re.compile(
+    r"\((?P<a>[A-J])\)(?:\s+=?\s*(?P<behind>\S.*)|\s*(?P<next>[^(\s+*/^=-].*))?"
+    r"|(?P<b>[A-J])\s*[).:]\s*(?P<text>\S.*)?"
+    r"|\(?(?P<c>[A-Za-z])\)?|(?P<before>\S.*?)\s+(?:\\(?:Long)?[Rr]ightarrow\s*)?\((?P<d>[A-E])\)",
+    re.DOTALL,
+)
+_CLOCK = re.compile(r"(\d{1,2}):(\d\d)(?::(\d\d))?\s*(?:([AaPp])\.?\s*[Mm]\.?)?")
+_PLACEHOLDERS = frozenset(
+    [
+        "proof",
+        "notfound",
+        "none",
+        "null",
+        "nan",
+        "n/a",
+        "na",
+        "unknown",
+        "undefined?",
+        "not-found",
+        "no-answer",
+        "see-solution",
+        "???",
+    ]
+)
+_LETTERS = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=16_384)
 def plain(answer: str) -> str:
-    """Write an answer as math-verify reads it best; empty when it would read only something else."""
+    r"""Write an answer as the readers want it; empty when it would be read only as something else.
+
+    >>> plain("**½**"), plain("$18$ dollars"), plain("5 km/h"), plain(r"0.\overline{6}")
+    ('\\frac{1}{2}', '18', '5', '\\frac{2}{3}')
+    """
     answer = answer.strip()
     if not answer or len(answer) > MAX_ANSWER:
         return ""
-    answer = _SPACE.sub(" ", _NOTHING.sub("", answer)).strip()
-    answer = answer.replace("\u2212", "-").replace("°", r"^\circ").replace(r"\varnothing", r"\emptyset")
-    answer = answer.removesuffix(".").removesuffix(",").removesuffix("\\\\").strip()
-    if len(answer) > 2 and answer[0] == answer[-1] == "$" and answer[-2] != "\\":
-        answer = answer[1:-1].strip()
-    answer = _SHORT_FRACTION.sub(lambda m: r"\frac" + (f"{{{m[1]}}}{{{m[2]}}}" if m[1] else ""), answer)
+    answer = _unquoted(cleaned(answer))
+    if "\n" in answer and (grid := _grid(answer)):
+        return grid
+    answer = _REPEATING.sub(_repeating, _GROUPED.sub(lambda m: m[0].replace(" ", ""), answer))
     if match := _MIXED.fullmatch(answer):
-        return f"{match[1]}\\frac{{{match[2]}}}{{{match[3]}}}"
+        return f"{match[1]}\\frac{{{match[2] or match[4]}}}{{{match[3] or match[5]}}}"
     if match := _SCIENTIFIC.fullmatch(answer):
         return f"{match[1]}\\times 10^{{{int(match[2])}}}"
-    if match := _UNIT.fullmatch(answer):
-        return _without_unit(match[1], match[2].lower().split()) or f"{match[1]} {match[2]}"
-    if _SPACED_DIGITS.search(answer):
+    if (match := _UNIT.fullmatch(answer)) and not _CLOCK.fullmatch(answer):
+        number, words = match[1], match[2].lower().split()
+        return _without_unit(number, words) or f"{match[1]} {match[2]}"
+    return answer if _is_text(answer) else _formula(answer)
+
+
+def _unquoted(answer: str) -> str:
+    answer = re.sub(r"\\?\$|\b(?:USD|EUR|GBP)\s+(?=\d)", "", answer).strip()
+    if answer[:1] in "['\"":
+        answer = re.sub(r"(['\"])([^'\"]*)\1", r"\2", answer)
+    return answer
+
+
+def _grid(answer: str) -> str:
+    """Rows of numbers, as they stand, each number in its shortest form; empty for all else."""
+    rows = [line.split() for line in answer.splitlines()]
+    if not all(re.fullmatch(r"[-+]?\d+(?:\.\d+)?", cell) for row in rows for cell in row):
         return ""
-    return f"\\text{{{answer}}}" if _PROSE.fullmatch(answer) else answer  # else "yes" is a product of letters
+    return "\n".join(" ".join(f"{Fraction(cell)}" for cell in row) for row in rows if row)
+
+
+def _repeating(match: re.Match[str]) -> str:
+    whole, head = match[1], match[2]
+    block = (match[3] or match[4] or match[5] or match[6] or match[7]).replace("\u0305", "")
+    value = Fraction(
+        int(whole + head + block or 0) - int(whole + head or 0), (10 ** len(block) - 1) * 10 ** len(head)
+    )
+    return f"\\frac{{{value.numerator}}}{{{value.denominator}}}"
 
 
 def _without_unit(number: str, words: list[str]) -> str:
     """Drop the words after a number where they are a unit, "72 clips"; empty where they are not."""
     if power := _SCALES.get(words[0].removesuffix("s")):
         return f"{number}\\times 10^{{{power}}}"
-    if words == ["percent"]:
+    if words[0] in ("percent", "pct", "percentage"):
         return f"{number}\\%"
     return "" if (_LINKS | _FACTORS).intersection(words) else number
+
+
+def _is_text(answer: str) -> bool:
+    """Words, in any script, perhaps with numbers between them: no formula with letters or functions."""
+    if re.search(r"[\\^_=<>+*/|{}]", answer):
+        return False
+    words = [
+        word for word in _LETTERS.findall(answer) if word not in ("and", "or") and not _NAMES.fullmatch(word)
+    ]
+    return any(len(word) > 2 or not word.isascii() or word.lower() == "no" for word in words)
+
+
+def _formula(answer: str) -> str:
+    """The names of functions as LaTeX writes them, without a unit at the end; "1 2 3" is no product."""
+    answer = _NAMES.sub(lambda m: "\\" + {"inf": "infty", "infinity": "infty"}.get(m[1], m[1]), answer)
+    trailing = re.fullmatch(rf"(.*[\w}})])\s*{TEXT}\s*([A-Za-z ]+?)\s*\}}(?:\^\{{?\d\}}?)?", answer)
+    if (
+        trailing
+        and not _CHOICE.fullmatch(trailing[1].strip())
+        and not (_LINKS | _FACTORS | _SCALES.keys() | {"percent"}).intersection(trailing[2].lower().split())
+    ):
+        answer = trailing[1].strip()
+    return "" if _SPACED_DIGITS.search(answer) or re.search(r"[\d}]\s*'", answer) else answer  # 5^\circ 40'
 
 
 def is_scaled(text: str) -> bool:
@@ -89,8 +177,42 @@ def is_scaled(text: str) -> bool:
     return word in _FACTORS or word.removesuffix("s") in _SCALES
 
 
+def is_placeholder(answer: str) -> bool:
+    """Say whether a gold answer only says that there is none.
+
+    >>> is_placeholder("N/A"), is_placeholder("proof"), is_placeholder("undefined")
+    (True, True, False)
+    """
+    return answer.strip(" .\\{}$").removeprefix("text{").lower().replace(" ", "-") in _PLACEHOLDERS
+
+
+def other_units(gold: str, found: str) -> bool:
+    """Say whether both end in a unit with a power, and not the same one: square and cubic centimetres.
+
+    >>> other_units(r"5\\text{ cm}^2", "5 cm^3"), other_units("5 cm^2", "5")
+    (True, False)
+    """
+    one, other = _UNIT_POWER.search(gold), _UNIT_POWER.search(found)
+    return one is not None and other is not None and one[1] != other[1]
+
+
+def choice(answer: str) -> tuple[str, str] | None:
+    """The letter of a multiple choice and what stands behind it; None where there is no letter.
+
+    >>> choice("(B)"), choice("A. 5 cm"), choice("d"), choice("12")
+    (('b', ''), ('a', '5 cm'), ('d', ''), None)
+    """
+    match = _CHOICE.fullmatch(answer)
+    if match is None:
+        return None
+    letter = match["a"] or match["b"] or match["c"] or match["d"]
+    return letter.lower(), (
+        match["behind"] or match["next"] or match["text"] or match["before"] or ""
+    ).strip()
+
+
 def quickly(gold: str, found: str) -> bool | None:
-    """Compare without math-verify: numbers, words, number bases; None for all else."""
+    """Compare without algebra: numbers, words, clock times, number bases; None for all else."""
     if not gold or not found:
         return False
     x, y = _NAMED.match(gold), _NAMED.match(found)
@@ -98,31 +220,54 @@ def quickly(gold: str, found: str) -> bool | None:
         a, b = number_of(gold[x.end() :] if x else gold), number_of(found[y.end() :] if y else found)
         if a and b:
             return _equal_numbers(*a, *b)
-    one, other = _WORDS.fullmatch(gold), _WORDS.fullmatch(found)
-    if one and other:
-        return (one[1] or one[2]).lower() == (other[1] or other[2]).lower()
-    one, other = _BASED.fullmatch(gold), _BASED.fullmatch(found)
-    if one and other and one[2].lstrip("0") != other[2].lstrip("0"):
-        return False
-    return None
+    clocks = _clock(gold), _clock(found)
+    if clocks[0] or clocks[1]:
+        return clocks[0] is not None and clocks[1] is not None and _same_time(clocks[0], clocks[1])
+    words = _words(gold), _words(found)
+    if words[0] or words[1]:
+        return words[0] == words[1]
+    digits, other = _BASED.fullmatch(gold), _BASED.fullmatch(found)
+    if digits and other:
+        return digits[1] == other[1] and digits[2] == other[2]
+    return True if (digits and digits[1] == found) or (other and other[1] == gold) else None
+
+
+def _clock(text: str) -> tuple[int, int, int, str] | None:
+    match = _CLOCK.fullmatch(text)
+    return (int(match[1]), int(match[2]), int(match[3] or 0), (match[4] or "").lower()) if match else None
+
+
+def _same_time(a: tuple[int, int, int, str], b: tuple[int, int, int, str]) -> bool:
+    return a[:3] == b[:3] and (not a[3] or not b[3] or a[3] == b[3])
+
+
+def _words(text: str) -> tuple[str, ...]:
+    """Words and numbers of a text without case and punctuation, or rows of a grid; empty for a formula."""
+    if match := re.fullmatch(rf"{TEXT}\s*([^{{}}]+)\}}", text):
+        text = match[1]
+    if "\n" in text and _grid(text):
+        return tuple(text.splitlines())
+    if re.fullmatch(r"\d{4}-\d\d?-\d\d?", text):
+        return tuple(part.lstrip("0") for part in text.split("-"))
+    if not _is_text(text):
+        return ()
+    folded = unicodedata.normalize("NFC", text).casefold()
+    return tuple(re.findall(r"^-|[^\W\d_]+(?:['’][^\W\d_]+)*|[-+]?\d+(?:[.:]\d+)*", folded))
 
 
 def number_of(text: str) -> tuple[Fraction, bool, bool] | None:
     """Read a number: its value, whether it is written as a decimal, whether a percent sign follows."""
     match = _NUMBER.fullmatch(text)
-    if match is None or (match["whole"] and not int(match["over"])):  # math-verify takes 7\frac{0}{3} for 0
-        return None
+    if match is None or (match["whole"] and (not int(match["over"]) or match["minus"])):
+        return None  # math-verify takes 7\frac{0}{3} for 0
     under = int(match["under"] or match["b"] or 1)
     if not under or not (match["over"] or match["a"] or match["digits"] or match["point"]):
         return None
     written = (match["digits"] or "").replace(",", "") + (match["point"] or "")
     value = Fraction(int(match["over"] or match["a"] or 0), under) + int(match["whole"] or 0)
     value += Fraction(written or 0) * Fraction(10) ** int(match["power"] or match["figure"] or 0)
-    return (
-        -value if match["sign"] == "-" else value,
-        bool(match["point"] or match["power"]),
-        bool(match["percent"]),
-    )
+    negative = (match["sign"] == "-") != bool(match["minus"])
+    return -value if negative else value, bool(match["point"] or match["power"]), bool(match["percent"])
 
 
 def _equal_numbers(
