@@ -78,7 +78,7 @@ class Session:
     def guided(self) -> None:
         import atheris
 
-        with atheris.instrument_imports(include=["srl", "datamodules", "fuzz_targets"]):
+        with atheris.instrument_imports(include=["srl", "datamodules", "fuzz"]):
             self.prepare()
         corpus = self.folder / "corpus"
         corpus.mkdir()

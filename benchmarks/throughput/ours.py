@@ -44,4 +44,4 @@ class Gate(Callback):
 if __name__ == "__main__":
     from srl.cli.main import main
 
-    raise SystemExit(main([*common.config(common.settings()), "--trainer.callbacks", "throughput_ours.Gate"]))
+    raise SystemExit(main([*common.config(common.settings()), "--trainer.callbacks", "throughput.ours.Gate"]))
