@@ -35,7 +35,7 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Case:
-    """base: in srl.memory_plan.shapes.KNOWN, or tiny. cap: GiB of the process. compared: tokens of
+    """base: in srl.memory_plan.model_shapes.KNOWN, or tiny. cap: GiB of the process. compared: tokens of
     `generate`."""
 
     base: str

@@ -3,11 +3,11 @@
 python benchmarks/plan.py --config configs/smollm2_gsm8k.yaml --trainer.max_steps 2 --data.path FILE
 
 Options are those of `srl fit`; validation, logging and the progress bar are off unless they say otherwise.
-JSON on the last line. measured: exact, the most bytes of all tensors alive at once (srl.memory_plan.live),
-which is what an allocator is asked for. resident: the highest resident memory less what it was after the
-imports; in it are what the allocator keeps, what kernels take within one operation, and Python's own objects.
-planned: at the config's limits. planned_as_run: at the longest prompt, response and micro-batch that the run
-had.
+JSON on the last line. measured: exact, the most bytes of all tensors alive at once (LiveBytes of
+srl.memory_plan), which is what an allocator is asked for. resident: the highest resident memory less what it
+was after the imports; in it are what the allocator keeps, what kernels take within one operation, and
+Python's own objects. planned: at the config's limits. planned_as_run: at the longest prompt, response and
+micro-batch that the run had.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ def measured(options: list[str], folder: str) -> dict[str, Any]:
     """Plan, then run, under the same arguments."""
     from srl.cli.main import main as srl
     from srl.cli.plan import job_from
-    from srl.memory_plan.live import LiveBytes
+    from srl.memory_plan.live_bytes import LiveBytes
     from srl.memory_plan.plan import make_plan
 
     arguments = [
@@ -48,7 +47,9 @@ def measured(options: list[str], folder: str) -> dict[str, Any]:
         status = srl(["fit", *arguments])
     if status:
         raise SystemExit(status)
-    as_run = make_plan(at_lengths(job, seen))
+    as_run = make_plan(
+        job.with_tokens(seen["tokens"]).at_most(prompt=seen["prompt"], completion=seen["completion"])
+    )
     return {
         "options": options,
         "planned": plan.peak,
@@ -86,18 +87,6 @@ def watched() -> Iterator[dict[str, int]]:
         yield seen
     finally:
         srl.update.update.micro_batches = real
-
-
-def at_lengths(job: Any, seen: dict[str, int]) -> Any:
-    """The same job with these instead of the config's limits."""
-
-    def cut(one: Any) -> Any:
-        return replace(
-            one, prompt=min(one.prompt, seen["prompt"]), completion=min(one.completion, seen["completion"])
-        )
-
-    stages = tuple(replace(cut(stage), calls=tuple(map(cut, stage.calls))) for stage in job.stages)
-    return replace(job, stages=stages, token_budget=seen["tokens"])
 
 
 def resident(what: str) -> int:

@@ -14,12 +14,12 @@ import torch
 from gpu import trl_step
 from gpu.model import random_policy
 from srl.engine.engine import RolloutEngine
+from srl.memory_plan.fake_model import Build, weigh
 from srl.memory_plan.job import Job, Stage
-from srl.memory_plan.live import LiveBytes
+from srl.memory_plan.live_bytes import LiveBytes
+from srl.memory_plan.model_shapes import KNOWN
 from srl.memory_plan.plan import make_plan
 from srl.memory_plan.rollouts import Call
-from srl.memory_plan.shapes import KNOWN
-from srl.memory_plan.skeleton import Build, weigh
 from srl.model.adapters import LoraSettings, inner_decoder, output_head, unwrapped
 from srl.packing.micro_batches import Row, micro_batches
 from srl.types import Example, Sampling

@@ -1,22 +1,25 @@
 """What `fit` does with the plan of its own run before it loads the weights.
 
-A bound without any dry run, far above the plan, says at once where there is enough memory.
+A generous sum without any dry run, far above the plan, says at once where there is enough memory.
 """
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from srl.errors import ConfigError
-from srl.memory_plan.job import Job
-from srl.memory_plan.rollouts import PREFILL_TOKENS, own_columns
+
+if TYPE_CHECKING:
+    from srl.memory_plan.job import Job
+    from srl.memory_plan.memory import Memory
+    from srl.memory_plan.plan import Plan
 
 log = logging.getLogger(__name__)
 
 CLEARLY = 0.4
-"""On the CPU: a generous bound below this share of the free memory needs no plan."""
+"""On the CPU: a generous sum below this share of the free memory needs no plan."""
 TIGHT = 0.8
 """On the CPU the plan is spoken of from this share of the free memory on."""
 
@@ -25,32 +28,36 @@ TIGHT = 0.8
 class PlanSettings:
     """What `fit` does with the plan of its memory (`python -m srl plan`)."""
 
-    check: Literal["refuse", "warn", "off"] = "refuse"
-    """When the plan says that the run does not fit: refuse to begin, warn and begin, or make no plan
-    (off)."""
+    check: Literal["warn", "refuse", "off"] = "warn"
+    """When the plan says that the run does not fit: warn and begin, or refuse to begin; off makes no plan."""
 
 
 def check_memory(config: Any, settings: PlanSettings, device: str) -> None:
-    """Plan the run of an instantiated config. ConfigError: it cannot fit, with what to change.
+    """Plan the run of an instantiated config, and say what to change where it does not fit.
 
-    On CUDA a line says the plan; on the CPU only where memory is tight.
+    On CUDA a line says the plan; on the CPU only where memory is tight. ConfigError: it does not fit, or is
+    too large to be planned, and `check` is refuse.
     """
     if settings.check == "off" or device not in ("cpu", "cuda"):
         return
+    from srl.memory_plan.job import job_of
     from srl.memory_plan.memory import here
-    from srl.memory_plan.reading import job_of
-    from srl.memory_plan.shapes import config_of
+    from srl.memory_plan.model_shapes import config_of
 
     memory = here(device)  # type: ignore[arg-type]
     job = job_of(config, device, config_of(config.model.files, config.model.trust_remote_code))  # type: ignore[arg-type]
-    if device == "cpu" and generous_bound(job) < CLEARLY * memory.room:
+    if device == "cpu" and generous_sum(job) < CLEARLY * memory.room:
         return
     from srl.memory_plan.advice import changes
     from srl.memory_plan.plan import make_plan
-    from srl.memory_plan.report import summary
 
     try:
         plan = make_plan(job)
+    except ConfigError as error:
+        if settings.check == "refuse":
+            raise
+        log.warning("memory: %s", error)
+        return
     except Exception as error:  # whatever a model's own code raises on tensors without storage
         log.warning("memory: no plan could be made (%s: %s)", type(error).__name__, error)
         return
@@ -59,25 +66,38 @@ def check_memory(config: Any, settings: PlanSettings, device: str) -> None:
         log.log(logging.INFO if fits else logging.WARNING, summary(plan, memory))
     if fits:
         return
-    found = [str(change) for change in changes(plan, memory)]
-    said = "; then ".join(found)
-    if settings.check == "warn":
-        log.warning("it does not fit. To make it fit: %s", said)
-        return
-    raise ConfigError(
-        f"{summary(plan, memory)}: this run does not fit. Set {said}. See python -m srl plan; "
-        "--plan.check warn begins all the same"
+    advice = "; then ".join(str(change) for change in changes(plan, memory))
+    if settings.check == "refuse":
+        raise ConfigError(
+            f"{summary(plan, memory)}: by its plan this run does not fit. Set {advice}. See python -m srl "
+            "plan; --plan.check warn begins all the same"
+        )
+    log.warning(
+        "by its plan this run does not fit. It begins all the same; to make it fit set %s. See python -m srl "
+        "plan",
+        advice,
+    )
+
+
+def summary(plan: Plan, memory: Memory) -> str:
+    """One line: the peak, when it comes, and what there is for it."""
+    gib = 2**30
+    return (
+        f"memory: {plan.peak / gib:.2f} GiB of tensors at most, in {plan.highest.name}; "
+        f"{memory.room / gib:.2f} GiB can be had on {plan.job.build.device}"
     )
 
 
 SAFETY = 2.0
 
 
-def generous_bound(job: Job) -> int:
+def generous_sum(job: Job) -> int:
     """Bytes, with every number in float32 and everything that ever exists there at once.
 
     A token of a layer leaves fewer than 32 tensors of the hidden size and 10 of the intermediate size behind.
     """
+    from srl.memory_plan.rollouts import PREFILL_TOKENS, own_columns
+
     text = job.build.config.get_text_config()
     hidden, layers, vocab = text.hidden_size, text.num_hidden_layers, text.vocab_size
     wide = getattr(text, "intermediate_size", None) or 4 * hidden

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from srl.memory_plan.kernels import as_on
-from srl.memory_plan.live import LiveBytes
-from srl.memory_plan.skeleton import Build, Skeleton, on_meta
-from srl.model.logprobs import head_logits
+from srl.memory_plan.fake_kernels import as_on
+from srl.memory_plan.fake_model import Build, Skeleton, on_meta
+from srl.memory_plan.live_bytes import LiveBytes
+from srl.model.logprobs import head_logits, token_logprobs
 from srl.packing.attention import attention_arguments
 from srl.packing.micro_batches import MicroBatch, Row, micro_batches
 
@@ -57,7 +57,8 @@ def micro_batch(prompt: int, completion: int, tokens: int, share_prompt: bool) -
         sizes = [completion] * (more // completion) + ([more % completion] if more % completion else [])
     else:
         sizes = [completion] * (tokens // (prompt + completion))
-    rows = [Row(tuple(range(prompt)), tuple(range(size)), weight=1.0) for size in sizes]
+    ids = tuple(range(prompt))
+    rows = [Row(ids, tuple(range(size)), weight=1.0) for size in sizes]
     return micro_batches(rows, tokens, share_prompt)[0]
 
 
@@ -90,8 +91,6 @@ def _autocast(build: Build) -> Iterator[None]:
 
 def _update(skeleton: Skeleton, live: LiveBytes, micro: MicroBatch) -> Pass:
     """As `srl.update.loss.logprobs_of`, and its backward pass."""
-    from srl.model.logprobs import token_logprobs
-
     skeleton.model.train()
     merged = _warm(skeleton)
     before = live.live

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from srl.memory_plan.live import LiveBytes
+from srl.memory_plan.live_bytes import LiveBytes
 
 log = logging.getLogger(__name__)
 

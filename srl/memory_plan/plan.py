@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from typing import Any
 
-from srl.memory_plan.dry_run import Pass, update_pass
+from srl.errors import ConfigError
+from srl.memory_plan.dry_run import update_pass
+from srl.memory_plan.fake_model import Build, Weights, weigh
 from srl.memory_plan.job import Job, Stage
 from srl.memory_plan.optimizer import OptimizerBytes, optimizer_bytes
 from srl.memory_plan.rollouts import rollout_parts
-from srl.memory_plan.skeleton import Build, Weights, weigh
 
 GIB = 2**30
+PLANNED_LAYERS = 1024
+PLANNED_TOKENS, PLANNED_RESPONSES = 2**18, 4096
+PLANNED_MASK = 2**31
+"""At most: layers of a base, tokens and responses of a micro-batch, bytes of a response's mask (one for each
+pair of its tokens and those that they may see). A plan makes them, and takes memory for them itself."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,11 @@ class Plan:
 
 
 def make_plan(job: Job) -> Plan:
-    """Everything at the config's own lengths: the longest prompts, every response up to its limit."""
+    """Everything at the config's own lengths: the longest prompts, every response up to its limit.
+
+    ConfigError: something is far larger than what any device holds.
+    """
+    _check_sizes(job)
     weights = weigh(job.build)
     state = _optimizer(job)
     always = _always(job.build, weights, state)
@@ -71,10 +81,26 @@ def make_plan(job: Job) -> Plan:
     return Plan(job, always, tuple(moments), _notes(job, state))
 
 
+def _check_sizes(job: Job) -> None:
+    layers = int(job.build.config.get_text_config().num_hidden_layers)
+    if layers > PLANNED_LAYERS:
+        raise ConfigError(f"model.base has {layers} layers: a plan can be made of {PLANNED_LAYERS} at most")
+    for stage in job.stages:
+        tokens, prompt, completion = micro_tokens(job, stage), stage.prompt, stage.completion
+        most = min(PLANNED_TOKENS, prompt + PLANNED_RESPONSES * completion)
+        if tokens > most or completion * (prompt + completion) > PLANNED_MASK:
+            raise ConfigError(
+                f"{stage.name}: micro-batches of {tokens} tokens, with prompts of {prompt} and responses of "
+                f"{completion}, are too large to be planned ({PLANNED_TOKENS} tokens and {PLANNED_RESPONSES} "
+                "responses at most, these of 40000 tokens); lower data.limits or "
+                "model.update.tokens_per_micro_batch"
+            )
+
+
 def _always(build: Build, weights: Weights, state: OptimizerBytes) -> dict[str, int]:
     parts = {
         "base, in 4 bits": weights.quantised,
-        f"base, in {_name(build.dtype)}": weights.plain,
+        f"base, in {str(build.dtype).removeprefix('torch.')}": weights.plain,
         "merged copy of adapted weights": weights.merged,
         "adapter, float32": weights.adapter,
         "optimizer": state.state,
@@ -94,22 +120,13 @@ def _base(always: dict[str, int]) -> int:
     return sum(size for name, size in always.items() if name.startswith("base"))
 
 
-def _name(dtype: Any) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
 def _gradients(weights: Weights) -> int:
-    size = 0
-    for shape in weights.trained:
-        count = 4
-        for side in shape:
-            count *= side
-        size += count
-    return size
+    return sum(4 * math.prod(shape) for shape in weights.trained)
 
 
 def _update(job: Job, stage: Stage, weights: Weights) -> dict[str, int]:
-    found = _pass(job, stage)
+    tokens = micro_tokens(job, stage)
+    found = update_pass(job.build, stage.prompt, stage.completion, tokens, job.share_prompt)
     return {
         "gradients": _gradients(weights),
         "kept for the backward pass": found.kept,
@@ -120,10 +137,6 @@ def _update(job: Job, stage: Stage, weights: Weights) -> dict[str, int]:
 def micro_tokens(job: Job, stage: Stage) -> int:
     """Padded tokens of the stage's largest micro-batch."""
     return max(stage.prompt + stage.completion, min(job.token_budget, stage.tokens))
-
-
-def _pass(job: Job, stage: Stage) -> Pass:
-    return update_pass(job.build, stage.prompt, stage.completion, micro_tokens(job, stage), job.share_prompt)
 
 
 def _notes(job: Job, state: OptimizerBytes) -> tuple[str, ...]:

@@ -12,8 +12,8 @@ import torch
 
 from srl.engine.caches import FIRST_CAPACITY
 from srl.memory_plan.dry_run import prefill_pass
-from srl.memory_plan.live import LiveBytes
-from srl.memory_plan.skeleton import Build
+from srl.memory_plan.fake_model import Build
+from srl.memory_plan.live_bytes import LiveBytes
 from srl.types import Sampling
 
 PREFILL_TOKENS = 8192

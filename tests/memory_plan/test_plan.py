@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import resource
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,13 +18,14 @@ from srl.errors import ConfigError
 from srl.memory_plan import plan as plan_module
 from srl.memory_plan.check import PlanSettings, check_memory
 from srl.memory_plan.dry_run import micro_batch, update_pass
-from srl.memory_plan.live import LiveBytes
+from srl.memory_plan.fake_model import Build, nf4_bytes, weigh
+from srl.memory_plan.job import job_of
+from srl.memory_plan.live_bytes import LiveBytes
 from srl.memory_plan.memory import Memory, card
+from srl.memory_plan.model_shapes import KNOWN, shape_of
 from srl.memory_plan.optimizer import optimizer_bytes
 from srl.memory_plan.plan import GIB, make_plan
 from srl.memory_plan.rollouts import Call, own_columns, rollout_parts
-from srl.memory_plan.shapes import KNOWN, shape_of
-from srl.memory_plan.skeleton import Build, nf4_bytes, weigh
 from srl.model.adapters import (
     LoraSettings,
     attach_lora,
@@ -292,21 +295,39 @@ def test_changes_make_it_fit_in_the_order_of_what_they_cost(folder):
     assert found[0].key == "model.gradient_checkpointing"
     assert found[-1].peak <= memory.room
     assert [one.peak for one in found] == sorted((one.peak for one in found), reverse=True)
+    assert len({one.key for one in found}) == len(found)
 
 
-def test_fit_refuses_what_cannot_fit(tmp_path, monkeypatch, capsys):
+def test_a_number_is_halved_as_often_as_it_helps_and_told_once(folder):
+    """Nothing is enough for a byte. 64 held-out prompts at once, 32, 16, ... 1; at the end a smaller base."""
+    from srl.memory_plan.advice import changes
+    from srl.memory_plan.job import Job, Stage
+
+    build = Build(shape_of(str(folder)), "cpu", False, LoraSettings(16, 32), False, False)
+    held_out = Stage("validation", (Call(64, 1, 128, 128),), 128, 128)
+    job = Job(build, (held_out,), 64, 8192, False, True, False, torch.optim.AdamW)
+    plan = make_plan(job)
+    found = {one.key: one for one in changes(plan, Memory("cpu", 1, 0, 0.0))}
+    assert found["data.validation.batch_size"].value == "1"
+    assert "model.rows_in_flight" not in found  # one row is left
+    assert list(found)[-1] == "model.base"
+    assert found["model.base"].value.startswith("a smaller model, or ")
+    assert found["model.base"].peak < plan.peak
+
+
+def test_fit_warns_of_what_does_not_fit_and_refuses_it_when_asked(tmp_path, monkeypatch, capsys):
     """With 30 MiB of memory, of which the quick start wants more."""
     from srl.memory_plan import memory
 
     small = Memory("cpu", 30 * 2**20, 0, 0.05)
     monkeypatch.setattr(memory, "here", lambda device: small)
     given = arguments(tmp_path, "--trainer.limit_val_batches", "0", "--curriculum.phases", PHASES)
-    assert main(["fit", *given]) == 2
-    said = capsys.readouterr().err
-    assert "this run does not fit. Set model." in said
+    assert main(["fit", *given, "--plan.check", "refuse"]) == 2
+    assert "by its plan this run does not fit. Set model." in capsys.readouterr().err
     config = instantiated(given)
-    check_memory(config, PlanSettings("warn"), "cpu")
-    assert "it does not fit. To make it fit: model." in capsys.readouterr().err
+    check_memory(config, PlanSettings(), "cpu")  # a calculation forbids nothing
+    said = capsys.readouterr().err
+    assert "by its plan this run does not fit. It begins all the same; to make it fit set model." in said
     check_memory(config, PlanSettings("off"), "cpu")
     assert not capsys.readouterr().err
 
@@ -316,6 +337,32 @@ def test_fit_refuses_what_cannot_fit(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(plan_module, "make_plan", unplanned)
     check_memory(config, PlanSettings("refuse"), "cpu")  # a model that cannot be planned is not refused
     assert "no plan could be made (RuntimeError: no such kernel)" in capsys.readouterr().err
+
+
+def test_the_plan_of_what_nobody_holds_takes_no_memory_itself(tmp_path, monkeypatch, capsys):
+    """A response of 10^9 tokens, a micro-batch of 10^9, a base of 10^6 layers: one line, at once."""
+    monkeypatch.chdir(ROOT)
+    plan_it = ["plan", "--config", "configs/quickstart.yaml", "--gpu_gib", "24"]
+    long = ["--data.limits.step_tokens", "1000000000"]
+    wide = ["--model.update.tokens_per_micro_batch", "1000000000", "--curriculum.batch_groups", "1000000"]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for more, size in ((long, 1_000_000_128), (wide, 384_000_000)):  # 10^6 groups of 128 + 8 x 32 tokens
+        assert main([*plan_it, *more, "--curriculum.phases", "[{name: srl, mix: {srl: 1.0}}]"]) == 2
+        (said,) = capsys.readouterr().err.splitlines()
+        assert f"srl: micro-batches of {size} tokens" in said
+        assert "too large to be planned (262144 tokens" in said
+    config = instantiated(arguments(tmp_path, *long))
+    capsys.readouterr()
+    check_memory(config, PlanSettings(), "cpu")
+    assert "memory: srl: micro-batches of 1000000128 tokens" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="too large to be planned"):
+        check_memory(config, PlanSettings("refuse"), "cpu")
+    job = job_of(config, "cpu")
+    deep = copy.deepcopy(job.build.config)
+    deep.num_hidden_layers = 10**6
+    with pytest.raises(ConfigError, match=r"model\.base has 1000000 layers: a plan can be made of 1024"):
+        make_plan(replace(job, build=replace(job.build, config=deep)))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**19  # KiB: half a GiB
 
 
 def test_fit_says_nothing_where_there_is_plenty(tmp_path, capsys, monkeypatch):

@@ -191,7 +191,7 @@ class Skeleton:
     """A policy from `on_meta` with fake tensors in its place; make and use it in a FakeTensorMode."""
 
     def __init__(self, build: Build, model: Any) -> None:
-        from srl.memory_plan.kernels import attention_of
+        from srl.memory_plan.fake_kernels import attention_of
         from srl.model.merged_lora import merge_lora_forward
 
         self.build = build
@@ -216,7 +216,7 @@ class Skeleton:
 
 def _make_fake(model: nn.Module) -> None:
     """Meta tensors -> fake ones on the CPU, tied ones tied; 4-bit weights in their packed size."""
-    from srl.memory_plan.kernels import stand_in
+    from srl.memory_plan.fake_kernels import stand_in
 
     known: dict[int, nn.Parameter] = {}
     for module in model.modules():
