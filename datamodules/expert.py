@@ -159,7 +159,7 @@ class ExpertDataModule(LightningDataModule):
             title_hint=self.title_hint,
             include_last=self.include_last,
             shots=demonstrations,
-            end_id=tokenizer.eos_token_id,
+            end_id=renderer.end_id,
         )
         self._build_validation(self.builder)
         self.report.skipped += self.builder.skipped

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import torch
 from conftest import tiny_tokenizer
+from tokenizers import AddedToken
 
 from datamodules.expert import ExpertDataModule, Validation
 from srl.data.formats import file_rows
@@ -80,16 +81,30 @@ NESTED = [  # the prompts of three steps, a second problem behind the same begin
 
 RAW = PromptFormat("raw")
 
+CHATML = (
+    "{% for turn in messages %}<|im_start|>{{ turn.role }}\n{{ turn.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def chat_tokenizer(template=CHATML, special=("<|im_start|>", "<|im_end|>"), added=()):
+    """The tiny tokenizer, whose end token is <eos>, with a chat template and the tokens that it writes."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens([AddedToken(text, special=True) for text in special])
+    tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in added])
+    tokenizer.chat_template = template
+    return tokenizer
+
 
 def write(path, rows):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return str(path)
 
 
-def module(path, problems=2, **kwargs):
+def module(path, problems=2, tokenizer=None, **kwargs):
     kwargs = {"validation": Validation(problems=problems), "prompt": RAW, "think": False} | kwargs
     made = ExpertDataModule(str(path), **kwargs)
-    made.trainer = SimpleNamespace(lightning_module=SimpleNamespace(tokenizer=tiny_tokenizer()))
+    made.trainer = SimpleNamespace(lightning_module=SimpleNamespace(tokenizer=tokenizer or tiny_tokenizer()))
     return made
 
 

@@ -138,11 +138,12 @@ def builder_of(data: Any, tokenizer: Any) -> Any:
     from srl.examples.builder import ExampleBuilder
     from srl.examples.prompts import PromptRenderer
 
+    renderer = PromptRenderer(tokenizer, data.prompt, data.think)
     return ExampleBuilder(
-        PromptRenderer(tokenizer, data.prompt, data.think),
+        renderer,
         data.limits,
         think=data.think,
         title_hint=data.title_hint,
         include_last=data.include_last,
-        end_id=tokenizer.eos_token_id,
+        end_id=renderer.end_id,
     )

@@ -10,9 +10,11 @@ import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from srl.errors import ConfigError
+from srl.model.turns import turn_end_id
 from srl.response import CLOSE, OPEN, written
 
 if TYPE_CHECKING:
@@ -108,6 +110,12 @@ class PromptRenderer:
         self.step_system, self.solution_system = (
             o if g is None else g for o, g in zip(ours, given, strict=True)
         )
+
+    @cached_property
+    def end_id(self) -> int | None:
+        """The token that ends an imitated response: in a chat what the template writes behind a response."""
+        turn = turn_end_id(self.tokenizer) if self.template == "chat" else None
+        return self.tokenizer.eos_token_id if turn is None else turn
 
     def step(self, problem: str, past: Sequence[str], hint: str = "", shots: Sequence[Shot] = ()) -> str:
         """The text that asks for the next step after the steps `past`; `hint` is the step's title."""

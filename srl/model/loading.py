@@ -16,6 +16,7 @@ from srl.errors import ConfigError, few
 from srl.files import file_sha256, fresh_folder
 from srl.model.adapters import unwrapped
 from srl.model.sources import ModelFiles
+from srl.model.turns import turn_end, turn_end_id
 
 if TYPE_CHECKING:
     import torch
@@ -51,22 +52,28 @@ def load_tokenizer(files: ModelFiles, trust_remote_code: bool = False) -> PreTra
 
 
 def end_token_ids(tokenizer: PreTrainedTokenizerBase, model: nn.Module) -> tuple[int, ...]:
-    """Every token that ends a response, ascending: the tokenizer's and those of the generation config.
+    """Every token that ends a response, ascending: those of tokenizer, generation config and chat template.
 
-    Chat models often list a second one in the generation config only. `ConfigError` when there is none.
+    Chat models often list a second one in the generation config only, and a base model that comes with a
+    chat template may name its end of a turn nowhere else. What differs from the tokenizer's is said.
+    `ConfigError` when there is none.
     """
     generation = getattr(unwrapped(model), "generation_config", None)
     listed: Any = getattr(generation, "eos_token_id", None)
-    ids = {
-        int(token)
-        for token in (listed if isinstance(listed, (list, tuple)) else [listed])
-        if token is not None
-    }
-    if tokenizer.eos_token_id is not None:
-        ids.add(int(tokenizer.eos_token_id))
+    several = listed if isinstance(listed, (list, tuple)) else [listed]
+    own, turn = tokenizer.eos_token_id, turn_end_id(tokenizer)
+    ids = sorted({int(token) for token in (own, turn, *several) if token is not None})
     if not ids:
         raise ConfigError("neither the tokenizer nor the generation config names an end-of-sequence token")
-    return tuple(sorted(ids))
+    names = " or ".join(map(str, tokenizer.convert_ids_to_tokens(ids)))
+    if turn is None and (text := turn_end(tokenizer)):
+        logger.warning(
+            "The chat template ends a turn with %r, which is no special or added token: a response ends "
+            "with %s alone", text.strip()[:40], names,
+        )  # fmt: skip
+    elif ids != [own]:
+        logger.info("A response ends with %s; the tokenizer's end token is %s", names, tokenizer.eos_token)
+    return tuple(ids)
 
 
 def load_base(

@@ -3,12 +3,13 @@
 import pytest
 import torch
 from conftest import tiny_model, tiny_tokenizer
-from make import TEXTS, example, lora, plain_logprobs
+from make import TEXTS, chat_tokenizer, example, lora, plain_logprobs
 
 import srl.engine.prefill
 from srl.engine.decoder import Decoder
 from srl.engine.engine import RolloutEngine
 from srl.engine.sampling import sample
+from srl.model.loading import end_token_ids
 from srl.model.merged_lora import merge_lora_forward
 from srl.packing.micro_batches import micro_batches
 from srl.response import StopRule
@@ -269,3 +270,20 @@ def test_nf4_sampling_logprobs_equal_training_logprobs(tmp_path):
     for batch in micro_batches(build_rows(groups, LossSettings(kl=1.0)), 60):
         new = logprobs_of(engine.decoder.backbone, engine.decoder.head, batch, engine.decoder.vocab_size)
         assert float((new - batch.old_logprobs).detach().abs().max()) < 1e-4
+
+
+def test_a_model_that_only_ends_turns_as_its_template_does_stops_by_itself():
+    tokenizer = chat_tokenizer()
+    model = tiny_model(vocab_size=len(tokenizer))
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    with torch.no_grad():  # every layer adds nothing and every token looks the same: only `end` scores
+        for layer in model.model.layers:
+            layer.self_attn.o_proj.weight.zero_()
+            layer.mlp.down_proj.weight.zero_()
+        model.model.embed_tokens.weight.fill_(0.5)
+        model.lm_head.weight.zero_()[end] = 1
+    engine = RolloutEngine(model, tokenizer, end_token_ids(tokenizer, model))
+    ((completion,),) = engine.generate([example("x", tokenizer)], 1, Sampling(0.0), torch.Generator())
+    assert (completion.ids, completion.text) == ((end,), "")
+    assert completion.finished
+    assert completion.end_token
