@@ -90,6 +90,7 @@ class PolicyModule(LightningModule):
         self.token_budget = TokenBudget(update.tokens_per_micro_batch)
         self.loaded_step = 0  # updates that the loaded checkpoint had made
         self._files: Any = None
+        self._identity: dict[str, Any] | None = None
         self._tokenizer: PreTrainedTokenizerBase | None = None
         self._engine: RolloutEngine | None = None
         self._update: Update | None = None
@@ -120,6 +121,13 @@ class PolicyModule(LightningModule):
 
             self._tokenizer = load_tokenizer(self.files)
         return self._tokenizer
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What tells the policy's base and adapter from others; its files are looked at once."""
+        if self._identity is None:
+            self._identity = identity_of(self.base, self.lora, self.files)
+        return self._identity
 
     @property
     def engine(self) -> RolloutEngine:
@@ -252,11 +260,11 @@ class PolicyModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         assert self.policy is not None
-        write_trained(checkpoint, self.policy, identity_of(self.base, self.lora), counters_of(self))
+        write_trained(checkpoint, self.policy, self.identity, counters_of(self))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         assert self.policy is not None
-        restore_counters(self, read_trained(checkpoint, self.policy, identity_of(self.base, self.lora)))
+        restore_counters(self, read_trained(checkpoint, self.policy, self.identity))
         self.loaded_step = int(checkpoint["global_step"])
 
 

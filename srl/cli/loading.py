@@ -11,7 +11,7 @@ from callbacks.run_info import run_of_checkpoint
 from modules.policy import PolicyModule
 from srl.cli.lightning import instantiated
 from srl.errors import ConfigError
-from srl.model.checkpoint import identity_of, read_checkpoint, read_trained, resolve_checkpoint
+from srl.model.checkpoint import read_checkpoint, read_trained, resolve_checkpoint
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Trained:
             base = base.dequantize().float()
         policy = base if model.lora is None else attach_lora(base, model.lora, seed=0)
         checkpoint = read_checkpoint(self.path)
-        read_trained(checkpoint, policy, identity_of(model.base, model.lora))
+        read_trained(checkpoint, policy, model.identity)
         self.update = int(checkpoint["global_step"])
         return policy.eval()
 

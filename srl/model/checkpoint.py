@@ -16,6 +16,8 @@ from torch import nn
 from srl.errors import ConfigError
 from srl.files import fault
 from srl.model.adapters import LoraSettings
+from srl.model.digests import base_digests
+from srl.model.sources import ModelFiles
 from srl.renamed import renamed_callbacks
 
 log = logging.getLogger(__name__)
@@ -45,11 +47,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return found
 
 
-def identity_of(base: str, lora: LoraSettings | None) -> dict[str, Any]:
-    """What a checkpoint must agree with. A local base may move, so it goes by its last name."""
+def identity_of(base: str, lora: LoraSettings | None, files: ModelFiles | None = None) -> dict[str, Any]:
+    """What a checkpoint must agree with. A local base may move, so it goes by its last name and its files."""
     return {
         "base": base.rstrip("/").rsplit("/", 1)[-1],
         "lora": None if lora is None else asdict(lora),
+        "digests": {} if files is None else base_digests(files),
     }
 
 
@@ -73,11 +76,7 @@ def read_trained(checkpoint: dict[str, Any], policy: nn.Module, identity: dict[s
     saved = checkpoint.get("srl")
     if saved is None:
         raise ConfigError("this checkpoint was not written by srl: it has no `srl` entry")
-    if saved["identity"] != identity:
-        raise ConfigError(
-            f"the checkpoint was made with {saved['identity']}, the config says {identity}: "
-            "resume with the config that wrote it"
-        )
+    _check_identity(saved["identity"], identity)
     load_adapter_state(policy, checkpoint["state_dict"])
     renamed_callbacks(checkpoint)  # before Lightning hands them out
     checkpoint["state_dict"] = {}
@@ -88,6 +87,22 @@ def last_if_any(dirpath: str) -> str | None:
     """`--ckpt_path auto`, for a queue that restarts a job: `last` if there is one, else None, to begin."""
     there = any((Path(dirpath) / file).is_file() for file in ("last.ckpt", "previous.ckpt"))
     return resolve_checkpoint("last", dirpath) if there else None
+
+
+def _check_identity(saved: dict[str, Any], now: dict[str, Any]) -> None:
+    """Digests that one of the two lacks say nothing: those of earlier versions, or of files not here."""
+    settings, wanted = ({k: v for k, v in one.items() if k != "digests"} for one in (saved, now))
+    if settings != wanted:
+        raise ConfigError(
+            f"the checkpoint was made with {settings}, the config says {wanted}: "
+            "resume with the config that wrote it"
+        )
+    before, after = saved.get("digests", {}), now.get("digests", {})
+    if other := [name for name in before if name in after and before[name] != after[name]]:
+        raise ConfigError(
+            f"the checkpoint was made with another base of the name {now['base']!r}: {' and '.join(other)} "
+            "of the two differ; set model.base to the one that it was trained on"
+        )
 
 
 def resolve_checkpoint(name: str, dirpath: str) -> str:
