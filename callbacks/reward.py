@@ -36,6 +36,8 @@ class Reward(Callback):
         floor: Whether the similarity of srl counts from what the best copy would earn; false is the paper's
             reward.
         exact: Add a bonus where a step of srl is the expert's, white space and markup aside; null adds none.
+        marked: Whether an outcome reward needs an answer that is marked: a box, answer tags, a label as
+            "The answer is", or ####; false also takes the last number of any prose.
         key: Give a share of the reward of srl to the expert's decisions, as the numbers that a step brings
             in; null gives none.
     """
@@ -49,18 +51,22 @@ class Reward(Callback):
         floor: bool = False,
         exact: Exact | None = None,
         key: Key | None = None,
+        marked: bool = True,
     ) -> None:
         if max_bad < 1:
             raise ConfigError(f"reward.max_bad is {max_bad}: it must be at least 1")
         self.autojunk, self.unit, self.max_bad = autojunk, unit, max_bad
         self.options = StepReward(copying, floor, exact, key)
-        self.objectives = objectives(autojunk, options=self.options)
+        self.marked = marked
+        self.objectives = objectives(autojunk, options=self.options, marked=marked)
         self.bad_draws = 0  # in a row
         self.dropped = 0  # groups, in all
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         if self.unit == "token":
-            self.objectives = objectives(self.autojunk, token_units(pl_module.tokenizer), self.options)
+            self.objectives = objectives(
+                self.autojunk, token_units(pl_module.tokenizer), self.options, self.marked
+            )
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Draw, batch_idx: int

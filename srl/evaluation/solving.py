@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import repeat
 
 import torch
 
@@ -33,7 +34,8 @@ class Solved:
 
     finished: the response was not truncated; by steps, a final answer was stated, or as many turns made as
     the expert took steps. in_format: every response followed the format. answer: what the text states, None
-    for nothing. words, tokens: of all that was written, thinking included. steps: the actions, by steps only.
+    for nothing. marked: it is right and stands in a box, tags, behind a label or ####. words, tokens: of all
+    that was written, thinking included. steps: the actions, by steps only.
     """
 
     uid: str
@@ -43,6 +45,7 @@ class Solved:
     words: int
     tokens: int
     correct: bool = False
+    marked: bool = False
     answer: str | None = None
     steps: tuple[str, ...] = ()
 
@@ -160,11 +163,14 @@ def _judged(
 ) -> list[list[Solved]]:
     """Add to each problem's attempts the answer they state and, in one call for all, whether it is right."""
     flat = [(attempt, gold) for group, gold in zip(attempts, golds, strict=True) for attempt in group]
-    right = iter([False] * len(flat))
-    if judge:
-        right = iter(are_correct([(attempt.text, *gold) for attempt, gold in flat]))
+    cases = [(attempt.text, *gold) for attempt, gold in flat] if judge else []
+    right = iter(zip(are_correct(cases), are_correct(cases, marked=True), strict=True))
+    nothing = repeat((False, False))
     return [
-        [replace(one, correct=next(right), answer=stated_answer(one.text, check)) for one in group]
+        [
+            replace(one, correct=correct, marked=marked, answer=stated_answer(one.text, check))
+            for one, (correct, marked) in zip(group, right if judge else nothing)  # noqa: B905  # each group takes its own
+        ]
         for group, (_, check) in zip(attempts, golds, strict=True)
     ]
 

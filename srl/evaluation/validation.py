@@ -113,6 +113,7 @@ class ValidationMetrics:
 
         for (attempt,) in solve_whole(engine, batch.examples, 1, GREEDY, generator):
             self._mean("val/outcome/accuracy", float(attempt.correct))
+            self._mean("val/outcome/marked", float(attempt.marked))
             self._mean("val/outcome/truncated", float(not attempt.finished))
         if self.settings.by_steps and self.full:
             for (attempt,) in solve_by_steps(engine, builder, batch.trajectories, generator):

@@ -24,6 +24,9 @@ class Outcome:
     needs_answer = True
     pool: Pool | None = "outcome"
 
+    def __init__(self, marked: bool = True) -> None:
+        self.marked = marked  # whether the answer must stand in a box, tags, behind a label or ####
+
     def examples(self, builder: ExampleBuilder, trajectories: Sequence[Trajectory]) -> list[Example]:
         return builder.each(trajectories, self.name, lambda one: builder.problem(one, self.name))
 
@@ -34,7 +37,7 @@ class Outcome:
 
     def reward(self, cases: Sequence[Case]) -> list[Parts]:
         """reward [G]."""
-        return right_answers(cases)
+        return right_answers(cases, self.marked)
 
 
 class ReverseOutcome:
@@ -43,6 +46,9 @@ class ReverseOutcome:
     samples = True
     needs_answer = True
     pool: Pool | None = None
+
+    def __init__(self, marked: bool = True) -> None:
+        self.marked = marked  # whether the answer must stand in a box, tags, behind a label or ####
 
     def examples(self, builder: ExampleBuilder, trajectories: Sequence[Trajectory]) -> list[Example]:
         return builder.each(trajectories, self.name, lambda one: builder.suffixes(one, self.name))
@@ -54,17 +60,17 @@ class ReverseOutcome:
 
     def reward(self, cases: Sequence[Case]) -> list[Parts]:
         """reward [G]."""
-        return right_answers(cases)
+        return right_answers(cases, self.marked)
 
 
-def right_answers(cases: Sequence[Case]) -> list[Parts]:
+def right_answers(cases: Sequence[Case], marked: bool = True) -> list[Parts]:
     """The law, for many examples in one call."""
     asked = [
         (_solution(example, completion), example.answer, example.answer_check)
         for example, completions in cases
         for completion in completions
     ]
-    right = iter(are_correct(asked))
+    right = iter(are_correct(asked, marked))
     return [{"reward": [float(next(right)) for _ in completions]} for _, completions in cases]
 
 

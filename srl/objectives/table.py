@@ -12,15 +12,21 @@ from srl.rewards.step_reward import PAPER, StepReward
 
 
 def objectives(
-    autojunk: bool = False, units: Callable[[str], str] | None = None, options: StepReward = PAPER
+    autojunk: bool = False,
+    units: Callable[[str], str] | None = None,
+    options: StepReward = PAPER,
+    marked: bool = True,
 ) -> dict[str, Objective]:
-    """autojunk, units: of those that compare texts; see `srl.objectives.similarity`. options: of `srl`."""
+    """autojunk, units: of those that compare texts; see `srl.objectives.similarity`. options: of `srl`.
+
+    marked: of the outcome rewards; see `srl.rewards.extract.extract_answer`.
+    """
     found: list[Objective] = [
         *IMITATIONS,
         step_similarity(autojunk, units, options),
-        Outcome(),
+        Outcome(marked),
         holistic_similarity(autojunk, units),
-        ReverseOutcome(),
+        ReverseOutcome(marked),
     ]
     return {objective.name: objective for objective in found}
 

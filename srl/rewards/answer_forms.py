@@ -32,7 +32,7 @@ _SHORT_UNIT = (
 )
 _UNIT = re.compile(
     r"([-+]?[\d.,/]*\d|[-+]?\d*\\frac\{\d+\}\{\d+\}|[-+]?\d[\d.]*\s*\\(?:times|cdot)\s*10\^\{?-?\d+\}?)"
-    rf"(?:\s+(?=[^\W\d_]{{3}}|{_SHORT_UNIT}\b|\\Omega)(?<!\d\ss)|\s*{TEXT}\s*)"
+    rf"(?:\s+(?=[^\W\d_]{{3}}|{_SHORT_UNIT}\b|\\Omega)|\s*{TEXT}\s*)"
     r"([^\W\d_]+\.?(?:[ -][^\W\d_]+)*|\\Omega)\s*\}?(?:\^\{?\d\}?)?"
     rf"(?:\s*(?:/|\\cdot|per)\s*(?:{TEXT})?\s*[^\W\d_]+\s*\}}?(?:\^\{{?-?\d\}}?)?)*\.?"
 )
@@ -221,7 +221,7 @@ def quickly(gold: str, found: str) -> bool | None:
         if a and b:
             return _equal_numbers(*a, *b)
     clocks = _clock(gold), _clock(found)
-    if clocks[0] or clocks[1]:
+    if clocks[0] or (clocks[1] and ":" not in gold):
         return clocks[0] is not None and clocks[1] is not None and _same_time(clocks[0], clocks[1])
     words = _words(gold), _words(found)
     if words[0] or words[1]:

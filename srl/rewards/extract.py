@@ -8,7 +8,7 @@ from srl.rewards.answer_forms import MAX_ANSWER, is_scaled
 
 _TAIL = 2000  # characters at the end of a response in which math-verify looks for an unmarked answer
 _TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
-_BOX = re.compile(r"\\(?:boxed|fbox)\s{0,9}(?:\{|(\w))|\\[{}\\]|[{}]")
+_BOX = re.compile(r"\\(?:boxed|fbox)\s{0,9}(?:\{|(\d+|[A-Za-z])(?!\w))|\\[{}\\]|[{}]")
 _LINKED = re.compile(
     r"(?:[\s$,;&]|\\[()\[\],;: ]|\\\\|\\q?quad|\b(?:and|or)\b|\\text\s{0,9}\{[\s,]*(?:and|or)\s*\}"
     r"|\b[A-Za-z](?:_\w)?\s*=)*"

@@ -15,6 +15,7 @@ from srl.rewards.scalars import Scalar, TooLargeError, UnclearError, arithmetic
 
 _RELATION = re.compile(r"\\(?:le|ge|ne|approx|in)(?![A-Za-z])|[=<>]")
 _UNION = re.compile(r"\\cup(?![A-Za-z])")
+_PLUS_MINUS = re.compile(r"\\(pm|mp)(?![A-Za-z])")
 _RATIO = re.compile(r":")
 _LINK = re.compile(
     r"\s*(?:[,;]\s*)?(?:\\text\s*\{\s*,?\s*(?:and|or)\s*,?\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z]))\s*,?\s*"
@@ -101,11 +102,10 @@ def _read(text: str) -> Read:
 
 def _signs(text: str) -> list[Read]:
     r"""A formula with `\pm` is two."""
-    if "\\pm" not in text:
+    if not _PLUS_MINUS.search(text):
         return [_related(text)]
-    return [
-        _related(text.replace("\\pm", one).replace("\\mp", other)) for one, other in (("+", "-"), ("-", "+"))
-    ]
+    both = ({"pm": "+", "mp": "-"}, {"pm": "-", "mp": "+"})
+    return [_related(_PLUS_MINUS.sub(lambda match, to=to: to[match[1]], text)) for to in both]  # type: ignore[misc]
 
 
 def _related(text: str) -> Read:

@@ -87,7 +87,7 @@ _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(\\frac\{[^{}]*\})\s*(\d)(?!\d)", r"\1{\2}"),
         (r"\\frac\s+", r"\\frac"),
         (r"\\sqrt\s*(\d+)", r"\\sqrt{\1}"),
-        (rf"{_STYLE}\s*\{{\s*(?![^{{}}]*[^\W\d_]{{2}})([^{{}}]*)\}}", r"\1"),  # no word in it: i, e, 13, (B)
+        (rf"{_STYLE}\s*\{{(?![^{{}}]*[^\W\d_]{{2}})([^{{}}]*)\}}", r"\1"),  # no word in it: i, e, 13, (B)
     )
 )
 _WRAPPED = tuple(

@@ -128,6 +128,97 @@ def test_an_unreadable_gold_answer_is_never_rewarded(gold: str | None) -> None:
     assert not is_correct(gold or "", gold)
 
 
+PARTLY_READ = [
+    r"2, 5, \ldots, m",
+    r"\{k \mid k > 9\}",
+    r"x = 5t, t \in \mathbb{Z}",
+    r"7 \text{ (where } x=2)",
+    r"m \text{ is odd}",
+    r"\begin{cases} 1 & x>0 \\ 2 & x<0 \end{cases}",
+    r"\leq 12",
+    r"12^\circ 30'",
+]
+
+
+@pytest.mark.parametrize("gold", PARTLY_READ)
+def test_a_gold_answer_of_which_a_part_would_do_is_not_usable(gold: str) -> None:
+    assert not gold_is_usable(gold)
+
+
+@pytest.mark.parametrize("gold", ["proof", "N/A", "not found", "None", r"\text{proof}"])
+def test_what_says_that_there_is_no_answer_is_no_gold_answer(gold: str) -> None:
+    assert not gold_is_usable(gold)
+
+
+@pytest.mark.parametrize(
+    "gold",
+    [
+        "x**3 - 2*x",
+        "7:45",
+        "(3, 5]",
+        r"\textbf{(A)}\ 12",
+        "2024-05-17",
+        "x^2+y^2=9",
+        "4, 4, 1",
+        "12_7",
+        "Tuesday",
+    ],
+)
+def test_a_usable_gold_answer_accepts_none_of_its_mutants(gold: str) -> None:
+    """Another last figure, another sign, 1 more."""
+    assert gold_is_usable(gold)
+    figures = [i for i, letter in enumerate(gold) if letter.isdigit()]
+    mutants = [gold[:i] + str((int(gold[i]) + 3) % 10) + gold[i + 1 :] for i in figures] + [
+        "-" + gold,
+        gold + "+1",
+    ]
+    assert are_equal([(gold, gold)]) == [True]
+    assert [
+        mutant
+        for mutant, same in zip(mutants, are_equal([(gold, one) for one in mutants]), strict=True)
+        if same
+    ] == []
+
+
+@pytest.mark.parametrize(
+    "response", ["I cannot solve it. Step 1", "It lies between 1 and 3", "so we get 1", "1"]
+)
+def test_prose_earns_nothing_where_the_answer_must_be_marked(response: str) -> None:
+    assert not is_correct(response, "1", marked=True)
+    assert extract_answer(response, marked=True) is None
+
+
+@pytest.mark.parametrize(
+    "response",
+    [r"\boxed{1}", "#### 1", "The answer is 1.", "Answer: **1**", "<answer>1</answer>", "a 1\n#### 1"],
+)
+def test_a_marked_answer_counts_in_both_modes(response: str) -> None:
+    assert is_correct(response, "1", marked=True)
+    assert is_correct(response, "1")
+
+
+CASES_FROM_OUTSIDE = DATA.parent / "cases"
+
+
+@pytest.mark.skipif(not CASES_FROM_OUTSIDE.is_dir(), reason="no ../shared/cases")
+def test_cases_from_outside() -> None:
+    def read(name: str) -> list[dict[str, str]]:
+        return [
+            json.loads(line) for line in (CASES_FROM_OUTSIDE / name).read_text(encoding="utf-8").splitlines()
+        ]
+
+    pairs, golds, responses = (read(f"answers_{name}.jsonl") for name in ("pairs", "golds", "responses"))
+    assert are_equal([(case["gold"], case["answer"]) for case in pairs]) == [case["want"] for case in pairs]
+    assert [gold_is_usable(case["gold"]) for case in golds] == [case["usable"] for case in golds]
+    said = are_correct([(case["response"], case["gold"], "math") for case in responses])
+    assert said == [case["want"] for case in responses]
+    judged = [case for case in read("verifier_judged.jsonl") if case["want"] != "c"]
+    verdicts = are_correct([(case["response"], case["gold"], "math") for case in judged])
+    wrong = [case["want"] for case, verdict in zip(judged, verdicts, strict=True) if verdict != case["want"]]
+    assert wrong.count(False) <= 1  # accepted though wrong
+    assert wrong.count(True) <= 4
+
+
 def test_exact_compares_what_is_outside_the_thinking() -> None:
     assert is_correct("<think>b a</think>\na b\n c\n", "a b\nc", "exact") is False  # an indent counts
     assert is_correct("<think>b a</think>\na b \r\nc\n", "a b\nc ", "exact")

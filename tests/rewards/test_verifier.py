@@ -74,6 +74,20 @@ def test_a_hang_costs_only_the_question_that_hangs(workers: int, monkeypatch: py
     assert ask(fresh(3)) == [True] * 3
 
 
+def test_a_timeout_is_not_kept(one_worker: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    question = ("equal", f"y+{next(_fresh)}", "y+1")
+    monkeypatch.setattr(verifier, "TIME_LIMIT", 1e-4)  # less than any question takes of the processor
+    timeouts = verifier.counts.timeouts
+    ask([question])
+    assert verifier.counts.timeouts == timeouts + 1
+    assert question not in verifier._cache
+    monkeypatch.undo()
+    verifier.close()
+    assert ask([("equal", f"y+{HANG}", "5"), *fresh()])[1] is True
+    assert ask([question]) == [False]
+    assert question in verifier._cache
+
+
 def test_a_stopped_worker_is_replaced(one_worker: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verifier, "TIME_LIMIT", LIMIT)
     ask(fresh())
