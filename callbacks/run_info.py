@@ -203,7 +203,7 @@ class RunInfo(Callback):
             print(f"  ... {len(new)} skipped, see skipped.json in the MLflow run")
         for logger in mlflow_loggers(trainer):
             logger.log_metrics(
-                {f"data/{key(name)}": float(n) for name, n in counts.items()}, trainer.global_step
+                {f"data/{key(name, '/')}": float(n) for name, n in counts.items()}, trainer.global_step
             )
             if new:
                 rows = [skip._asdict() for skip in skipped]

@@ -237,7 +237,7 @@ def test_a_checkpoint_without_mlflow_names_no_run(tmp_path):
     from callbacks.run_info import run_of_checkpoint
 
     for callbacks in ({}, {"RunInfo": {"run_id": None}}):
-        torch.save({"callbacks": callbacks}, tmp_path / "x.ckpt")
+        torch.save({"callbacks": callbacks, "state_dict": {}, "global_step": 0}, tmp_path / "x.ckpt")
         assert run_of_checkpoint(str(tmp_path / "x.ckpt")) is None
 
 

@@ -140,6 +140,7 @@ def test_a_server_killed_and_started_again_in_the_middle_loses_nothing(place, mi
     """It has seen the run under way, and is away from update 2 to update 4."""
     from modules.policy import PolicyModule
 
+    place.server.start()
     train, seen = PolicyModule.training_step, []
 
     def disturb(module, *arguments):
@@ -147,7 +148,8 @@ def test_a_server_killed_and_started_again_in_the_middle_loses_nothing(place, mi
             end = time.monotonic() + 60
             while not seen and time.monotonic() < end:
                 client = MlflowClient(place.server.uri)
-                runs = client.search_runs([client.get_experiment_by_name("srl").experiment_id])
+                experiment = client.get_experiment_by_name("srl")
+                runs = client.search_runs([experiment.experiment_id]) if experiment else []
                 seen.extend(
                     r for r in runs if r.info.run_name == "live" and "val/steps/reward" in r.data.metrics
                 )
