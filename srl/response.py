@@ -102,6 +102,15 @@ def opens_thinking(prompt: str) -> bool:
     return prompt.rstrip().endswith(OPEN)
 
 
+def with_empty_thinking(prompt: str) -> str:
+    """A prompt that opens the thinking, with the tag closed: what follows is the action.
+
+    >>> with_empty_thinking("1+1?\\n<think>\\n")
+    '1+1?\\n<think>\\n\\n</think>\\n\\n'
+    """
+    return f"{prompt.rstrip()}\n\n{CLOSE}\n\n"
+
+
 def after_thinking(response: str) -> str | None:
     """What stands after the last closing tag; None while a tag is open.
 

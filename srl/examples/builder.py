@@ -253,7 +253,7 @@ class ExampleBuilder:
                 answer=trajectory.answer,
                 answer_check=trajectory.answer_check,
                 think=self.think,
-                opened=opens_thinking(text),
+                opened=self.think and opens_thinking(text),
                 n_steps=len(trajectory.steps),
                 **fields,
             )

@@ -11,11 +11,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from srl.errors import ConfigError
 from srl.model.turns import turn_end_id
-from srl.response import CLOSE, OPEN, written
+from srl.response import CLOSE, OPEN, opens_thinking, with_empty_thinking, written
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+OFF = ("enable_thinking", "thinking")
+"""Arguments by which chat templates are told not to think."""
 THINKING = (
     f"First think inside {OPEN} and {CLOSE}, as casually and for as long as you like. After {CLOSE} write "
 )
@@ -80,7 +82,10 @@ class PromptFormat:
 
 
 class PromptRenderer:
-    """Requests -> token ids. Says once which template it uses where the tokenizer has none."""
+    """Requests -> token ids. Says once which template it uses where the tokenizer has none.
+
+    A chat template that opens the thinking is kept from it with think False, and that is said once.
+    """
 
     def __init__(
         self,
@@ -88,7 +93,7 @@ class PromptRenderer:
         prompt_format: PromptFormat | None = None,
         think: bool = True,
     ) -> None:
-        self.tokenizer = tokenizer
+        self.tokenizer, self.think = tokenizer, think
         self.format = prompt_format or PromptFormat()
         has_template = bool(getattr(tokenizer, "chat_template", None))
         self.template = self.format.template
@@ -106,6 +111,7 @@ class PromptRenderer:
         if self.format.context_turns is not None:
             ours = (AGENT_SYSTEM if think else AGENT_SYSTEM_BARE, ours[1])
         self.neutral = NeutralText(tokenizer)
+        self._said = False  # that the thinking is closed
         given = (self.format.step_system, self.format.solution_system)
         self.step_system, self.solution_system = (
             o if g is None else g for o, g in zip(ours, given, strict=True)
@@ -182,9 +188,25 @@ class PromptRenderer:
                 {"role": "assistant", "content": self.neutral(shot.response)},
             ]
         turns.append({"role": "user", "content": request})
-        text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        text = self._templated(turns, {})
+        return text if self.think or not opens_thinking(text) else self._closed(text, turns)
+
+    def _templated(self, turns: list[dict[str, str]], arguments: dict[str, Any]) -> str:
+        text = self.tokenizer.apply_chat_template(
+            turns, tokenize=False, add_generation_prompt=True, **arguments
+        )
         assert isinstance(text, str)
         return text
+
+    def _closed(self, text: str, turns: list[dict[str, str]]) -> str:
+        """The prompt as the template writes it without thinking; where it always opens, an empty one."""
+        found, how = self._templated(turns, dict.fromkeys(OFF, False)), "enable_thinking: false"
+        if opens_thinking(found):
+            found, how = with_empty_thinking(text), f"an empty thinking, closed by {CLOSE}"
+        if not self._said:
+            log.warning("The chat template opens %s, and data.think is false: prompts have %s", OPEN, how)
+            self._said = True
+        return found
 
     def ids(self, text: str) -> tuple[int, ...]:
         """Rendered text -> token ids. A chat template writes its own special tokens: none are added to it."""
