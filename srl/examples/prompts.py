@@ -112,6 +112,7 @@ class PromptRenderer:
             ours = (AGENT_SYSTEM if think else AGENT_SYSTEM_BARE, ours[1])
         self.neutral = NeutralText(tokenizer)
         self._said = False  # that the thinking is closed
+        self._added: tuple[int, ...] | None = None  # by the tokenizer before plain text, once it is known
         given = (self.format.step_system, self.format.solution_system)
         self.step_system, self.solution_system = (
             o if g is None else g for o, g in zip(ours, given, strict=True)
@@ -209,8 +210,18 @@ class PromptRenderer:
         return found
 
     def ids(self, text: str) -> tuple[int, ...]:
-        """Rendered text -> token ids. A chat template writes its own special tokens: none are added to it."""
-        return tuple(self.tokenizer(text, add_special_tokens=self.template == "plain")["input_ids"])
+        """Rendered text -> token ids. A chat template writes its own special tokens: none are added to it.
+
+        To plain text is added what the tokenizer adds before a text, but nothing that it adds behind one: an
+        end token there would end the response before it begins.
+        """
+        bare = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        if self.template == "plain" and self._added is None:
+            ids = self.tokenizer(text)["input_ids"]
+            starts = range(len(ids) - len(bare) + 1)
+            front = next((k for k in starts if ids[k : k + len(bare)] == bare), 0)
+            self._added = tuple(ids[:front])
+        return (*(self._added or ()), *bare)
 
 
 class NeutralText:

@@ -4,7 +4,9 @@ import logging
 
 import pytest
 import torch
+from conftest import tiny_tokenizer
 from make import CHATML, chat_tokenizer, ready
+from tokenizers.processors import TemplateProcessing
 
 from srl.cli.chat import builder_of
 from srl.data.trajectory import Step, Trajectory
@@ -110,3 +112,22 @@ def test_a_problem_that_ends_in_a_tag_opens_nothing_where_nobody_thinks():
     made = ExampleBuilder(renderer, ResponseLimits(), think=False)
     tagged = Trajectory("u", "Close <think>", "", WAY.steps, answer="2")
     assert earned("srl", made.step(tagged, 1, "srl", False)[0], "a=1") == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("adds", "before"),
+    [("<unk> $A <eos>", (2,)), ("$A <eos>", ()), ("$A:0 <pad> <eos>", ()), ("<eos> $A", (1,))],
+)
+@pytest.mark.parametrize("template", ["plain", "raw", "chat"])
+def test_nothing_stands_between_a_prompt_and_its_response(adds, before, template):
+    """An end token in front is how some tokenizers begin a text; behind it, it ended the response."""
+    tokenizer = chat_tokenizer()
+    names = [name for name in ("<pad>", "<eos>", "<unk>") if name in adds]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=adds, special_tokens=[(name, tokenizer.convert_tokens_to_ids(name)) for name in names]
+    )
+    renderer = PromptRenderer(tokenizer, PromptFormat(template), False)
+    text = renderer.step("a?", ["b"])
+    bare = tuple(tiny_tokenizer()("a?")["input_ids"])
+    assert renderer.ids("a?") == (before if template == "plain" else ()) + bare
+    assert renderer.ids(text)[-1] not in tokenizer("")["input_ids"]
