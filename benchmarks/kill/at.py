@@ -13,8 +13,8 @@ from lightning.pytorch import Callback
 
 KINDS = {  # what is called there, and whether the process dies before the call or after it
     "rollout": ("srl.engine.decoder.Decoder.step", "before"),
-    "reward": ("srl.objectives.Similarity.reward", "before"),
-    "outcome reward": ("srl.objectives.Outcome.reward", "after"),
+    "reward": ("srl.objectives.similarity.Similarity.reward", "before"),
+    "outcome reward": ("srl.objectives.outcome.Outcome.reward", "after"),
     "forward and backward": ("srl.update.update.Update.backward", "after"),
     "optimizer step": ("torch.optim.AdamW.step", "after"),
     "validation": ("modules.policy.PolicyModule.validation_step", "before"),
