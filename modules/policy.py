@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -21,6 +22,7 @@ from srl.out_of_memory import TokenBudget
 from srl.types import run_seed
 from srl.update.bad_numbers import BadUpdates
 from srl.update.loss import LossSettings
+from srl.update.optimizer import optimizer_name, take_settings
 from srl.update.update import Update, UpdateSettings
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from srl.evaluation.scores import Record
 
 
+log = logging.getLogger(__name__)
 PRECISIONS = ("32-true", "bf16-mixed")
 
 
@@ -264,15 +267,22 @@ class PolicyModule(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         assert self.policy is not None
-        restore_counters(self, read_trained(checkpoint, self.policy, self.identity))
+        saved = read_trained(checkpoint, self.policy, self.identity)
+        restore_counters(self, saved)
         self.loaded_step = int(checkpoint["global_step"])
+        if self.trainer.state.fn == "fit":  # before Lightning hands the state to the optimizer
+            for state in checkpoint["optimizer_states"]:
+                changes = take_settings(state, saved.get("optimizer"), self.configure_optimizers())
+                if changes:
+                    log.warning("model.optimizer: %s; the config's hold from here on", ", ".join(changes))
 
 
 def counters_of(module: PolicyModule) -> dict[str, Any]:
-    """Updates that were skipped, and the bounds that memory has set."""
+    """Updates that were skipped, the bounds that memory has set, and whose the moments are."""
     rows = {"set": module.rows_set, "now": module.engine.rows_in_flight}
     budget = module.token_budget.state_dict()
-    return {**module.bad.state_dict(), "token_budget": budget, "rows_in_flight": rows}
+    name = next((optimizer_name(one) for one in module.trainer.optimizers), None)
+    return {**module.bad.state_dict(), "token_budget": budget, "rows_in_flight": rows, "optimizer": name}
 
 
 def restore_counters(module: PolicyModule, saved: dict[str, Any]) -> None:

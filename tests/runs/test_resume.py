@@ -99,3 +99,44 @@ def test_a_checkpoint_holds_the_trained_weights_only(model_folder, expert_file, 
     state = torch.load(tmp_path / "a" / "last.ckpt", weights_only=True)["state_dict"]
     assert state
     assert all(("lora_" in name) == (lora != "null") for name in state)
+
+
+def test_settings_of_the_optimizer_are_the_configs_and_recorded_and_another_class_is_refused(
+    model_folder, expert_file, tmp_path, capsys
+):
+    from mlflow import MlflowClient
+
+    def go_on(name, *more):
+        steps = ["--trainer.max_steps", "2", "--ckpt_path", str(tmp_path / "a" / "last.ckpt")]
+        return run(model_folder, expert_file, tmp_path / name, *steps, *more), capsys.readouterr()
+
+    run(model_folder, expert_file, tmp_path / "a", "--trainer.max_steps", "1")
+    status, said = go_on("b", "--model.optimizer.weight_decay", "0.3", "--model.optimizer.eps", "0.001")
+    assert status == 0
+    assert "weight_decay 0.01 -> 0.3" in said.err + said.out
+    assert "eps 1e-08 -> 0.001" in said.err + said.out
+    (group,) = torch.load(tmp_path / "b" / "last.ckpt", weights_only=True)["optimizer_states"][0][
+        "param_groups"
+    ]
+    assert (group["weight_decay"], group["eps"], group["betas"]) == (0.3, 0.001, (0.9, 0.999))
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    runs = [found for one in client.search_experiments() for found in client.search_runs([one.experiment_id])]
+    (resumed,) = [one for one in runs if "resumed_from" in one.data.tags]
+    assert resumed.data.params["model.optimizer.init_args.weight_decay"] == "0.3"
+    status, said = go_on("c", "--model.optimizer", "torch.optim.SGD", "--model.optimizer.lr", "0.01")
+    assert status == 2
+    assert "model.optimizer is torch SGD, the checkpoint was made with torch AdamW" in said.err
+
+
+def test_another_base_in_a_folder_of_the_same_name_is_refused(model_folder, expert_file, tmp_path, capsys):
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    run(model_folder, expert_file, tmp_path / "a", "--trainer.max_steps", "1")
+    other = shutil.copytree(model_folder, tmp_path / "other" / model_folder.name)
+    weights = {name: tensor * 1.5 for name, tensor in load_file(other / "model.safetensors").items()}
+    save_file(weights, other / "model.safetensors", {"format": "pt"})
+    last = ["--ckpt_path", str(tmp_path / "a" / "last.ckpt")]
+    assert run(other, expert_file, tmp_path / "b", *last, "--trainer.max_steps", "2") == 2
+    assert f"another base of the name '{model_folder.name}': weights of the two" in capsys.readouterr().err
