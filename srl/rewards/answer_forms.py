@@ -120,7 +120,7 @@ def _unquoted(answer: str) -> str:
 def _grid(answer: str) -> str:
     """Rows of numbers, as they stand, each number in its shortest form; empty for all else."""
     rows = [line.split() for line in answer.splitlines()]
-    if not all(re.fullmatch(r"[-+]?\d+(?:\.\d+)?", cell) for row in rows for cell in row):
+    if not all(re.fullmatch(r"[-+]?\d+(?:\.\d+|/[1-9]\d*)?", cell) for row in rows for cell in row):
         return ""
     return "\n".join(" ".join(f"{Fraction(cell)}" for cell in row) for row in rows if row)
 

@@ -1,6 +1,6 @@
 r"""Formulas compared by their values, where all of both is read (`srl.rewards.formula_reader`).
 
-Two are equal when their values agree to 35 digits wherever letters stand for positive and for negative
+Two are equal when their values agree to 60 digits wherever letters stand for positive and for negative
 numbers; where decimals are written, to six of them. What is not read, or agrees for positive letters
 only, is left open.
 """
@@ -99,7 +99,7 @@ def _near(a: Scalar, b: Scalar, place: int) -> bool | None:
     if mp.isinf(x) or mp.isinf(y):
         return bool(x == y)
     gap, size = abs(x - y), max(abs(x), abs(y))
-    if gap <= size * mp.mpf(10) ** -35:
+    if gap <= size * mp.mpf(10) ** -60:
         return _exactly(a, b, int(mp.mag(size) * 0.302) if size else 0)
     if a.decimal or b.decimal:
         if gap <= mp.mpf(5) / 10**7 and gap <= size / 10_000:
@@ -107,12 +107,12 @@ def _near(a: Scalar, b: Scalar, place: int) -> bool | None:
         return None if gap <= mp.mpf(2) / 10**6 and gap <= size / 10_000 else False
     if (a.sums or b.sums) and size < mp.mpf(10) ** -60:
         return None  # what is left when terms cancel
-    return False if gap > size * mp.mpf(10) ** -20 else None
+    return False if gap > size * mp.mpf(10) ** -50 else None
 
 
 def _exactly(a: Scalar, b: Scalar, digits: int) -> bool | None:
     """Whether numbers of so many digits are one: of large sums all are computed, 2^999 is not 2^999 + 1."""
-    if digits < 35 or not (a.sums or b.sums) or a.letters | b.letters:
+    if digits < 60 or not (a.sums or b.sums) or a.letters | b.letters:
         return True
     if digits > 20_000:
         return None

@@ -79,42 +79,14 @@ def _limit_memory(size: int) -> None:
 
 
 def _prepare() -> None:
-    """Import the heavy packages, silence them, and let the parser try its cheap grammar first."""
+    """Import the heavy packages and silence them."""
     import logging
 
     import math_verify  # noqa: F401
 
     logging.disable(logging.CRITICAL)
-    _parse_quickly()
     for formula in (r"\frac{x}{2}", "x^2+3x+2", "(1,2)", r"2\sqrt{3}"):  # the parser learns as it reads:
         _parse(formula)  # else the first question may take a second
-
-
-def _parse_quickly() -> None:
-    """Try ANTLR's SLL prediction before full LL: by its documentation the same tree, or a syntax error.
-
-    Only an error costs a second parse. On tuples this is 15 times faster.
-    """
-    from antlr4.atn.PredictionMode import PredictionMode
-    from latex2sympy2_extended import latex2sympy2
-
-    reader = latex2sympy2._Latex2Sympy
-    create, parse = reader.create_parser, reader.parse
-
-    def create_sll(self: Any, text: str) -> Any:
-        parser = create(self, text)
-        parser._interp.predictionMode = PredictionMode.SLL
-        return parser
-
-    def parse_twice(self: Any, text: str) -> Any:
-        self.create_parser = create_sll.__get__(self)
-        try:
-            return parse(self, text)
-        except Exception:
-            self.create_parser = create.__get__(self)
-            return parse(self, text)
-
-    reader.parse = parse_twice
 
 
 def _parse(answer: str) -> list[Any]:
