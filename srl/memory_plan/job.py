@@ -10,7 +10,6 @@ from srl.errors import ConfigError
 from srl.memory_plan.fake_model import Build
 from srl.memory_plan.model_shapes import shape_of
 from srl.memory_plan.rollouts import Call
-from srl.objectives.table import objectives
 from srl.out_of_memory import CPU_TOKENS, CUDA_TOKENS
 
 
@@ -103,6 +102,8 @@ def job_of(config: Any, device: Literal["cuda", "cpu"], shape: Any = None) -> Jo
 
 
 def _phases(config: Any) -> list[Stage]:
+    from srl.objectives.table import objectives  # which compare texts: gpu.py runs without cydifflib
+
     known, limits = objectives(), config.data.limits
     n = config.rollout.num_generations
     found = []

@@ -270,7 +270,7 @@ class Given:
 
 def test_rewards_and_their_parts_are_filled_by_the_groups_objective():
     right = group(9.0, 9.0, objective="rlvr", step=0)
-    right.completions = [Completion((1,), text, torch.zeros(1), True) for text in ("so 1", "so 2")]
+    right.completions = [Completion((1,), text, torch.zeros(1), True) for text in ("#### 1", "#### 2")]
     similar = group(9.0, 9.0)
     similar.completions = [Completion((1,), text, torch.zeros(1), True) for text in ("abcd", "bcde")]
     silent = group(objective="sft")

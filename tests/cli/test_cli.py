@@ -153,9 +153,9 @@ def test_nf4_trains_an_adapter_on_the_cpu(model_folder, module_expert_file, tmp_
 def test_gradient_checkpointing_leaves_the_result_as_it_is(
     model_folder, module_expert_file, tmp_path, plain, monkeypatch
 ):
-    import srl.model.loading
+    import srl.model.adapters
 
-    models, enable = [], srl.model.loading.enable_gradient_checkpointing
+    models, enable = [], srl.model.adapters.enable_gradient_checkpointing
     monkeypatch.setattr(
         srl.model.loading, "enable_gradient_checkpointing", lambda m: models.append(m) or enable(m)
     )

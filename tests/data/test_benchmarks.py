@@ -34,10 +34,10 @@ def test_entries_are_names_files_and_hub_ids(tmp_path, monkeypatch):
     file = write_rows(tmp_path / "my set.jsonl", [])
     (tmp_path / "amc").write_text("")
     sources = benchmark_sources(["amc23", "heldout", str(file), "./amc", "org/set", "org/other@train"])
-    assert [s.name for s in sources] == ["amc23", "heldout", "my_set", "amc", "set", "other"]
+    assert [s.name for s in sources] == ["amc23", "heldout", "my set", "amc", "set", "other"]
     assert sources[0] == Source("amc23", hub=KNOWN["amc23"])
     assert sources[1] == Source("heldout")
-    assert sources[2] == Source("my_set", path=file)
+    assert sources[2] == Source("my set", path=file)
     assert (sources[4].hub.id, sources[4].hub.split) == ("org/set", "test")
     assert (sources[5].hub.id, sources[5].hub.split) == ("org/other", "train")
 

@@ -13,7 +13,9 @@ from srl.evaluation.solving import Solved
 
 
 def solved(correct=False, answer="1", finished=True, in_format=True, words=2, tokens=3, steps=()):
-    return Solved("p", f"is {answer}", finished, in_format, words, tokens, correct, answer, steps)
+    return Solved(
+        "p", f"is {answer}", finished, in_format, words, tokens, correct, answer=answer, steps=steps
+    )
 
 
 def trajectory(uid):

@@ -10,7 +10,7 @@ import yaml
 # The same in every phase. The letters have two steps.
 STEPS = ("reward", "format", "exact", "exact_step_1", "exact_step_2", "verbatim_copy", "truncated", "tokens")
 STEPS += ("end_token",)  # of the first of the two
-OUTCOME = ("accuracy", "steps_accuracy", "avg_at_2", "pass_at_2", "informative", "truncated")
+OUTCOME = ("accuracy", "marked", "steps_accuracy", "avg_at_2", "pass_at_2", "informative", "truncated")
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from conftest import fit
 @pytest.fixture
 def nan_rewards(monkeypatch):
     """Rewards of chosen problems become nan: `spoil(draw)` says whether the draw's first group does."""
-    from srl.objectives.table import Similarity
+    from srl.objectives.similarity import Similarity
 
     reward, calls = Similarity.reward, []
 
