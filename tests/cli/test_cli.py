@@ -157,7 +157,7 @@ def test_gradient_checkpointing_leaves_the_result_as_it_is(
 
     models, enable = [], srl.model.adapters.enable_gradient_checkpointing
     monkeypatch.setattr(
-        srl.model.loading, "enable_gradient_checkpointing", lambda m: models.append(m) or enable(m)
+        srl.model.adapters, "enable_gradient_checkpointing", lambda m: models.append(m) or enable(m)
     )
     more = ["--model.gradient_checkpointing", "true"]
     status, _, checkpoint = run(model_folder, module_expert_file, tmp_path / "run", *more)

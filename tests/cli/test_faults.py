@@ -361,7 +361,7 @@ def test_a_hub_data_set_without_network_is_one_line_soon(refused, no_network, mo
     begin = time.monotonic()
     line = refused("--data.path", "nobody/nothing")
     assert "nobody/nothing, split train: not a file here, and the hub did not give it (" in line
-    assert "check the id, data.hub_config and the network" in line
+    assert "check the id, hub_config, split and the network" in line
     assert time.monotonic() - begin + sum(pauses) < 90
 
 
