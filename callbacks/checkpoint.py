@@ -100,10 +100,13 @@ class Checkpoint(LightningCheckpoint):
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._listen(trainer)
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._saved_at, self._saved_time = trainer.global_step, time.monotonic()
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Before the validation that a resumed run may owe, which writes its first checkpoints."""
         self._keeps = _same(trainer.ckpt_path, self.last_path)
         self._begin(trainer)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._saved_at, self._saved_time = trainer.global_step, time.monotonic()
         if trainer.ckpt_path:
             print(f"Restored {trainer.ckpt_path}: going on after update {trainer.global_step}", flush=True)
         self._listen(trainer)

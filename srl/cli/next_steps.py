@@ -22,17 +22,11 @@ def next_steps(arguments: list[str], folder: Path, run: str | None, store: str, 
         place = given.index("--ckpt_path")
         del given[place : place + 2]
     command = shlex.join(given)
-    local = f"mlflow ui --backend-store-uri {shlex.quote(store)}"
-    look = f"open {store}" if store.startswith("http") else local
     lines = {
         "Run": f"{run} in {store}" if run else "not logged",
         "Checkpoints": f"{folder} (last.ckpt, best.ckpt)",
         "Go on": f"python -m srl fit {command} --ckpt_path last --trainer.max_steps {2 * updates}",
         "Test": f"python -m srl test {command} --ckpt_path best",
-        "Look": "nothing to look at"
-        if run is None
-        else f"open {store}"
-        if store.startswith("http")
-        else look,
+        "Look": f"mlflow ui --backend-store-uri {shlex.quote(store)}" if run else "nothing to look at",
     }
     return "\n".join(f"{name:<12} {text}" for name, text in lines.items())
