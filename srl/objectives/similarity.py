@@ -15,7 +15,6 @@ from srl.data.trajectory import Trajectory
 from srl.examples.builder import ExampleBuilder, Unit
 from srl.examples.lazy import StepExamples
 from srl.objectives.objective import Build, Case, Parts
-from srl.rewards.similarity import FORMAT_PENALTY, reward_of, similarity
 from srl.rewards.step_reward import PAPER, StepReward
 from srl.types import Completion, Example
 
@@ -57,34 +56,20 @@ class Similarity:
     def reward(self, cases: Sequence[Case]) -> list[Parts]:
         """reward [G] in [0, 1] or -1; format, exact (the action is the expert's text): 0 or 1.
 
-        With options of `srl.rewards.step_reward` the reward is theirs; what went into it is in further parts.
+        With options of `srl.rewards.step_reward` the reward is theirs; what went into it is in further parts,
+        0 outside the format.
         """
         return [self._parts(example, completions) for example, completions in cases]
 
     def _parts(self, example: Example, completions: Sequence[Completion]) -> Parts:
         actions = [parts and parts[1] for parts in map(example.read, completions)]
-        parts = {
+        found = self.options.parts(actions, example.target, example.context, self.units, self.autojunk)
+        names = dict.fromkeys(name for one in found for name in one)
+        return {
+            **{name: [one.get(name, 0.0) for one in found] for name in names},
             "format": [float(action is not None) for action in actions],
             "exact": [float(action == example.target) for action in actions],
         }
-        if self.options != PAPER:
-            return parts | self._shaped(example, actions)
-        expert = self.units(example.target)
-        compared = [None if action is None else self.units(action) for action in actions]
-        return {"reward": [reward_of(action, expert, self.autojunk) for action in compared], **parts}
-
-    def _shaped(self, example: Example, actions: Sequence[str | None]) -> Parts:
-        """The reward by the options, and what went into it; what is outside the format has 0 of each part."""
-        found = [
-            None if one is None else self.options.parts(one, example.target, example.context, self._ratio)
-            for one in actions
-        ]
-        names = dict.fromkeys(name for one in found if one is not None for name in one if name != "reward")
-        rewards = [FORMAT_PENALTY if one is None else one["reward"] for one in found]
-        return {"reward": rewards, **{name: [one[name] if one else 0.0 for one in found] for name in names}}
-
-    def _ratio(self, action: str, expert: str) -> float:
-        return similarity(self.units(action), self.units(expert), self.autojunk)
 
 
 def step_similarity(

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from srl.errors import ConfigError
 from srl.rewards.copying import above_floor, nearness, penalty
 from srl.rewards.decisions import agreement, finder, is_exact
+from srl.rewards.similarity import reward_of
 
 
 @dataclass(frozen=True)
@@ -81,29 +82,55 @@ class StepReward:
     """Give a share of the reward to the expert's decisions; null does not."""
 
     def parts(
-        self, action: str, expert: str, context: Sequence[str], ratio: Callable[[str, str], float]
-    ) -> dict[str, float]:
-        """reward, and what went into it: similarity, floor, key, nearer, each only where its option is on.
+        self,
+        actions: Sequence[str | None],
+        expert: str,
+        context: Sequence[str],
+        units: Callable[[str], str] = str,
+        autojunk: bool = False,
+    ) -> list[dict[str, float]]:
+        """Of each action to one step: reward, and what went into it, each only where its option is on.
 
-        context: see `srl.rewards.copying.copyable`. ratio: how two texts are compared.
+        actions: None outside the format, where the reward is all there is. context: see
+        `srl.rewards.copying.copyable`. units: a text -> one with a character for each thing that is compared,
+        of actions, of the expert's step and of what could be copied alike.
         """
-        found = {"similarity": ratio(action, expert)}
-        value = found["similarity"]
+        target = units(expert)
+        compared = [None if action is None else units(action) for action in actions]
+        found = [{"reward": reward_of(one, target, autojunk)} for one in compared]
+        if self == PAPER:
+            return found
+        copies = [units(text) for text in context] if self.floor or self.copying else []
+        own = nearness(target, copies)  # what the best copy would earn
+        for action, one, parts in zip(actions, compared, found, strict=True):
+            if action is not None and one is not None:
+                self._floor_and_key(parts, action, expert, context, own)
+                near = nearness(one, copies) if self.copying else own
+                self._copying_and_exact(parts, action, expert, near, own)
+        return found
+
+    def _floor_and_key(
+        self, parts: dict[str, float], action: str, expert: str, context: Sequence[str], own: float
+    ) -> None:
+        parts["similarity"] = parts["reward"]
         if self.floor:
-            found["floor"] = nearness(expert, context)
-            value = above_floor(value, found["floor"])
-        if self.key is not None:
-            share = agreement(action, expert, context, finder(self.key.kind))
-            if share is not None:
-                found["key"] = share
-                value = (1 - self.key.weight) * value + self.key.weight * share
+            parts["floor"] = own
+            parts["reward"] = above_floor(parts["reward"], own)
+        if self.key is None:
+            return
+        share = agreement(action, expert, context, finder(self.key.kind))
+        if share is not None:
+            parts["key"] = share
+            parts["reward"] = (1 - self.key.weight) * parts["reward"] + self.key.weight * share
+
+    def _copying_and_exact(
+        self, parts: dict[str, float], action: str, expert: str, near: float, own: float
+    ) -> None:
         if self.copying is not None:
-            nearer = max(0.0, nearness(action, context) - nearness(expert, context))
-            found["nearer"] = nearer
-            value -= penalty(nearer, 0.0, self.copying.penalty)
+            parts["nearer"] = max(0.0, near - own)
+            parts["reward"] -= penalty(near, own, self.copying.penalty)
         if self.exact is not None and is_exact(action, expert):
-            value += self.exact.bonus
-        return {"reward": value, **found}
+            parts["reward"] += self.exact.bonus
 
 
 PAPER = StepReward()

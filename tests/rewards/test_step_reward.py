@@ -16,11 +16,12 @@ EXPERT = "36-7=29"
 
 
 def parts(action, options):
-    return options.parts(action, EXPERT, CONTEXT, similarity)
+    (found,) = options.parts([action], EXPERT, CONTEXT)
+    return found
 
 
 def test_with_nothing_on_a_step_earns_its_similarity():
-    assert parts("36-7=28", PAPER) == {"reward": 12 / 14, "similarity": 12 / 14}  # 6 of 7 characters each
+    assert parts("36-7=28", PAPER) == {"reward": 12 / 14}  # 6 of 7 characters each
 
 
 def test_a_wrong_digit_earns_less_when_the_number_counts():
@@ -53,6 +54,18 @@ def test_the_bonus_comes_last_and_for_the_expert_alone():
     assert parts(f" **{EXPERT}**", options)["reward"] > 1
     assert parts(EXPERT, options)["reward"] == 1.25
     assert parts("36-7=28", options)["reward"] < 1
+
+
+def test_what_can_be_copied_is_compared_in_the_units_of_the_reward():
+    """A character a word: "a b c" to "a b d" is 2 * 2 / 6, though 8 of 10 characters match."""
+    codes = {}
+
+    def words(text):
+        return "".join(codes.setdefault(word, chr(97 + len(codes))) for word in text.split())
+
+    (copy, expert) = StepReward(floor=True).parts(["a b c", "a b d"], "a b d", ["a b c"], words)
+    assert (copy["similarity"], copy["floor"], copy["reward"]) == (4 / 6, 4 / 6, 0)
+    assert expert["reward"] == 1
 
 
 def rollout(text):
