@@ -67,21 +67,7 @@ _CHOICE = re.compile(
 )
 _CLOCK = re.compile(r"(\d{1,2}):(\d\d)(?::(\d\d))?\s*(?:([AaPp])\.?\s*[Mm]\.?)?")
 _PLACEHOLDERS = frozenset(
-    [
-        "proof",
-        "notfound",
-        "none",
-        "null",
-        "nan",
-        "n/a",
-        "na",
-        "unknown",
-        "undefined?",
-        "not-found",
-        "no-answer",
-        "see-solution",
-        "???",
-    ]
+    "proof notfound none null nan n/a na unknown undefined? not-found no-answer see-solution ???".split()
 )
 _LETTERS = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 

@@ -16,49 +16,17 @@ reals, then one with negative ones."""
 
 _TOKEN = re.compile(r"\s*(\\[A-Za-z]+|\\[{}|%]|\d+(?:\.\d+)?|\.\d+|[A-Za-z]|.)", re.DOTALL)
 _LARGE = 10**6  # of the exponent of ten of a value, and so of the digits that are ever computed
+_LETTER_POWER = 40  # the largest exponent where letters stand: 5^40 still shows a 1 that is added to it
 _DEPTH = 40
 _ANGLES = frozenset(("sin", "cos", "tan", "cot", "sec", "csc"))
 _FUNCTIONS = {name: name for name in (*_ANGLES, "sinh", "cosh", "tanh", "exp", "ln", "log")} | {
     "arcsin": "asin", "arccos": "acos", "arctan": "atan", "asin": "asin", "acos": "acos", "atan": "atan",
 }  # fmt: skip
 _GREEK = frozenset(
-    [
-        "alpha",
-        "beta",
-        "gamma",
-        "delta",
-        "epsilon",
-        "varepsilon",
-        "zeta",
-        "eta",
-        "theta",
-        "vartheta",
-        "iota",
-        "kappa",
-        "lambda",
-        "mu",
-        "nu",
-        "xi",
-        "rho",
-        "sigma",
-        "tau",
-        "phi",
-        "varphi",
-        "chi",
-        "psi",
-        "omega",
-        "Gamma",
-        "Delta",
-        "Theta",
-        "Lambda",
-        "Xi",
-        "Sigma",
-        "Phi",
-        "Psi",
-        "Omega",
-        "ell",
-        "hbar",
-    ]
+    (
+        "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho "
+        "sigma tau phi varphi chi psi omega Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega ell hbar"
+    ).split()
 )
 _ACCENTS = frozenset(
     ("dot", "ddot", "vec", "hat", "tilde", "bar", "overline", "overrightarrow", "angle", "triangle")
@@ -139,6 +107,25 @@ def _factorial(value: Any) -> Any:
     return mp.factorial(value)
 
 
+def _binomial(upper: Any, lower: Any) -> Any:
+    """Of numbers with up to seven digits: of others mpmath's gamma function would take for ever."""
+    if abs(upper) > 10**7 or abs(lower) > 10**7:
+        raise TooLargeError
+    return arithmetic().binomial(upper, lower)
+
+
+def _function(name: str) -> Callable[[Any], Any]:
+    """A function of mpmath's, of values up to ten million: larger ones would need all their digits."""
+    of = getattr(arithmetic(), name)
+
+    def bounded(value: Any) -> Any:
+        if abs(value) > 10**7 and name not in ("ln", "log"):
+            raise TooLargeError
+        return of(value)
+
+    return bounded
+
+
 class _Reader:
     """Recursive descent over one formula; every method returns a function of the letters' values."""
 
@@ -146,6 +133,7 @@ class _Reader:
         self.tokens = [*_TOKEN.findall(text.strip()), "", ""]
         self.at = self.depth = self.bars = self.angles = 0
         self.letters: set[str] = set()
+        self.letters_read = 0  # so far, repeats counted
         self.decimal = self.sums = False
 
     def whole(self) -> Value:
@@ -208,6 +196,7 @@ class _Reader:
         return self.term("-") if self.take("-") else self.power()
 
     def power(self) -> Value:
+        before = self.letters_read
         base = self.atom()
         while True:
             if self.take("!"):
@@ -217,7 +206,10 @@ class _Reader:
                 if self.angles:
                     base = self.applied(lambda x: x * arithmetic().pi / 180, base)
             elif self.take("^"):
-                base = self.raised(base, self.exponent())
+                exponent = self.exponent()
+                base = self.raised(
+                    base, exponent, _LETTER_POWER if self.letters_read > before else 4 * _LARGE
+                )
             else:
                 return base
 
@@ -226,8 +218,14 @@ class _Reader:
         return lambda p: function(one(p))
 
     @staticmethod
-    def raised(base: Value, exponent: Value) -> Value:
-        return lambda p: _power(base(p), exponent(p))
+    def raised(base: Value, exponent: Value, most: float = _LARGE * 4) -> Value:
+        def value(p: dict[str, Any]) -> Any:
+            power = exponent(p)
+            if abs(power) > most:
+                raise UnclearError("a power that hides what is added to it")
+            return _power(base(p), power)
+
+        return value
 
     def exponent(self) -> Value:
         return self.signed_power() if self.next == "-" else self.atom()
@@ -275,11 +273,10 @@ class _Reader:
         while self.take("'"):
             name += "'"
         if self.next == "(" and self.tokens[self.at + 1].isdigit() and self.tokens[self.at + 2] == ")":
-            name, self.at = (
-                f"{name}({self.tokens[self.at + 1]})",
-                self.at + 3,
-            )  # a function's value, no product
+            name += f"({self.tokens[self.at + 1]})"  # a function's value, no product
+            self.at += 3
         self.letters.add(name)
+        self.letters_read += 1
         return lambda p: p[name]
 
     def letter_name(self) -> str:
@@ -311,7 +308,7 @@ class _Reader:
             return self.quotient(self.group("{"), self.group("{"))
         if name == "binom":
             upper, lower = self.group("{"), self.group("{")
-            return lambda p: mp.binomial(upper(p), lower(p))
+            return lambda p: _binomial(upper(p), lower(p))
         if name == "sqrt":
             degree = self.group("[") if self.next == "[" else None
             inner = self.group(self.next) if self.next in ("{", "(") else self.atom()
@@ -350,9 +347,9 @@ class _Reader:
         if base is not None:
             result = self.quotient(self.applied(mp.log, value), self.applied(mp.log, base))
         else:
-            result = self.applied(getattr(mp, _FUNCTIONS[name]), value)
+            result = self.applied(_function(_FUNCTIONS[name]), value)
         if inverse:
-            return self.applied(getattr(mp, "a" + name), value)
+            return self.applied(_function("a" + name), value)
         if power is None and self.take("^"):
             power = self.exponent()  # sin(x)^2, as programs write it
         return result if power is None else self.raised(result, power)

@@ -8,9 +8,8 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import PurePath
 
-LONGEST = (
-    100  # bytes of a name in a key: MLflow takes keys of 250 characters, file systems names of 255 bytes
-)
+LONGEST = 100
+"""Bytes of a name in a key: MLflow takes keys of 250 characters, file systems names of 255 bytes."""
 MADE = re.compile(r"-[0-9a-f]{12}(\.[A-Za-z0-9]{1,8})?$")  # how a name ends that was changed here
 
 

@@ -35,10 +35,7 @@ class Mirror:
     """A server, and the local store whose runs are copied to it. ConfigError: nothing answers there."""
 
     def __init__(self, local: Any, uri: str) -> None:
-        for (
-            name,
-            value,
-        ) in PATIENCE.items():  # MLflow itself would try for minutes; what the user has set stays
+        for name, value in PATIENCE.items():  # MLflow would try for minutes; what the user has set stays
             os.environ.setdefault(name, value)
         if uri.startswith("http"):
             check_server(uri)

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from srl.errors import ConfigError
+from srl.rewards import formulas
 from srl.rewards.answers import are_correct, are_equal, extract_answer, gold_is_usable, is_correct
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -323,3 +324,24 @@ def test_gsm8k_solutions_are_right_and_each_others_are_wrong() -> None:
     wrong = [is_correct(s, g) for s, own, g in zip(solutions, golds, shifted, strict=True) if own != g]
     assert len(wrong) > 280
     assert not any(wrong)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        r"\binom{10^{400000}}{10^{300000}}", r"\tan(10^{500000})^{10}", r"\exp(10^{400000})", "9^{9^{9^9}}",
+        r"\lfloor 10^{900000}/7\rfloor", "(19999!)!", r"\sqrt[10^{-6}]{2}", r"\sin" * 100 + "1",
+    ],
+)  # fmt: skip
+def test_a_monster_is_left_to_the_worker_processes_at_once(answer):
+    """In this process nothing could stop it: the tangent took 19 s, the first did not end."""
+    begin = time.process_time()
+    formulas.compare(answer, answer + "+1")
+    assert time.process_time() - begin < 2
+
+
+def test_a_power_of_a_letter_does_not_hide_what_is_added_to_it():
+    assert formulas.compare("x^{30}+1", "x^{30}+2") is False
+    assert formulas.compare("x^{100}+1", "x^{100}+2") is None  # 5^100 has 70 digits: open, so to math-verify
+    assert formulas.compare("x^{1000}+1", "1") is None
+    assert are_equal([("x^{100}+1", "x^{100}+2"), ("x^{100}", "x^{100}")]) == [False, True]
