@@ -66,9 +66,10 @@ _CHOICE = re.compile(
     re.DOTALL,
 )
 _CLOCK = re.compile(r"(\d{1,2}):(\d\d)(?::(\d\d))?\s*(?:([AaPp])\.?\s*[Mm]\.?)?")
-_PLACEHOLDERS = frozenset(
-    "proof notfound none null nan n/a na unknown undefined? not-found no-answer see-solution ???".split()
-)
+_PLACEHOLDERS = frozenset((
+    "proof", "notfound", "none", "null", "nan", "n/a", "na", "unknown", "undefined?", "not-found",
+    "no-answer", "see-solution", "???",
+))  # fmt: skip
 _LETTERS = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 
 

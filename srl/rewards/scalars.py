@@ -22,12 +22,11 @@ _ANGLES = frozenset(("sin", "cos", "tan", "cot", "sec", "csc"))
 _FUNCTIONS = {name: name for name in (*_ANGLES, "sinh", "cosh", "tanh", "exp", "ln", "log")} | {
     "arcsin": "asin", "arccos": "acos", "arctan": "atan", "asin": "asin", "acos": "acos", "atan": "atan",
 }  # fmt: skip
-_GREEK = frozenset(
-    (
-        "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho "
-        "sigma tau phi varphi chi psi omega Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega ell hbar"
-    ).split()
-)
+_GREEK = frozenset((
+    "alpha", "beta", "gamma", "delta", "epsilon", "varepsilon", "zeta", "eta", "theta", "vartheta",
+    "iota", "kappa", "lambda", "mu", "nu", "xi", "rho", "sigma", "tau", "phi", "varphi", "chi", "psi",
+    "omega", "Gamma", "Delta", "Theta", "Lambda", "Xi", "Sigma", "Phi", "Psi", "Omega", "ell", "hbar",
+))  # fmt: skip
 _ACCENTS = frozenset(
     ("dot", "ddot", "vec", "hat", "tilde", "bar", "overline", "overrightarrow", "angle", "triangle")
 )
