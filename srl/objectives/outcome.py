@@ -6,61 +6,70 @@ falls as the rollouts succeed (reverse curriculum, arXiv 2402.05808; `ReverseSel
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from srl.curriculum.phases import Pool
 from srl.curriculum.selectors import Adaptive, Reverse, ReverseSelector, Selector, by_difficulty
 from srl.data.trajectory import Trajectory
 from srl.examples.builder import ExampleBuilder, Unit
-from srl.objectives.objective import Case, Parts
+from srl.objectives.objective import Build, Case, Parts
 from srl.rewards.answers import are_correct
 from srl.types import Completion, Example
 
+Select = Callable[[Sequence[Example], str, int, Adaptive | None, Reverse | None], Selector]
+
 
 class Outcome:
-    name = "rlvr"
+    """build: its examples. select: in which order they are drawn. marked: whether the answer must stand in a
+    box, tags, behind a label or ####.
+    """
+
     unit: Unit = "solution"
     samples = True
     needs_answer = True
-    pool: Pool | None = "outcome"
 
-    def __init__(self, marked: bool = True) -> None:
-        self.marked = marked  # whether the answer must stand in a box, tags, behind a label or ####
+    def __init__(self, name: str, pool: Pool | None, build: Build, select: Select, marked: bool) -> None:
+        self.name, self.pool, self.build, self.select, self.marked = name, pool, build, select, marked
 
-    def examples(self, builder: ExampleBuilder, trajectories: Sequence[Trajectory]) -> list[Example]:
-        return builder.each(trajectories, self.name, lambda one: builder.problem(one, self.name))
+    def examples(self, builder: ExampleBuilder, trajectories: Sequence[Trajectory]) -> Sequence[Example]:
+        return self.build(builder, trajectories, self.name)
 
     def selector(
         self, examples: Sequence[Example], seed: int, adaptive: Adaptive | None, reverse: Reverse | None
     ) -> Selector:
-        return by_difficulty(examples, self.name, seed, adaptive)
+        return self.select(examples, self.name, seed, adaptive, reverse)
 
     def reward(self, cases: Sequence[Case]) -> list[Parts]:
         """reward [G]."""
         return right_answers(cases, self.marked)
 
 
-class ReverseOutcome:
-    name = "reverse"
-    unit: Unit = "solution"
-    samples = True
-    needs_answer = True
-    pool: Pool | None = None
+def whole_outcome(marked: bool) -> Outcome:
+    return Outcome("rlvr", "outcome", _problems, _by_difficulty, marked)
 
-    def __init__(self, marked: bool = True) -> None:
-        self.marked = marked  # whether the answer must stand in a box, tags, behind a label or ####
 
-    def examples(self, builder: ExampleBuilder, trajectories: Sequence[Trajectory]) -> list[Example]:
-        return builder.each(trajectories, self.name, lambda one: builder.suffixes(one, self.name))
+def reverse_outcome(marked: bool) -> Outcome:
+    return Outcome("reverse", None, _suffixes, _backwards, marked)
 
-    def selector(
-        self, examples: Sequence[Example], seed: int, adaptive: Adaptive | None, reverse: Reverse | None
-    ) -> Selector:
-        return ReverseSelector(examples, self.name, seed, reverse or Reverse())
 
-    def reward(self, cases: Sequence[Case]) -> list[Parts]:
-        """reward [G]."""
-        return right_answers(cases, self.marked)
+def _problems(builder: ExampleBuilder, trajectories: Sequence[Trajectory], name: str) -> list[Example]:
+    return builder.each(trajectories, name, lambda one: builder.problem(one, name))
+
+
+def _suffixes(builder: ExampleBuilder, trajectories: Sequence[Trajectory], name: str) -> list[Example]:
+    return builder.each(trajectories, name, lambda one: builder.suffixes(one, name))
+
+
+def _by_difficulty(
+    examples: Sequence[Example], name: str, seed: int, adaptive: Adaptive | None, reverse: Reverse | None
+) -> Selector:
+    return by_difficulty(examples, name, seed, adaptive)
+
+
+def _backwards(
+    examples: Sequence[Example], name: str, seed: int, adaptive: Adaptive | None, reverse: Reverse | None
+) -> Selector:
+    return ReverseSelector(examples, name, seed, reverse or Reverse())
 
 
 def right_answers(cases: Sequence[Case], marked: bool = True) -> list[Parts]:

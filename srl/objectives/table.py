@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from srl.objectives.imitation import IMITATIONS
 from srl.objectives.objective import Objective
-from srl.objectives.outcome import Outcome, ReverseOutcome
+from srl.objectives.outcome import reverse_outcome, whole_outcome
 from srl.objectives.similarity import holistic_similarity, step_similarity
 from srl.rewards.step_reward import PAPER, StepReward
 
@@ -24,9 +24,9 @@ def objectives(
     found: list[Objective] = [
         *IMITATIONS,
         step_similarity(autojunk, units, options),
-        Outcome(marked),
+        whole_outcome(marked),
         holistic_similarity(autojunk, units),
-        ReverseOutcome(marked),
+        reverse_outcome(marked),
     ]
     return {objective.name: objective for objective in found}
 
