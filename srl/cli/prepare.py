@@ -25,7 +25,7 @@ from srl.data.duplicates import Overlap
 from srl.data.formats import Item, file_rows, hub_set, is_file_name, numbered_rows
 from srl.data.prepare import Preparation, Report, token_guess
 from srl.data.row_format import PRESETS, RowFormat
-from srl.errors import ConfigError, DataError, Interrupted, check_counts
+from srl.errors import ConfigError, DataError, Interrupted, check_counts, first_line
 from srl.files import whole_file
 
 _TEXTS = ("problem", "solution", "answer", "uid", "style", "remove", "answer_marker", "reasoning", "messages")
@@ -138,7 +138,7 @@ def _counter(name: str | None) -> Callable[[str], int]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
     except Exception as error:  # the hub client raises a dozen unrelated types
-        said = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        said = first_line(error)[:200]
         raise ConfigError(
             f"--tokenizer {name}: cannot be loaded ({said}); give a hub id or a folder"
         ) from error

@@ -205,7 +205,7 @@ def _parquet(file: IO[bytes], name: str, moved: Callable[[int], None]) -> Iterat
                 number += 1
                 yield f"{name}:{number}", row
     except arrow.ArrowException as error:
-        said = (str(error).splitlines() or ["damaged"])[0][:200]
+        said = first_line(error)[:200]
         raise DataError(f"{name}: not a whole Parquet file ({said}); fetch it again") from error
 
 

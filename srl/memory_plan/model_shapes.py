@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from srl.errors import ConfigError
+from srl.errors import ConfigError, first_line
 from srl.model.loading import converted_folder
 from srl.model.sources import ModelFiles, resolve
 
@@ -67,5 +67,5 @@ def config_of(files: ModelFiles, trust_remote_code: bool = False) -> Any:
     try:
         return AutoConfig.from_pretrained(folder, **options)
     except (OSError, ValueError, KeyError) as error:
-        said = (str(error).splitlines() or [type(error).__name__])[0]
+        said = first_line(error)[:200]
         raise ConfigError(f"model {files.source!r}: cannot read its config ({said})") from error

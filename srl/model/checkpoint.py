@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from srl.errors import ConfigError
+from srl.errors import ConfigError, first_line
 from srl.files import fault
 from srl.model.adapters import LoraSettings
 from srl.model.digests import base_digests
@@ -38,7 +38,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             "Give a checkpoint that this program wrote"
         ) from error
     except (RuntimeError, EOFError, KeyError, ValueError) as error:
-        said = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        said = first_line(error)[:200]
         raise ConfigError(
             f"{path}: not a checkpoint, or a damaged one ({said}); give another file"
         ) from error

@@ -12,12 +12,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 from typing import IO, Any
+
+from srl.runs.provenance import HOME
 
 log = logging.getLogger(__name__)
 WAIT = 10.0  # seconds that the end of a command waits for the last copy
-HOME = Path(__file__).resolve().parents[2]
 
 
 class Sender:
@@ -54,16 +54,8 @@ class Sender:
         return f"python -m srl sync --store {self.store}"
 
     def _start(self, training: bool) -> None:
-        command = [
-            sys.executable,
-            "-m",
-            "srl",
-            "sync",
-            "--store",
-            self.store,
-            "--runs",
-            str(self.logger._run_id),
-        ]
+        wanted = ["--store", self.store, "--runs", str(self.logger._run_id)]
+        command = [sys.executable, "-m", "srl", "sync", *wanted]
         paths = [str(HOME), os.environ.get("PYTHONPATH", "")]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
         try:
