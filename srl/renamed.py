@@ -85,8 +85,10 @@ def renamed_key(key: str) -> str:
     return ".".join(found)
 
 
-def renamed_callbacks(checkpoint: dict[str, Any]) -> None:
-    """Give the state of callbacks in a checkpoint today's names, in place."""
+def renamed_states(checkpoint: dict[str, Any]) -> None:
+    """Give the state of callbacks and of the data module in a checkpoint today's names, in place."""
+    if "StepDataModule" in checkpoint:
+        checkpoint["ExpertDataModule"] = checkpoint.pop("StepDataModule")
     states = checkpoint.get("callbacks", {})
     for old, new in CALLBACKS.items():
         if old in states:

@@ -164,6 +164,7 @@ class Group:
         written: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in state["example"].items()
+            if name != "source"  # in checkpoints of the version before; the objective says it now
         }
         completions = [  # ids are a list in checkpoints of earlier versions
             Completion(**{**c, "ids": tuple(c["ids"] if isinstance(c["ids"], list) else c["ids"].tolist())})

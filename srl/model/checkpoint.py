@@ -18,7 +18,7 @@ from srl.files import fault
 from srl.model.adapters import LoraSettings
 from srl.model.digests import base_digests
 from srl.model.sources import ModelFiles
-from srl.renamed import renamed_callbacks
+from srl.renamed import renamed_states
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ def read_trained(checkpoint: dict[str, Any], policy: nn.Module, identity: dict[s
         raise ConfigError("this checkpoint was not written by srl: it has no `srl` entry")
     _check_identity(saved["identity"], identity)
     load_adapter_state(policy, checkpoint["state_dict"])
-    renamed_callbacks(checkpoint)  # before Lightning hands them out
+    renamed_states(checkpoint)  # before Lightning hands them out
     checkpoint["state_dict"] = {}
     return {name: value for name, value in saved.items() if name != "identity"}
 

@@ -253,6 +253,14 @@ def test_a_restored_buffer_goes_on_as_the_first_would():
     assert later(again) == later(first)
 
 
+def test_a_buffer_of_the_version_before_is_read_and_an_unknown_field_is_not():
+    state = group(0.0, 1.0).state_dict()
+    before = {**state, "example": {**state["example"], "source": "steps"}}
+    assert Group.from_state(before).example == Group.from_state(state).example
+    with pytest.raises(TypeError, match="colour"):
+        Group.from_state({**state, "example": {**state["example"], "colour": 1}})
+
+
 # -- rewards ----------------------------------------------------------------------------------------------
 
 

@@ -3,10 +3,11 @@
 import pytest
 
 from callbacks.validation_due import ValidationDue
+from datamodules.expert import ExpertDataModule
 from srl.cli.lightning import CALLBACKS, SRLCLI, Launch, launched
 from srl.errors import ConfigError
 from srl.renamed import CALLBACKS as RENAMED_CALLBACKS
-from srl.renamed import KEYS, renamed_callbacks, renamed_config, renamed_key
+from srl.renamed import KEYS, renamed_config, renamed_key, renamed_states
 
 # Every key of srl.renamed.KEYS.
 OLD = """
@@ -107,5 +108,8 @@ def test_the_state_of_callbacks_in_an_older_checkpoint_gets_their_names():
     known = {ValidationDue.__name__, *(callback.__name__ for callback in CALLBACKS.values())}
     assert set(RENAMED_CALLBACKS.values()) <= known
     checkpoint = {"callbacks": {"StepRewardCallback": {"dropped": 1}, "Budget": {}}, "global_step": 3}
-    renamed_callbacks(checkpoint)
+    renamed_states(checkpoint)
     assert checkpoint == {"callbacks": {"Reward": {"dropped": 1}, "Budget": {}}, "global_step": 3}
+    data = {"StepDataModule": {"data.path": ["a.jsonl", "12"]}}
+    renamed_states(data)
+    assert data == {ExpertDataModule.__qualname__: {"data.path": ["a.jsonl", "12"]}}
