@@ -17,6 +17,7 @@ reals, then one with negative ones."""
 _TOKEN = re.compile(r"\s*(\\[A-Za-z]+|\\[{}|%]|\d+(?:\.\d+)?|\.\d+|[A-Za-z]|.)", re.DOTALL)
 _LARGE = 10**6  # of the exponent of ten of a value, and so of the digits that are ever computed
 _LETTER_POWER = 40  # the largest exponent where letters stand: 5^40 still shows a 1 that is added to it
+_TURNS = 10**7  # of an exponent's imaginary part: more would need all its digits
 _DEPTH = 40
 _ANGLES = frozenset(("sin", "cos", "tan", "cot", "sec", "csc"))
 _FUNCTIONS = {name: name for name in (*_ANGLES, "sinh", "cosh", "tanh", "exp", "ln", "log")} | {
@@ -94,7 +95,9 @@ def _power(base: Any, exponent: Any) -> Any:
     mp = arithmetic()
     if base == 0 and not mp.re(exponent) > 0:
         raise UnclearError
-    if base and abs(mp.re(exponent)) * max(1, abs(mp.mag(base))) > 3.4 * _LARGE:
+    if abs(mp.im(exponent)) > _TURNS:
+        raise UnclearError
+    if abs(base) not in (0, 1) and abs(mp.re(exponent)) * max(1, abs(mp.mag(base))) > 3.4 * _LARGE:
         raise TooLargeError
     return mp.power(base, exponent)
 
@@ -206,9 +209,7 @@ class _Reader:
                     base = self.applied(lambda x: x * arithmetic().pi / 180, base)
             elif self.take("^"):
                 exponent = self.exponent()
-                base = self.raised(
-                    base, exponent, _LETTER_POWER if self.letters_read > before else 4 * _LARGE
-                )
+                base = self.raised(base, exponent, letters=self.letters_read > before)
             else:
                 return base
 
@@ -217,10 +218,10 @@ class _Reader:
         return lambda p: function(one(p))
 
     @staticmethod
-    def raised(base: Value, exponent: Value, most: float = _LARGE * 4) -> Value:
+    def raised(base: Value, exponent: Value, letters: bool = False) -> Value:
         def value(p: dict[str, Any]) -> Any:
             power = exponent(p)
-            if abs(power) > most:
+            if letters and abs(power) > _LETTER_POWER:
                 raise UnclearError("a power that hides what is added to it")
             return _power(base(p), power)
 

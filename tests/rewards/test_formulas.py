@@ -26,6 +26,7 @@ EQUAL = [
     (r"\begin{pmatrix} 0.5 & 1 \\ 2 & 3 \end{pmatrix}", r"\begin{bmatrix} 1/2 & 1 \\ 2 & 3 \end{bmatrix}"),
     (r"n(n+1)\cdot\frac{1}{2}", r"\binom{n+1}{2}"),
     (r"\sqrt{11}", "3.316625"),
+    (r"(-1)^{10^{10}+1}", "-1"),
 ]
 DIFFERENT = [
     (r"\frac{3}{2^{70}}", r"\frac{3}{2^{71}}"),  # though both are 0 to six digits
@@ -33,6 +34,7 @@ DIFFERENT = [
     (r"\frac{90!}{40!}", r"\frac{90!}{41!}"),
     ("3^{500}", "3^{500}+1"),
     (r"10^{10^{10}}", "7"),
+    (r"(-1)^{10^{10}}", "-1"),
     (r"\frac{4}{0}", "4"),
     ("4,1,4", "1,4"),
     ("4,1", "1,1,4"),
