@@ -13,8 +13,9 @@ from srl.curriculum.stream import Draw
 from srl.errors import ConfigError, TrainingStopped
 from srl.objectives.similarity import Compared, token_units
 from srl.objectives.table import objectives
-from srl.rewards import verifier
+from srl.rewards.rules import MATH, is_own, rule
 from srl.rewards.step_reward import Copying, Exact, Key, StepReward
+from srl.rewards.verifier import counts
 from srl.types import Group
 from srl.update.bad_numbers import REMEDIES, records_of
 
@@ -40,6 +41,9 @@ class Reward(Callback):
             "The answer is", or ####; false also takes the last number of any prose.
         key: Give a share of the reward of srl to the expert's decisions, as the numbers that a step brings
             in; null gives none.
+        verifier: How answers are compared where a row's answer_check says nothing else: math, exact,
+            last_lines, regex:PATTERN, countdown, knights_and_knaves, or a class of yours, as
+            my_rules.EndsWith.
     """
 
     def __init__(
@@ -52,12 +56,14 @@ class Reward(Callback):
         exact: Exact | None = None,
         key: Key | None = None,
         marked: bool = True,
+        verifier: str = MATH,
     ) -> None:
         if max_bad < 1:
             raise ConfigError(f"reward.max_bad is {max_bad}: it must be at least 1")
         self.autojunk, self.unit, self.max_bad = autojunk, unit, max_bad
         self.options = StepReward(copying, floor, exact, key)
-        self.marked = marked
+        rule(verifier)  # ConfigError for what is none
+        self.marked, self.verifier = marked, verifier
         self.objectives = objectives(autojunk, options=self.options, marked=marked)
         self.bad_draws = 0  # in a row
         self.dropped = 0  # groups, in all
@@ -76,7 +82,9 @@ class Reward(Callback):
         bad = [group for group in batch.groups if fault_of(group) is not None]
         self.bad_draws = self.bad_draws + 1 if bad else 0
         batch.metrics["reward/dropped_groups"] = float(self.dropped + len(bad))
-        batch.metrics["reward/verifier_timeouts"] = ranks.total(verifier.counts.timeouts)  # counted as wrong
+        batch.metrics["reward/verifier_timeouts"] = ranks.total(counts.timeouts)  # counted as wrong
+        if is_own(self.verifier):
+            batch.metrics["reward/verifier_faults"] = ranks.total(counts.faults)
         batch.groups = [group for group in batch.groups if all(group is not other for other in bad)]
         batch.scored = list(batch.groups)
         if bad:

@@ -55,6 +55,7 @@ class Example:
     target_ids: tuple[int, ...] = ()  # only for objectives that imitate
     answer: str | None = None
     answer_check: str = "math"
+    problem: str = ""
     think: bool = True
     stop: tuple[str, ...] = ()
     max_new_tokens: int = 512

@@ -181,6 +181,7 @@ class SRLCLI(LightningCLI):
         for key, callback in CALLBACKS.items():
             parser.add_lightning_class_args(callback, key)
         parser.add_class_arguments(PlanSettings, "plan")
+        parser.link_arguments("reward.verifier", "data.row.verifier")
         self.call.keys = tuple(one.dest for one in parser._actions if not one.dest.endswith(".help"))
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:

@@ -19,6 +19,7 @@ from srl.data.row_format import RowFormat
 from srl.data.trajectory import Skip, Trajectory
 from srl.errors import ConfigError, DataError
 from srl.rewards.answers import are_equal, gold_is_usable
+from srl.rewards.rules import MATH
 
 HELDOUT = "heldout"
 MARKER = "####"
@@ -144,7 +145,7 @@ def read_rows(
 def with_answers(benchmark: Benchmark, origin: str, places: dict[str, str]) -> Benchmark:
     """Leave out the problems without an answer that can be checked. places: uid -> where. DataError: all."""
     kept, skipped = [], []
-    golds = [p.answer for p in benchmark.problems if p.answer is not None and p.answer_check != "exact"]
+    golds = [p.answer for p in benchmark.problems if p.answer is not None and p.answer_check == MATH]
     are_equal([(gold, gold) for gold in golds])  # all at once; the verifier remembers what it has been asked
     for problem in benchmark.problems:
         if gold_is_usable(problem.answer, problem.answer_check):
@@ -187,5 +188,7 @@ def read_benchmark(
         own = Benchmark(source.name, list(held_out))
         return with_answers(own, "the held-out problems", {}) if needs_answers else own
     hub = source.hub or HubSet(str(source.path))
+    if source.name in KNOWN and hub == KNOWN[source.name]:
+        row_format = replace(row_format, verifier=MATH)  # reward.verifier is that of the run's own task
     rows = rows_of(hub.id, hub.hub_config, hub.split, report)
     return read_rows(source.name, hub.id, rows, needs_answers, row_format)

@@ -18,6 +18,7 @@ from srl.data.thinking import has_tag, is_whole, refuse_tag, take_out
 from srl.data.trajectory import Step, Trajectory, check, read_step
 from srl.errors import ConfigError, DataError
 from srl.rewards.answers import extract_answer
+from srl.rewards.rules import MATH, rule
 
 NO_ANSWER = "rows without the field of the answer"
 
@@ -57,8 +58,11 @@ class RowFormat:
     observation_chars: int | None = 4000
     """Characters that an agent's observation keeps, its middle left out beyond that; at least 100, null keeps
     all."""
+    verifier: str = MATH
+    """How the answer of a row without answer_check is compared; of a run this is reward.verifier."""
 
     def __post_init__(self) -> None:
+        rule(self.verifier)
         if self.style not in STYLES:
             raise ConfigError(f"style is {self.style!r}; write one of: {', '.join(STYLES)}")
         if self.answer_marker is not None and not self.answer_marker.strip():
@@ -118,7 +122,7 @@ class RowFormat:
             preamble="",
             steps=(),
             answer=stated,
-            answer_check=check(row, where),
+            answer_check=check(row, where, self.verifier),
         )
 
     def _names(self) -> tuple[str | None, ...]:
@@ -130,7 +134,7 @@ class RowFormat:
         row = row | {name: row[mine] for name, mine in own.items() if name not in row and mine in row}
         if "answer" not in row:
             notes[NO_ANSWER] += 1
-        found = Trajectory.from_json(row, where)
+        found = Trajectory.from_json(row, where, self.verifier)
         steps = tuple(self._shortened(step, notes) for step in found.steps)
         return replace(found, steps=steps, reasoning=_untagged(found.reasoning, "reasoning", where))
 
@@ -152,7 +156,7 @@ class RowFormat:
             steps=split.steps,
             answer=answer,
             conclusion="\n".join(part for part in (split.conclusion, marked) if part),
-            answer_check=check(row, where),
+            answer_check=check(row, where, self.verifier),
             reasoning="\n\n".join(dict.fromkeys(part for part in thinking if part)),
             style=split.style if self.style == "auto" else "",
         )

@@ -14,17 +14,16 @@ from typing import Any, NamedTuple
 
 from srl.data import fields
 from srl.errors import DataError
-
-CHECKS = ("math", "exact")
+from srl.rewards.rules import MATH, RULES
 
 
 @dataclass(frozen=True)
 class Trajectory:
     """One problem with its expert's solution.
 
-    answer: the final answer, None when unknown; answer_check: how `srl.rewards.answers` compares it, "math"
-    or "exact". reasoning: what the expert thought before writing the solution; only imitation (`sft`) uses
-    it. style: which step style `auto` took.
+    answer: the final answer, None when unknown; answer_check: how `srl.rewards.answers` compares it, "math",
+    "exact" or another of `srl.rewards.rules`. reasoning: what the expert thought before writing the solution;
+    only imitation (`sft`) uses it. style: which step style `auto` took.
     """
 
     uid: str
@@ -33,7 +32,7 @@ class Trajectory:
     steps: tuple[Step, ...]
     answer: str | None
     conclusion: str = ""
-    answer_check: str = "math"
+    answer_check: str = MATH
     reasoning: str = field(default="", repr=False)
     style: str = ""
 
@@ -55,7 +54,7 @@ class Trajectory:
         row["answer"] = self.answer
         if self.conclusion:
             row["conclusion"] = self.conclusion
-        if self.answer_check != "math":
+        if self.answer_check != MATH:
             row["answer_check"] = self.answer_check
         if self.reasoning:
             row["reasoning"] = self.reasoning
@@ -64,7 +63,7 @@ class Trajectory:
         return json.dumps(row, ensure_ascii=False)
 
     @staticmethod
-    def from_json(row: dict[str, Any], where: str) -> Trajectory:
+    def from_json(row: dict[str, Any], where: str, verifier: str = MATH) -> Trajectory:
         """Read one row of expert JSONL; `where` is its `file:line`. DataError: missing field, wrong type.
 
         Steps are numbered from 1 as they stand. White space that no layout needs goes: after a body, and
@@ -83,16 +82,20 @@ class Trajectory:
             steps=tuple(read_step(k, step, where) for k, step in enumerate(steps, 1)),
             answer=fields.answer(row, "answer", where),
             conclusion=fields.optional(row, "conclusion", where),
-            answer_check=check(row, where),
+            answer_check=check(row, where, verifier),
             reasoning=fields.optional(row, "reasoning", where).strip(),
             style=fields.optional(row, "style", where),
         )
 
 
-def check(row: dict[str, Any], where: str) -> str:
-    """How the row's answer is compared, math where it does not say."""
+def check(row: dict[str, Any], where: str, verifier: str = MATH) -> str:
+    """How the row's answer is compared; `verifier` where it does not say.
+
+    A pattern or a class may be named by the user's config alone: data must not say what code runs.
+    """
     value = row.get("answer_check")
-    return "math" if value is None else fields.choice(value, "answer_check", where, CHECKS)
+    known = dict.fromkeys((MATH, *RULES, verifier))
+    return verifier if value is None else fields.choice(value, "answer_check", where, list(known))
 
 
 def read_step(index: int, value: Any, where: str, field_name: str = "steps") -> Step:

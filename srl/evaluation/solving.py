@@ -13,8 +13,8 @@ import torch
 from srl.data.trajectory import Trajectory
 from srl.engine.engine import RolloutEngine
 from srl.examples.builder import ExampleBuilder
-from srl.response import without_thinking
 from srl.rewards.answers import are_correct, are_equal, extract_answer
+from srl.rewards.rules import rule
 from srl.types import Completion, Example, Sampling
 
 GREEDY = Sampling(temperature=0.0)
@@ -70,7 +70,8 @@ def solve_whole(
         [_whole(example, completion) for completion in found]
         for example, found in zip(examples, completions, strict=True)
     ]
-    return _judged(attempts, [(example.answer, example.answer_check) for example in examples], judge)
+    golds = [(example.answer, example.answer_check, example.problem) for example in examples]
+    return _judged(attempts, golds, judge)
 
 
 def _whole(example: Example, completion: Completion) -> Solved:
@@ -99,8 +100,8 @@ def solve_by_steps(
     prompt's history.
 
     An attempt has as many turns as the expert took steps, or `max_turns` where there are no expert steps. It
-    ends early when an action states a final answer (a box, ####, "the answer is"; with answer_check "exact"
-    never), when a response breaks the format, or when the prompt outgrows its limit.
+    ends early when an action states a final answer (a box, ####, "the answer is"; never where all of the text
+    may be the answer), when a response breaks the format, or when the prompt outgrows its limit.
     """
     walks = [[_Walk(trajectory, max_turns) for _ in range(n)] for trajectory in trajectories]
     active = [walk for group in walks for walk in group]
@@ -115,7 +116,7 @@ def solve_by_steps(
             for (walk, example), (completion,) in zip(pairs, completions, strict=True)
             if walk.goes_on(example, completion)
         ]
-    golds = [(trajectory.answer, trajectory.answer_check) for trajectory in trajectories]
+    golds = [(one.answer, one.answer_check, one.problem) for one in trajectories]
     return _judged([[walk.solved() for walk in group] for group in walks], golds, judge)
 
 
@@ -142,8 +143,9 @@ class _Walk:
             return False
         self.actions.append(parts[1])
         turns = len(self.trajectory.steps)
-        exact = self.trajectory.answer_check == "exact"
-        self.finished = len(self.actions) == turns or (not exact and FINAL.search(parts[1]) is not None)
+        known = rule(self.trajectory.answer_check)
+        whole = known is not None and known.whole
+        self.finished = len(self.actions) == turns or (not whole and FINAL.search(parts[1]) is not None)
         return not self.finished and len(self.actions) < (turns or self.max_turns)
 
     def solved(self) -> Solved:
@@ -159,7 +161,7 @@ class _Walk:
 
 
 def _judged(
-    attempts: list[list[Solved]], golds: list[tuple[str | None, str]], judge: bool
+    attempts: list[list[Solved]], golds: list[tuple[str | None, str, str]], judge: bool
 ) -> list[list[Solved]]:
     """Add to each problem's attempts the answer they state and, in one call for all, whether it is right."""
     flat = [(attempt, gold) for group, gold in zip(attempts, golds, strict=True) for attempt in group]
@@ -171,7 +173,7 @@ def _judged(
             replace(one, correct=correct, marked=marked, answer=stated_answer(one.text, check))
             for one, (correct, marked) in zip(group, right if judge else nothing)  # noqa: B905  # each group takes its own
         ]
-        for group, (_, check) in zip(attempts, golds, strict=True)
+        for group, (_, check, _) in zip(attempts, golds, strict=True)
     ]
 
 
@@ -179,24 +181,22 @@ def _judged(
 
 
 def stated_answer(text: str, check: str) -> str | None:
-    r"""The answer that an attempt states; with check "exact" all of it but the thinking. None for none.
+    r"""The answer that an attempt states, as its check finds it (exact: all but the thinking). None for none.
 
     >>> stated_answer(r"<think>hm</think>So \boxed{4}.", "math")
     '4'
     >>> stated_answer("<think>hm</think>a \nb", "exact")
     'a\nb'
     """
-    if check != "exact":
-        return extract_answer(text)
-    bare = without_thinking(text)
-    return None if bare is None else "\n".join(line.rstrip() for line in bare.split("\n")).strip() or None
+    known = rule(check)
+    return extract_answer(text) if known is None else known.states(text)
 
 
 def answer_classes(answers: Sequence[Sequence[str | None]], checks: Sequence[str]) -> list[list[int]]:
     """Number each problem's answers so that equal ones have equal numbers; -1 for None. For maj@k.
 
     `answers` has the n answers of each problem, `checks` its answer_check. Equal are answers of the same text
-    (white space aside, integers by value). With "math" each of the other texts is also compared, by
+    (white space aside, integers by value). Without a rule each of the other texts is also compared, by
     `srl.rewards.answers.are_equal`, with the COMPARED most frequent ones, in this order, and joins the first
     that it equals: at most COMPARED * n comparisons a problem, all in one call. Two integers are never
     compared.
@@ -212,7 +212,7 @@ def answer_classes(answers: Sequence[Sequence[str | None]], checks: Sequence[str
     asked = [
         (problem, j, i)
         for problem, texts in enumerate(ranked)
-        if checks[problem] != "exact"
+        if rule(checks[problem]) is None
         for j, i in _comparisons(texts)
     ]
     equal = are_equal([(ranked[problem][i], ranked[problem][j]) for problem, j, i in asked])
@@ -240,7 +240,7 @@ def _comparisons(texts: Sequence[str]) -> list[tuple[int, int]]:
 
 
 def _key(text: str, check: str) -> str:
-    if check == "exact":
+    if rule(check) is not None:
         return text
     text = " ".join(text.split())
     return str(int(text)) if _INTEGER.fullmatch(text) else text

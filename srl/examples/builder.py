@@ -252,6 +252,7 @@ class ExampleBuilder:
                 prompt_ids=prompt_ids,
                 answer=trajectory.answer,
                 answer_check=trajectory.answer_check,
+                problem=trajectory.problem,
                 think=self.think,
                 opened=self.think and opens_thinking(text),
                 n_steps=len(trajectory.steps),

@@ -1,5 +1,7 @@
 """Outcome: the reward is 1 when the final answer of the solution is right, else 0 (`srl.rewards.answers`).
 
+A verifier of the user's may give other numbers.
+
 `rlvr`: the whole solution in one response. `reverse`: the rest of it after the expert's first k steps; k
 falls as the rollouts succeed (reverse curriculum, arXiv 2402.05808; `ReverseSelector`).
 """
@@ -13,7 +15,8 @@ from srl.curriculum.selectors import Adaptive, Reverse, ReverseSelector, Selecto
 from srl.data.trajectory import Trajectory
 from srl.examples.builder import ExampleBuilder, Unit
 from srl.objectives.objective import Build, Case, Parts
-from srl.rewards.answers import are_correct
+from srl.rewards.answers import scores
+from srl.rewards.rules import rule
 from srl.types import Completion, Example
 
 Select = Callable[[Sequence[Example], str, int, Adaptive | None, Reverse | None], Selector]
@@ -75,16 +78,17 @@ def _backwards(
 def right_answers(cases: Sequence[Case], marked: bool = True) -> list[Parts]:
     """The law, for many examples in one call."""
     asked = [
-        (_solution(example, completion), example.answer, example.answer_check)
+        (_solution(example, completion), example.answer, example.answer_check, example.problem)
         for example, completions in cases
         for completion in completions
     ]
-    right = iter(are_correct(asked, marked))
-    return [{"reward": [float(next(right)) for _ in completions]} for _, completions in cases]
+    found = iter(scores(asked, marked))
+    return [{"reward": [next(found) for _ in completions]} for _, completions in cases]
 
 
 def _solution(example: Example, completion: Completion) -> str:
-    """The given steps count where the answer is all of the solution (answer_check exact)."""
+    """The given steps count where the answer may be all of the solution."""
     assert example.answer is not None, "examples without an answer are left out when built"
-    given = example.given if example.answer_check == "exact" else ()
+    known = rule(example.answer_check)
+    given = example.given if known is not None and known.whole else ()
     return "\n".join([*given, example.response(completion.text)])

@@ -6,25 +6,25 @@ Nothing here raises on what a model wrote, and nothing rewards a gold answer of 
 import re
 from collections.abc import Sequence
 
-from srl.errors import ConfigError
-from srl.response import without_thinking
-from srl.rewards import formulas, verifier
+from srl.rewards import formulas, own_rule, verifier
 from srl.rewards.answer_forms import choice, is_placeholder, other_units, plain, quickly
 from srl.rewards.extract import all_boxes, extract_answer, extract_answers
+from srl.rewards.rules import MATH, is_own, rule
 
-__all__ = ["CHECKS", "are_correct", "are_equal", "extract_answer", "gold_is_usable", "is_correct"]
+__all__ = ["are_correct", "are_equal", "extract_answer", "gold_is_usable", "is_correct", "scores"]
 
-CHECKS = ("math", "exact")
+Case = tuple[str, str | None, str] | tuple[str, str | None, str, str]
+"""(response, gold answer, how it is compared), and the problem, for rules of the user's."""
 
 _PIECES = re.compile(r"\\text\s*\{[^{}]*\}|\\[A-Za-z]+|[\s,;:=<>{}()\[\]|&\\']+")
 
 
-def is_correct(response: str, answer: str | None, check: str = "math", marked: bool = False) -> bool:
+def is_correct(response: str, answer: str | None, check: str = MATH, marked: bool = False) -> bool:
     r"""Say whether the response's final answer equals `answer`; False where either is missing or unreadable.
 
     math: `extract_answer` against the gold answer, as `are_equal` says.
     exact: the response without its `<think>...</think>` blocks equals the answer, white space at line ends
-    and around the text aside. ConfigError for another check.
+    and around the text aside. The others: `srl.rewards.rules`. ConfigError for a check that is none.
 
     >>> is_correct(r"It is \boxed{0.5}", r"\frac{1}{2}")
     True
@@ -34,33 +34,51 @@ def is_correct(response: str, answer: str | None, check: str = "math", marked: b
     return are_correct([(response, answer, check)], marked)[0]
 
 
-def are_correct(cases: Sequence[tuple[str, str | None, str]], marked: bool = False) -> list[bool]:
+def are_correct(cases: Sequence[Case], marked: bool = False) -> list[bool]:
     """`is_correct` of many (response, answer, check), in the same order; worker processes share the work."""
-    verdicts = [False] * len(cases)
+    return [score >= 1 for score in scores(cases, marked)]
+
+
+def scores(cases: Sequence[Case], marked: bool = False) -> list[float]:
+    """The outcome reward of many (response, answer, check[, problem]): 1 for a right answer, else 0.
+
+    What a rule of the user's says stands as it is; NaN where it failed.
+    """
+    found = [0.0] * len(cases)
     by_math: list[tuple[int, str, str]] = []
-    for i, (response, answer, check) in enumerate(cases):
-        _known(check)
+    by_own: list[tuple[int, own_rule.Asked]] = []
+    for i, (response, answer, check, *problem) in enumerate(cases):
+        known = rule(check)
         if answer is None or not answer.strip():
             continue
-        if check == "exact":
-            said = without_thinking(response)
-            verdicts[i] = said is not None and _normal(said) == _normal(answer)
+        if known is not None:
+            said = known.states(response)
+            found[i] = float(said is not None and known.right(said, answer))
+        elif is_own(check):
+            by_own.append((i, (check, response, answer, *(problem or ("",)))))
         else:
             by_math.append((i, response, answer))
-    found = extract_answers([response for _, response, _ in by_math], marked)
-    equal = are_equal([(gold, text or "") for (_, _, gold), text in zip(by_math, found, strict=True)])
+    for i, right in _right_by_math(by_math, marked):
+        found[i] = float(right)
+    for (i, _), score in zip(by_own, own_rule.scores([one for _, one in by_own]), strict=True):
+        found[i] = score
+    return found
+
+
+def _right_by_math(cases: list[tuple[int, str, str]], marked: bool) -> list[tuple[int, bool]]:
+    """Of each (index, response, gold answer) whether it is right, with its index."""
+    found = extract_answers([response for _, response, _ in cases], marked)
+    equal = are_equal([(gold, text or "") for (_, _, gold), text in zip(cases, found, strict=True)])
     lists = [
         all_boxes(response, gold) if not same else ""
-        for (_, response, gold), same in zip(by_math, equal, strict=True)
+        for (_, response, gold), same in zip(cases, equal, strict=True)
     ]
     again = (
-        are_equal([(gold, text) for (_, _, gold), text in zip(by_math, lists, strict=True)])
+        are_equal([(gold, text) for (_, _, gold), text in zip(cases, lists, strict=True)])
         if any(lists)
         else equal
     )
-    for (i, _, _), one, other in zip(by_math, equal, again, strict=True):
-        verdicts[i] = one or other
-    return verdicts
+    return [(i, one or other) for (i, _, _), one, other in zip(cases, equal, again, strict=True)]
 
 
 def are_equal(pairs: Sequence[tuple[str, str]]) -> list[bool]:
@@ -93,8 +111,8 @@ def are_equal(pairs: Sequence[tuple[str, str]]) -> list[bool]:
     return verdicts
 
 
-def gold_is_usable(answer: str | None, check: str = "math") -> bool:
-    r"""Say whether a gold answer can be compared at all: exact, not blank; math, when all of its text is
+def gold_is_usable(answer: str | None, check: str = MATH) -> bool:
+    r"""Say whether a gold answer can be compared at all: by a rule, as it says; math, when all of its text is
     read.
 
     Numbers, words, choices and clock times are, and formulas that `srl.rewards.formulas` reads. Of others
@@ -107,10 +125,12 @@ def gold_is_usable(answer: str | None, check: str = "math") -> bool:
     >>> gold_is_usable("1 2 3", "exact")
     True
     """
-    _known(check)
+    known = rule(check)
     if answer is None or not answer.strip():
         return False
-    if check == "exact":
+    if known is not None:
+        return known.usable(answer)
+    if is_own(check):
         return True
     gold = plain(answer)
     if not gold or is_placeholder(answer):
@@ -126,11 +146,6 @@ def gold_is_usable(answer: str | None, check: str = "math") -> bool:
         if any(_asked([(gold, one) for one in others[start : start + 6]])) or verifier.counts.timeouts > late:
             return False
     return True
-
-
-def _known(check: str) -> None:
-    if check not in CHECKS:
-        raise ConfigError(f"answer_check is {check!r}; write one of: {', '.join(CHECKS)}")
 
 
 # -- comparing ----------------------------------------------------------------------------------------
@@ -205,7 +220,3 @@ def _fragments(form: str) -> list[str]:
         for piece in dict.fromkeys(_PIECES.split(form))
         if piece and piece not in "+-*/^_" and piece != form
     ][:8]
-
-
-def _normal(text: str) -> str:
-    return "\n".join(line.rstrip() for line in text.split("\n")).strip()

@@ -55,7 +55,8 @@ from srl.rewards.verifier_worker import main
 main()"""
 
 Question = tuple[str, ...]
-"""("equal", gold, found), answered True or False; ("find", text), answered by a text or None."""
+"""("equal", gold, found), answered True or False; ("find", text), answered by a text or None; ("own", class,
+response, answer, problem), answered as by `srl.rewards.own_rule.judged`, or None."""
 
 
 @dataclass
@@ -64,6 +65,7 @@ class Counts:
 
     asked: int = 0  # questions that reached a worker
     timeouts: int = 0  # questions whose worker was killed for taking too long
+    faults: int = 0  # responses that a rule of the user's gave no finite number
     deaths: int = 0  # workers that died by themselves or by somebody's hand
 
 

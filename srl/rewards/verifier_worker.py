@@ -3,7 +3,8 @@ r"""What runs in a worker process of `srl.rewards.verifier`: math-verify.
 A process of its own because sympy can hang, or fill the memory, on a few characters (`9^{9^9}`), where no
 thread and no Python signal handler stops it; a process can be killed. The lines spoken over the pipes:
 
-    to the worker     [index, seconds, kind, text, ...]     kind: "equal" gold found, "find" text
+    to the worker     [index, seconds, kind, text, ...]     kind: "equal" gold found, "find" text,
+                                                            "own" class response answer problem
     from the worker   ["ready"] or ["broken", why] once, then [index, result] for each, in order
 """
 
@@ -15,6 +16,8 @@ import signal
 import sys
 from collections.abc import Callable
 from typing import Any
+
+from srl.rewards.own_rule import judged
 
 
 def equal(gold: str, found: str) -> bool:
@@ -62,7 +65,7 @@ def main() -> None:
         speak.write(json.dumps(["broken", f"{type(error).__name__}: {error}"]) + "\n")
         return
     speak.write('["ready"]\n')
-    answer: dict[str, Callable[..., Any]] = {"equal": equal, "find": find}
+    answer: dict[str, Callable[..., Any]] = {"equal": equal, "find": find, "own": judged}
     for line in sys.stdin:
         index, seconds, kind, *texts = json.loads(line)
         signal.setitimer(signal.ITIMER_PROF, seconds)  # of the processor: a busy machine takes nothing away

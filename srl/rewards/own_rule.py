@@ -1,0 +1,91 @@
+"""A user's rule for answers: a class whose objects say how right a response is.
+
+    class EndsWith:
+        def __call__(self, response: str, answer: str, problem: str) -> float:
+            return float(response.strip().endswith(answer))
+
+`reward.verifier: my_rules.EndsWith` finds it in `my_rules.py` of the working folder or in what is installed,
+`rules/mine.py:EndsWith` in that file. It runs in the worker processes of `srl.rewards.verifier`, with their
+limits of time and memory. Its number is the reward; 1 is right. One that raises, hangs or returns anything
+but a finite number gives NaN: named once, counted, and its group is left out.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+import math
+import os
+import sys
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+from srl.rewards import verifier
+
+log = logging.getLogger(__name__)
+Asked = tuple[str, str, str, str]
+"""(name of the class, response, answer, problem)."""
+
+_said: set[str] = set()
+
+
+def scores(asked: Sequence[Asked]) -> list[float]:
+    """The number of each, in the same order; NaN where there is none. What went wrong is logged once a kind.
+
+    Errors: ConfigError where the class cannot be found or made.
+    """
+    found = []
+    for (name, *_), said in zip(asked, verifier.ask([("own", *one) for one in asked]), strict=True):
+        value = said if isinstance(said, float) else math.nan
+        if math.isnan(value):
+            _say(name, said or f"no answer within {verifier.TIME_LIMIT:g} s of processor time")
+        found.append(value)
+    return found
+
+
+def _say(name: str, what: str) -> None:
+    verifier.counts.faults += 1
+    if (kind := f"{name}: {what}") not in _said:
+        _said.add(kind)
+        log.warning(
+            "reward.verifier %s: %s; such responses are counted (reward/verifier_faults), not rewarded",
+            name,
+            what,
+        )
+
+
+# -- in the worker ------------------------------------------------------------------------------------
+
+
+def judged(name: str, response: str, answer: str, problem: str) -> float | str:
+    """The class's number, or what went wrong in a line."""
+    try:
+        value = _made(name)(response, answer, problem)
+    except Exception as error:
+        return f"raised {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return f"returned {value!r:.100}, not a number"
+    return number if math.isfinite(number) else f"returned {number}"
+
+
+@cache
+def _made(name: str) -> Callable[[str, str, str], Any]:
+    """An object of the class; its file may lie in the working folder, which is searched last."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    if ".py:" in name:
+        path, _, cls = name.rpartition(":")
+        spec = importlib.util.spec_from_file_location("_rule_of_user", path)
+        if spec is None or spec.loader is None:
+            raise ImportError(f"cannot read {path}")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    else:
+        where, _, cls = name.rpartition(".")
+        module = importlib.import_module(where)
+    made: Callable[[str, str, str], Any] = getattr(module, cls)()
+    return made
