@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from srl.model.logprobs import head_logits
-from srl.packing.attention import Attention, attention_arguments, plan
+from srl.packing.attention import Attention, attention_arguments
 from srl.packing.tree import TokenTree, families, grow, in_chunks, on_device, stack
 
 Planted = tuple[TokenTree, list[tuple[int, int]]]  # a row, and its prompts: (index, node at which it ends)
@@ -75,7 +75,7 @@ def _forward(
     tensors = {name: on_device(tensor, device) for name, tensor in stack(trees).items()}
     seen: dict[str, Any] = {"attention_mask": None}
     if any(len(tree.parents) > 1 for tree in trees):  # else plain causal attention does: padding is behind
-        seen = attention_arguments(decoder, plan(trees), tensors["segments"], tensors["ancestors"], attention)
+        seen = attention_arguments(decoder, trees, tensors["segments"], tensors["ancestors"], attention)
     cache = DynamicCache()
     out = decoder(
         input_ids=tensors["input_ids"],

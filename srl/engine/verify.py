@@ -69,7 +69,7 @@ def _packed(decoder: Decoder, ids: Tensor) -> Tensor:
         position_ids=batch.position_ids,
         use_cache=False,
         **attention_arguments(
-            decoder.backbone, batch.plan, batch.segments, batch.ancestors, decoder.attention
+            decoder.backbone, batch.trees, batch.segments, batch.ancestors, decoder.attention
         ),
     ).last_hidden_state[0]
     places = [PROMPT - 1, *range(PROMPT + len(action), PROMPT + 2 * len(action))]

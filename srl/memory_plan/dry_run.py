@@ -117,7 +117,7 @@ def _attention(skeleton: Skeleton, micro: MicroBatch) -> dict[str, Any]:
     if build.packed_attention == "flex":
         return {"attention_mask": None}
     segments, ancestors = micro.segments.clone(), micro.ancestors.clone()
-    return attention_arguments(skeleton.decoder, micro.plan, segments, ancestors, build.packed_attention)
+    return attention_arguments(skeleton.decoder, micro.trees, segments, ancestors, build.packed_attention)
 
 
 def _prefill(skeleton: Skeleton, live: LiveBytes, prompts: int, length: int) -> Pass:

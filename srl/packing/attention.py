@@ -151,10 +151,15 @@ Attention = Literal["auto", "siblings", "mask", "flex"]
 
 
 def attention_arguments(
-    decoder: nn.Module, plan: Plan, segments: Tensor, ancestors: Tensor, how: Attention = "auto"
+    decoder: nn.Module,
+    trees: Sequence[TokenTree],
+    segments: Tensor,
+    ancestors: Tensor,
+    how: Attention = "auto",
 ) -> dict[str, Any]:
     """What a decoder is called with so that every token sees its path; segments, ancestors: of `stack`.
 
+    Only what this way of attention needs is made, and only now: no masks wait with the micro-batches.
     auto: siblings on the CPU, elsewhere the mask (see UpdateSettings). A decoder that has not been given our
     attention gets the mask. ConfigError for flex where a gradient is wanted on the CPU.
     """
@@ -167,7 +172,7 @@ def attention_arguments(
     if how == "flex" and device.type == "cpu" and torch.is_grad_enabled():
         raise ConfigError("model.update.attention: flex has no gradient on the CPU; use auto or siblings")
     any_mask = torch.ones(1, 1, 1, 1, dtype=torch.bool)  # of four dimensions: transformers makes none itself
-    tree = plan.to(device) if how == "siblings" else block_mask(segments, ancestors)
+    tree = plan(trees).to(device) if how == "siblings" else block_mask(segments, ancestors)
     return {"attention_mask": any_mask, "tree": tree}
 
 

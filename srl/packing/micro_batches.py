@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from srl.packing.attention import Plan, plan
 from srl.packing.tree import TokenTree, families, grow, in_chunks, on_device, stack
 
 
@@ -44,7 +43,7 @@ class MicroBatch:
     position_ids: Tensor  # int64 [n, T]
     segments: Tensor  # int64 [n, T]: node of the tree; the last one is padding
     ancestors: Tensor  # bool [n, S + 1, S + 1]: which nodes the tokens of a node see
-    plan: Plan  # the same, as attention over siblings; stays on the host until it is used
+    trees: tuple[TokenTree, ...]  # the same, row by row, on the host
     predicted_from: Tensor  # int64 [A], index into [n*T] of the token before each action token
     targets: Tensor  # int64 [A], the action tokens
     weights: Tensor  # float32 [A]
@@ -142,7 +141,7 @@ def _collate(planted: list[tuple[TokenTree, list[tuple[Row, int]]]]) -> MicroBat
             rows.append(row)
     return MicroBatch(
         **tensors,
-        plan=plan(trees),
+        trees=tuple(trees),
         predicted_from=torch.tensor(predicted_from),
         **_token_tensors(rows),
         rows=tuple(rows),

@@ -142,7 +142,7 @@ def logprobs_of(
         input_ids=batch.input_ids,
         position_ids=batch.position_ids,
         use_cache=False,
-        **attention_arguments(decoder, batch.plan, batch.segments, batch.ancestors, attention),
+        **attention_arguments(decoder, batch.trees, batch.segments, batch.ancestors, attention),
     ).last_hidden_state  # [n, T, H]
     actions = hidden.flatten(0, 1)[batch.predicted_from]  # [A, H]
     return token_logprobs(head, actions, batch.targets, batch.temperatures, vocab_size)

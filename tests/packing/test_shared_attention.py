@@ -4,6 +4,7 @@ import pytest
 import torch
 from conftest import tiny_model
 from make import NESTED
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import srl.packing.attention
 from srl.engine import attention  # noqa: F401 - registers ours
@@ -85,5 +86,33 @@ def test_on_the_cpu_nothing_is_copied():
     micro = batch()
     moved = micro.to(torch.device("cpu"))
     assert moved.input_ids is micro.input_ids
-    assert moved.plan is micro.plan
+    assert moved.trees is micro.trees
     assert on_device(micro.weights, torch.device("cpu")) is micro.weights
+
+
+class Masks(TorchDispatchMode):
+    """The sizes of all boolean tensors that are made."""
+
+    def __init__(self):
+        super().__init__()
+        self.sizes = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor) and made.dtype == torch.bool:
+            self.sizes.add(tuple(made.shape))
+        return made
+
+
+def test_each_way_makes_its_own_masks_when_it_is_used_and_no_others(model):
+    """30 tokens of prompt and two completions of 8: siblings want 8 x (30 + 8), the mask (30 + 16) squared."""
+    rows = [Row(tuple(range(30)), tuple(range(40, 48)), 1.0) for _ in range(2)]
+    siblings, whole = (8, 38), (46, 46)
+    with Masks() as made:
+        (micro,) = micro_batches(rows, 10**6)
+    assert not {siblings, whole} & made.sizes
+    for how, own, other in (("siblings", siblings, whole), ("mask", whole, siblings)):
+        with torch.no_grad(), Masks() as made:
+            logprobs(model, micro, how)
+        assert own in made.sizes
+        assert other not in made.sizes
