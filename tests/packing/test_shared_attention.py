@@ -105,7 +105,7 @@ class Masks(TorchDispatchMode):
 
 
 def test_each_way_makes_its_own_masks_when_it_is_used_and_no_others(model):
-    """30 tokens of prompt and two completions of 8: siblings want 8 x (30 + 8), the mask (30 + 16) squared."""
+    """30 tokens and two completions of 8 behind them: siblings want 8 x (30 + 8), the mask 46 x 46."""
     rows = [Row(tuple(range(30)), tuple(range(40, 48)), 1.0) for _ in range(2)]
     siblings, whole = (8, 38), (46, 46)
     with Masks() as made:
