@@ -14,6 +14,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from callbacks.run_info import mlflow_loggers
 from srl.curriculum.stream import Draw
 from srl.errors import ConfigError
+from srl.model.texts import text_of
 from srl.rewards.similarity import similarity
 from srl.types import Group
 from srl.update.grpo import advantages
@@ -110,7 +111,7 @@ def _rows(group: Group, tokenizer: Any, count: int) -> list[dict[str, Any]]:
                 "uid": example.uid,
                 "objective": example.objective,
                 "position": example.step,
-                "prompt": tokenizer.decode(list(example.prompt_ids)),
+                "prompt": text_of(tokenizer, example.prompt_ids),
                 "thinking": thinking,
                 "action": action,
                 "expert_action": example.target,

@@ -174,6 +174,7 @@ class PolicyModule(LightningModule):
         from srl.model.adapters import attach_lora, checks_head, enable_gradient_checkpointing
         from srl.model.loading import load_base
         from srl.model.merged_lora import merge_lora_forward
+        from srl.model.texts import check_vocabulary
 
         device = self.trainer.strategy.root_device
         model: Any = load_base(
@@ -184,6 +185,7 @@ class PolicyModule(LightningModule):
             trust_remote_code=self.trust_remote_code,
         )
         checks_head(model)
+        check_vocabulary(self.tokenizer, model)
         if self.lora is not None:
             model = attach_lora(model, self.lora, seed=run_seed())
             merge_lora_forward(model)

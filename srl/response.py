@@ -14,7 +14,7 @@ class StopRule:
     """When a response ends by its text: at a stop string in the action, once the action has begun.
 
     With think, the action begins after `</think>`; a stop string inside the thinking does not count, nor does
-    one before the action's first visible character.
+    one before or at the action's first visible character.
     """
 
     def __init__(self, stop: tuple[str, ...], think: bool) -> None:
@@ -35,7 +35,7 @@ class StopRule:
                 return None
             start = close + len(CLOSE)
         start += len(text[start:]) - len(text[start:].lstrip())
-        found = [place for place in (text.find(stop, start) for stop in self.stop) if place > start]
+        found = [place for stop in self.stop if (place := text.find(stop, start + 1)) >= 0]
         return min(found, default=None)
 
 

@@ -136,3 +136,34 @@ def from_rows(rows, row=RowFormat(), notes=None):  # noqa: B008 - frozen
     skipped = []
     found = list(each_trajectory(rows, row, Counter() if notes is None else notes, skipped))
     return found, skipped
+
+
+def byte_tokenizer(normalizer=None, template=None, added=()):
+    """One token a byte, so that a character of several bytes is several tokens; `<eos>` ends."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["<pad>", "<eos>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    made = Tokenizer(models.BPE({word: i for i, word in enumerate(words)}, []))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    made.decoder = decoders.ByteLevel()
+    if normalizer is not None:
+        made.normalizer = normalizer
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, pad_token="<pad>", eos_token="<eos>")
+    tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in added])
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def space_tokenizer(clean_up=False, words=("x", "=", "5", ",", "y", "end")):
+    """Words with the space before them, as in SentencePiece; a text's first space is not decoded."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    known = ["<pad>", "<eos>", "<unk>", *(f"\u2581{word}" for word in words)]
+    made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(known)}, unk_token="<unk>"))
+    made.pre_tokenizer, made.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=made, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>",
+        clean_up_tokenization_spaces=clean_up,
+    )  # fmt: skip

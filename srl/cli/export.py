@@ -17,17 +17,20 @@ def main(arguments: list[str]) -> None:
     options, rest = parse(arguments)
     check_empty(options.output)
     from srl.cli.loading import load_trained
-    from srl.model.export import merged, write_model
+    from srl.model.export import is_tied, merged, write_model
 
     trained = load_trained(options.ckpt_path, options.tracking_uri, rest)
     whole = options.merge or trained.model.lora is None
     policy: Any = trained.policy(dequantised=whole)
+    tied = is_tied(policy)
     if whole:
         policy = merged(policy)
     try:
         options.output.mkdir(parents=True, exist_ok=True)
-        write_model(policy, trained.model.tokenizer, options.output)
-        (options.output / "README.md").write_text(card(trained, adapter=not whole).text(), encoding="utf-8")
+        tokenizer = trained.model.tokenizer
+        ends = tokenizer.convert_ids_to_tokens(list(write_model(policy, tokenizer, options.output)))
+        found = card(trained, adapter=not whole, ends=tuple(ends), untied=tied and not is_tied(policy))
+        (options.output / "README.md").write_text(found.text(), encoding="utf-8")
     except OSError as error:
         raise ConfigError(
             f"--output {options.output}: cannot be written ({error.strerror or error}); name another folder"
@@ -49,7 +52,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     return parser.parse_known_args(arguments)
 
 
-def card(trained: Any, adapter: bool) -> Any:
+def card(trained: Any, adapter: bool, **more: Any) -> Any:
     """The model card, with the figures that the run measured at the checkpoint's very update."""
     from srl.model.export import Card
 
@@ -67,4 +70,5 @@ def card(trained: Any, adapter: bool) -> Any:
         metrics=trained.metrics(SHOWN),
         run=None if run is None else run.run_id,
         commit=tags.get("git_commit"),
+        **more,
     )

@@ -23,6 +23,7 @@ from srl.data.duplicates import Overlap
 from srl.data.prepare import Distribution
 from srl.data.trajectory import problem_key
 from srl.errors import ConfigError, DataError
+from srl.model.texts import text_of
 from srl.objectives.objective import Objective
 from srl.objectives.table import objectives
 from srl.types import Example
@@ -127,9 +128,9 @@ def _shown(
         {
             "uid": example.uid,
             "step": example.step,
-            "prompt": tokenizer.decode(list(example.prompt_ids), skip_special_tokens=False),
+            "prompt": text_of(tokenizer, example.prompt_ids),
             "compared_with": example.answer if objective.needs_answer else example.target,
-            "imitated": tokenizer.decode(list(example.target_ids), skip_special_tokens=False),
+            "imitated": text_of(tokenizer, example.target_ids),
         }
         for example in _spread(examples, count)
     ]

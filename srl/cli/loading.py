@@ -38,6 +38,7 @@ class Trained:
 
         from srl.model.adapters import attach_lora
         from srl.model.loading import load_base
+        from srl.model.texts import check_vocabulary
 
         model = self.model
         base: Any = load_base(
@@ -47,6 +48,7 @@ class Trained:
             dtype=None if model.lora is not None else torch.float32,
             trust_remote_code=model.trust_remote_code,
         )
+        check_vocabulary(model.tokenizer, base)
         if dequantised and getattr(base, "is_quantized", False):
             base = base.dequantize().float()
         policy = base if model.lora is None else attach_lora(base, model.lora, seed=0)

@@ -15,6 +15,7 @@ from srl.engine.sampling import TokenTexts, sample
 from srl.engine.scheduler import Scheduler
 from srl.engine.settings import DecodeSettings
 from srl.engine.verify import verify
+from srl.model.texts import text_of
 from srl.out_of_memory import fewer_rows, is_out_of_memory, release
 from srl.packing.attention import Attention
 from srl.types import Completion, Example, Sampling
@@ -77,9 +78,7 @@ class RolloutEngine:
             self.rows_in_flight = fewer_rows(min(self.rows_in_flight, len(examples) * n), n)
 
     def text_of(self, ids: list[int]) -> str:
-        text = self.tokenizer.decode(ids, skip_special_tokens=False)
-        assert isinstance(text, str)  # a list only for a batch of sequences
-        return text
+        return text_of(self.tokenizer, ids)
 
     def _generate(
         self, examples: Sequence[Example], n: int, sampling: Sampling, generator: torch.Generator

@@ -9,6 +9,9 @@ from torch import Tensor
 
 from srl.types import Sampling
 
+CUT = "\ufffd"
+"""What stands for bytes that are no whole character."""
+
 CPU_BLOCK = 1024  # tokens of the vocabulary
 
 
@@ -96,13 +99,25 @@ def _cut(probs: Tensor, sampling: Sampling) -> Tensor:
 
 
 class TokenTexts:
-    """The text of single tokens, decoded once each: enough to see a stop string appear."""
+    """What tokens add to a text: enough to see a stop string appear, which the text of all then confirms.
+
+    decode: tokens -> their text; that of single ones is kept.
+    """
 
     def __init__(self, decode: Callable[[list[int]], str]) -> None:
-        self._decode = decode
+        self.decode = decode
         self._texts: dict[int, str] = {}
 
-    def __getitem__(self, token: int) -> str:
-        if token not in self._texts:
-            self._texts[token] = self._decode([token])
-        return self._texts[token]
+    def behind(self, tokens: list[int]) -> str:
+        """The text of tokens where others stand before them; it ends in CUT when a character goes on.
+
+        They are decoded behind themselves, as some decoders drop the white space before a first token.
+        """
+        if len(tokens) > 1:
+            return self._behind(tokens)
+        if tokens[0] not in self._texts:
+            self._texts[tokens[0]] = self._behind(tokens)
+        return self._texts[tokens[0]]
+
+    def _behind(self, tokens: list[int]) -> str:
+        return self.decode(tokens * 2)[len(self.decode(tokens)) :]

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from srl.engine.sampling import TokenTexts
+from srl.engine.sampling import CUT, TokenTexts
 from srl.response import StopRule
 from srl.types import Completion, Example
 
@@ -21,6 +21,8 @@ EVICT_AT = 1 / 8
 """Finished rows are evicted when they are this share of it, for that copies the rest."""
 ADMIT_AT = 1 / 4
 """Waiting prompts are admitted when this share of the rows in flight is free: one prefill for several."""
+LONGEST = 8
+"""Tokens that may write one character, at most: after as many there is none."""
 
 
 @dataclass
@@ -30,8 +32,9 @@ class Rollout:
     number: int
     example: Example
     rule: StopRule
-    text: str  # so far, from the tokens' own texts: enough to see where it stops
+    text: str  # so far, token by token: enough to see where it may stop
     ids: list[int] = field(default_factory=list)
+    cut: list[int] = field(default_factory=list)  # the newest, whose bytes end within a character
     finished: bool = False  # by itself
     ended: bool = False  # or by its limit
 
@@ -45,9 +48,21 @@ class Rollout:
         if token in end_ids:
             self.finished = True
         elif self.rule.stop:
-            self.text += texts[token]
-            self.finished = self.rule.find(self.text) is not None
+            self.finished = self._stops(token, texts)
         self.ended = self.finished or len(self.ids) == self.example.max_new_tokens
+
+    def _stops(self, token: int, texts: TokenTexts) -> bool:
+        """Whether the response ends here by its text: by that of all its ids, looked at when it may be so.
+
+        A character may be written by several tokens.
+        """
+        self.cut.append(token)
+        text = self.text + texts.behind(self.cut)
+        if not text.endswith(CUT) or len(self.cut) > LONGEST:
+            self.text, self.cut = text, []
+        if self.rule.find(text) is None:
+            return False
+        return self.rule.find(self.example.response(texts.decode(self.ids))) is not None
 
 
 class Scheduler:

@@ -11,14 +11,32 @@ from pathlib import Path
 from typing import Any
 
 from srl.errors import ConfigError, few
+from srl.model.adapters import unwrapped
+from srl.model.loading import end_token_ids
 
 log = logging.getLogger(__name__)
 
 
-def write_model(policy: Any, tokenizer: Any, folder: Path) -> None:
-    """The adapter in peft's own form, or the whole model where there is none; the tokenizer beside it."""
+def write_model(policy: Any, tokenizer: Any, folder: Path) -> tuple[int, ...]:
+    """The adapter in peft's own form, or the whole model where there is none; the tokenizer beside it.
+
+    Returned, and in generation_config.json: the tokens that ended a response in training, among them that
+    with which the chat template ends a turn.
+    """
+    from transformers import GenerationConfig
+
     policy.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    ends = end_token_ids(tokenizer, policy)
+    own = getattr(unwrapped(policy), "generation_config", None) or GenerationConfig()
+    config = GenerationConfig.from_dict({**own.to_dict(), "eos_token_id": list(ends)})
+    (folder / "generation_config.json").write_text(config.to_json_string(), encoding="utf-8")
+    return ends
+
+
+def is_tied(policy: Any) -> bool:
+    """Whether the head is the embedding."""
+    return bool(unwrapped(policy).config.get_text_config().tie_word_embeddings)
 
 
 def merged(policy: Any) -> Any:
@@ -72,7 +90,10 @@ def _untie(policy: Any) -> list[str]:
 
 @dataclass(frozen=True)
 class Card:
-    """What the model card says. base: what to load it on. metrics: the run's newest figures."""
+    """What the model card says. base: what to load it on. metrics: the run's newest figures.
+
+    ends: the tokens that ended a response. untied: the base's head was its embedding, and here it is not.
+    """
 
     name: str
     method: str
@@ -84,6 +105,8 @@ class Card:
     metrics: Mapping[str, float] = field(default_factory=dict)
     run: str | None = None
     commit: str | None = None
+    ends: tuple[str, ...] = ()
+    untied: bool = False
 
     def text(self) -> str:
         head = ["---", f"library_name: {'peft' if self.adapter else 'transformers'}"]
@@ -113,6 +136,14 @@ class Card:
                 if self.adapter
                 else ("; these weights are the dequantised ones, with the adapter added.")
             )
+        if self.untied:
+            text += (
+                " In the base the output head is the embedding; the adapter changed one of them, so here "
+                "each has its own weights (tie_word_embeddings: false)."
+            )
+        if self.ends:
+            text += f" A response ends with {' or '.join(f'`{token}`' for token in self.ends)}, as in "
+            text += "generation_config.json."
         if self.run:
             text += f" MLflow run `{self.run}`."
         if self.commit:

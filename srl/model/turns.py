@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from srl.model.texts import text_of
 from srl.response import CLOSE, OPEN
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def turn_end_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
         return _first_token(tokenizer, text)
     before, text = _around(tokenizer, 3)
     found = _first_token(tokenizer, text)
-    return None if found is None or str(tokenizer.decode([found])) in before else found
+    return None if found is None or text_of(tokenizer, [found]) in before else found
 
 
 def turn_end(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -106,6 +107,8 @@ def test_the_card_says_what_it_is(made, checkpoint, model_folder, tmp_path):
     assert f"| letters.jsonl | `{run.data.tags['data_hash']}` |" in text
     assert f"| val/steps/reward | {run.data.metrics['val/steps/reward']:.4f} |" in text
     assert "PeftModel.from_pretrained(base" in text
+    assert "A response ends with `<eos>`, as in generation_config.json." in text
+    assert json.loads((tmp_path / "out" / "generation_config.json").read_text())["eos_token_id"] == [1]
 
 
 def test_the_logged_model_loads_back(made, expected, model_folder, tmp_path):
@@ -188,7 +191,7 @@ def test_merging_into_a_head_that_is_the_embedding_gives_each_its_own_weights(ta
     from transformers import AutoModelForCausalLM
 
     from srl.model.adapters import LoraSettings, attach_lora
-    from srl.model.export import merged, write_model
+    from srl.model.export import is_tied, merged, write_model
 
     config = tiny_model().config
     config.tie_word_embeddings = True
@@ -211,5 +214,36 @@ def test_merging_into_a_head_that_is_the_embedding_gives_each_its_own_weights(ta
     own = targets != "all-linear"  # which leaves the head as it is: still one matrix
     assert ("tie_word_embeddings: false" in caplog.text) == own
     assert found.config.tie_word_embeddings == (not own)
+    assert is_tied(whole) == (not own)
     adapter = AutoModelForCausalLM.from_pretrained(tmp_path / "adapter")  # on the tied base
     torch.testing.assert_close(logprobs(adapter), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_the_end_of_a_chat_turn_goes_with_the_adapter_and_with_the_whole_model(tmp_path):
+    """The tokenizer ends with <eos> (1), the template's turns with <|im_end|>, which nobody else names."""
+    from conftest import tiny_model
+    from make import chat_tokenizer, lora
+    from transformers import AutoModelForCausalLM, GenerationConfig
+
+    from srl.model.export import merged, write_model
+
+    tokenizer = chat_tokenizer()
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    tiny_model(vocab_size=len(tokenizer)).save_pretrained(tmp_path / "base")
+    config = tmp_path / "base" / "generation_config.json"
+    config.write_text('{"eos_token_id": 1, "temperature": 0.5}')  # without do_sample: published, if odd
+    policy = lora(AutoModelForCausalLM.from_pretrained(tmp_path / "base"))
+    assert write_model(policy, tokenizer, tmp_path / "adapter") == (1, end)
+    assert write_model(merged(policy), tokenizer, tmp_path / "whole") == (1, end)
+    for name in ("adapter", "whole"):
+        found = GenerationConfig.from_pretrained(tmp_path / name)
+        assert (found.eos_token_id, found.temperature) == ([1, end], 0.5)
+
+
+def test_the_card_says_what_ends_a_response_and_that_a_tied_head_was_untied():
+    from srl.model.export import Card
+
+    card = Card("n", "srl", "b", "none", adapter=False, update=3, ends=("<eos>", "<|im_end|>"), untied=True)
+    assert "A response ends with `<eos>` or `<|im_end|>`, as in generation_config.json." in card.text()
+    assert "the output head is the embedding; the adapter changed one of them" in card.text()
+    assert "embedding" not in replace(card, untied=False).text()

@@ -1,0 +1,69 @@
+"""From texts to token ids and back, by one rule everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from srl.errors import ConfigError, DataError, few
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedTokenizerBase
+
+
+def ids_of(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
+    """The ids of a text, nothing added. DataError: a sign without a token, and none for unknown ones."""
+    try:
+        return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+    except Exception as error:
+        if type(error) is not Exception:  # tokenizers raises plain ones
+            raise
+        unknown = [repr(sign) for sign in dict.fromkeys(text) if not _knows(tokenizer, sign)]
+        if not unknown:
+            raise
+        raise DataError(f"the tokenizer has no token for {few(unknown)} nor for unknown signs") from error
+
+
+def text_of(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    """The text of ids as they stand: special tokens are shown, and no space before a comma is taken out."""
+    text = tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    assert isinstance(text, str)  # a list only for a batch of sequences
+    return text
+
+
+def written_back(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
+    """What a text is after the tokenizer has read and written it; signs without a token are left out."""
+    try:
+        ids = ids_of(tokenizer, text)
+    except DataError:
+        ids = ids_of(tokenizer, "".join(sign for sign in text if _knows(tokenizer, sign)))
+    return text_of(tokenizer, ids)
+
+
+def _knows(tokenizer: PreTrainedTokenizerBase, sign: str) -> bool:
+    try:
+        tokenizer(sign, add_special_tokens=False)
+    except Exception as error:
+        if type(error) is not Exception:
+            raise
+        return False
+    return True
+
+
+def check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: nn.Module) -> None:
+    """ConfigError: tokens that the model has no row for; padding aside, which no model of ours is shown."""
+    shown: Any = model
+    rows = shown.get_input_embeddings().weight.shape[0]
+    beyond = {
+        token: number
+        for token, number in tokenizer.get_vocab().items()
+        if number >= rows and number != tokenizer.pad_token_id
+    }
+    if beyond:
+        named = few([repr(token) for token in sorted(beyond, key=lambda token: beyond[token])])
+        raise ConfigError(
+            f"the tokenizer has ids up to {max(beyond.values())}, the model's embedding has {rows} rows: no "
+            f"row for {named}. Take the tokenizer that belongs to the model, or give the model these rows "
+            "(resize_token_embeddings)"
+        )
