@@ -17,10 +17,16 @@ log = logging.getLogger(__name__)
 GAPS = {"32-true": 1e-3}  # auto, by precision
 OTHER_GAP = 2e-2
 SAMPLES = 3  # responses shown with an alarm
+Action = Literal["warn", "lower_lr", "stop"]
+SAID = {
+    "warn": "",
+    "lower_lr": "; the learning rate is half of what it was from here on (health.on_alarm)",
+    "stop": "; the run ends here (health.on_alarm)",
+}
 
 
 class Health(Callback):
-    """Watches every update and validation, and warns; it changes nothing.
+    """Watches every update and validation, and warns; it changes nothing unless on_alarm says so.
 
     An alarm is a warning with sample responses, once as long as it lasts, the tag `alarm/NAME` with its
     update, and a word in the bar. The first three compare rollouts of today's weights.
@@ -42,6 +48,8 @@ class Health(Callback):
             null never warns.
         copies: How far the share of held-out steps copied word for word from the prompt may rise over the
             first validation; null never warns.
+        on_alarm: What an alarm does besides warning, by its name, as {copies: stop}: warn (nothing more),
+            lower_lr (halve the learning rate of all later updates) or stop (end the run as at max_steps).
     """
 
     def __init__(
@@ -56,6 +64,7 @@ class Health(Callback):
         held_out_fall: float | None = 0.15,
         length_share: float | None = 0.25,
         copies: float | None = 0.3,
+        on_alarm: dict[str, Action] | None = None,
     ) -> None:
         self.auto = logprob_gap == "auto"
         limits = Limits(
@@ -66,6 +75,11 @@ class Health(Callback):
             if value is not None and value < 0:
                 raise ConfigError(f"health.{name} is {value}: it must be at least 0, or null for no alarm")
         self.monitor = Monitor(limits)
+        self.on_alarm = dict(on_alarm or {})
+        if unknown := sorted(set(self.on_alarm) - set(vars(limits)) | {"reward_up"} & set(self.on_alarm)):
+            known = ", ".join(name for name in vars(limits) if name != "reward_up")
+            raise ConfigError(f"health.on_alarm has {unknown[0]!r}, which is no alarm; write one of: {known}")
+        self.lowered = 0  # times that an alarm halved the learning rate
         self._logged = 0
         self._step = 0
 
@@ -79,10 +93,9 @@ class Health(Callback):
             gap = GAPS.get(str(trainer.precision), OTHER_GAP)
             self.monitor.limits = replace(self.monitor.limits, logprob_gap=gap)
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Draw, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Draw, batch_idx: int) -> None:
         self._step = trainer.global_step
+        pl_module.lr_scale = 0.5**self.lowered
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Draw, batch_idx: int
@@ -109,15 +122,22 @@ class Health(Callback):
         for alarm in alarms:
             set_tag(trainer, f"alarm/{alarm.name}", f"update {step}: {alarm.text}")
             shown = [f"[{uid}] reward {reward:.3f}: {text!r}" for uid, reward, text in samples[:SAMPLES]]
-            log.warning("alarm at update %d: %s", step, "\n  ".join([alarm.text, *shown]))
+            action = self.on_alarm.get(alarm.name, "warn")
+            text = f"{alarm.text}{SAID[action]}"
+            log.warning("alarm at update %d: %s", step, "\n  ".join([text, *shown]))
+            self.lowered += action == "lower_lr"
+            if action == "stop":
+                trainer.should_stop = True  # Lightning validates the final weights before it ends
         if len(self.monitor.active) != self._logged:
             self._logged = len(self.monitor.active)
             for logger in trainer.loggers:
                 logger.log_metrics({"health/alarms": float(self._logged)}, step=step)
 
     def state_dict(self) -> dict[str, Any]:
-        return self.monitor.state_dict()
+        return self.monitor.state_dict() | {"lowered": self.lowered}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.monitor.load_state_dict(state_dict)
+        state = dict(state_dict)
+        self.lowered = int(state.pop("lowered", 0))  # missing in checkpoints of the version before
+        self.monitor.load_state_dict(state)
         self._logged = len(self.monitor.active)

@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import MLFlowLogger
 
 from srl import ranks
-from srl.evaluation.floors import copying_floors
+from srl.evaluation.floors import FLOOR_STEPS, advice, copying_floors
 from srl.model.adapters import unwrapped
 from srl.model.checkpoint import read_checkpoint
 from srl.runs.keys import file_keys, key, plain
@@ -33,7 +33,6 @@ PACKAGES = (
     "mlflow",
 )
 SKIPPED_SHOWN = 5
-FLOOR_STEPS = 200  # the floors are means over at most this many held-out steps
 
 
 def mlflow_loggers(trainer: Trainer) -> list[MLFlowLogger]:
@@ -111,9 +110,19 @@ class RunInfo(Callback):
         self._run_before: str | None = None  # that wrote the checkpoint which this one goes on from
         self._counted: dict[str, int] = {}  # of the data, what was reported
         self._skipped = 0
+        self._floors: dict[str, float] | None = None  # until they are said
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._write(trainer, pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Before training: what copying would earn beside the base's reward."""
+        if trainer.global_step or self._floors is None:
+            return
+        reward = trainer.callback_metrics.get("val/steps/reward")
+        for line in advice(self._floors, None if reward is None else float(reward)):
+            print(line, flush=True)
+        self._floors = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Undo what the validation of step 0 left, too: Lightning's logger calls a run finished after it."""
@@ -134,8 +143,8 @@ class RunInfo(Callback):
         if self.done or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         self.done = True
-        steps = data.step_targets[:FLOOR_STEPS]
-        floors = {f"floors/{name}": value for name, value in copying_floors(steps).items()}
+        self._floors = copying_floors(data.step_targets[:FLOOR_STEPS])
+        floors = {f"floors/{name}": value for name, value in self._floors.items()}
         trained = sum(p.numel() for p in pl_module.parameters() if p.requires_grad)
         for logger in mlflow_loggers(trainer):
             logger.log_metrics(

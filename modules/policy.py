@@ -98,6 +98,7 @@ class PolicyModule(LightningModule):
         self._engine: RolloutEngine | None = None
         self._update: Update | None = None
         self._metrics = ValidationMetrics(validation)
+        self.lr_scale = 1.0  # of the phase's rate; an alarm may lower it (callbacks.health)
         if rows_in_flight < 1:
             raise ConfigError(f"model.rows_in_flight is {rows_in_flight}: it must be at least 1")
         if loss.kl > 0 and lora is None:
@@ -213,7 +214,7 @@ class PolicyModule(LightningModule):
         if not batch.groups:
             return
         first, optimizer = self.global_step, self.optimizers()
-        lr = batch.phase.phase.lr_at(batch.phase.updates, self.base_lr)
+        lr = self.lr_scale * batch.phase.phase.lr_at(batch.phase.updates, self.base_lr)
         for group in optimizer.param_groups:  # type: ignore[union-attr]
             group["lr"] = lr
         with without_averaging(self.trainer):

@@ -23,6 +23,7 @@ from srl.data.duplicates import Overlap
 from srl.data.prepare import Distribution
 from srl.data.trajectory import problem_key
 from srl.errors import ConfigError, DataError
+from srl.evaluation.floors import FLOOR_STEPS, advice, copying_floors
 from srl.model.texts import text_of
 from srl.objectives.objective import Objective
 from srl.objectives.table import objectives
@@ -92,6 +93,7 @@ def inspected(data: ExpertDataModule, tokenizer: Any, count: int) -> dict[str, A
             for name, lengths in _lengths(name, examples, tokenizer)
         },
         "over_the_limits": _over(data, sources, tokenizer),
+        "floors": copying_floors(data.step_targets[:FLOOR_STEPS]),
     }
 
 
@@ -210,6 +212,8 @@ def show(found: dict[str, Any]) -> None:
     console.print(table)
     for what, count in found["over_the_limits"].items():
         console.print(escape(f"{count} x {what}"), soft_wrap=True)
+    for line in advice(found["floors"]):
+        console.print(escape(line), soft_wrap=True)
     split = found["split"]
     console.print(
         f"Split: {split['train']['problems']} problems to train on "

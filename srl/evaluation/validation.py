@@ -12,8 +12,9 @@ from torchmetrics import MeanMetric
 from srl.errors import ConfigError
 from srl.evaluation.floors import is_copy
 from srl.evaluation.metrics import mean_of, pass_of
+from srl.rewards.decisions import agreement, finder
 from srl.rewards.similarity import reward_of
-from srl.types import Sampling, position_name
+from srl.types import Example, Sampling, position_name
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -40,6 +41,9 @@ class ValidationSettings:
     full_every: int = 1
     """Attempts and by_steps, which take most of the time, run only at updates that this number divides,
     before the first update and after the last. A phase that waits for one of their figures needs 1."""
+    decisions: str | None = "numbers"
+    """What of a held-out step decides, for val/steps/decisions: numbers, last_number, equations (what stands
+    behind =), or a regular expression; null measures none."""
     seed: int = 1234
     """Seed of the sampling noise, the same in every validation."""
 
@@ -48,6 +52,8 @@ class ValidationSettings:
             raise ConfigError(f"model.validation.attempts is {self.attempts}: use 0 for greedy only")
         if self.temperature <= 0:
             raise ConfigError(f"model.validation.temperature is {self.temperature}: it must be above 0")
+        if self.decisions is not None:
+            finder(self.decisions, "model.validation.decisions")
         if self.full_every < 1:
             raise ConfigError(f"model.validation.full_every is {self.full_every}: it must be at least 1")
 
@@ -89,6 +95,7 @@ class ValidationMetrics:
                 }
             )
             rewards.append(reward)
+            self._decisions(action, example)
             exact = float(action == example.target)
             in_format.append(action is not None)
             self._mean("val/steps/exact", exact)
@@ -100,6 +107,15 @@ class ValidationMetrics:
         truncated = [not completion.finished for (completion,) in completions]
         for name, values in (("reward", rewards), ("format", in_format), ("truncated", truncated)):
             self._mean(f"val/steps/{name}", torch.tensor(values, dtype=torch.float32))
+
+    def _decisions(self, action: str | None, example: Example) -> None:
+        """The agreement of `srl.rewards.decisions` with the expert's step, of steps that decide something."""
+        if self.settings.decisions is None:
+            return
+        find = finder(self.settings.decisions)
+        share = agreement(action or "", example.target, example.context, find)
+        if share is not None:
+            self._mean("val/steps/decisions", share)
 
     def problems(
         self,

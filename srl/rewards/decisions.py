@@ -23,8 +23,10 @@ RESULT = re.compile(r"=\s*\$?\s*(-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?)")
 MARKUP = re.compile(r"[*_`$]|\\[()\[\]]")
 
 
-def finder(kind: str) -> Find:
+def finder(kind: str, key: str = "reward.key.kind") -> Find:
     """The decisions of a text, in order, equal ones written alike. ConfigError: no such kind, no such regex.
+
+    key: of the config, for the message.
 
     >>> finder("numbers")("He pays $1,200 - 300 = 900.0"), finder("equations")("2+3=5, so 5*4 = 20")
     (['1200', '300', '900'], ['5', '20'])
@@ -39,12 +41,12 @@ def finder(kind: str) -> Find:
         return lambda text: [_number(found[1]) for found in RESULT.finditer(text)]
     if kind.isidentifier():
         raise ConfigError(
-            f"reward.key.kind is {kind!r}: write numbers, last_number, equations, or a regular expression"
+            f"{key} is {kind!r}: write numbers, last_number, equations, or a regular expression"
         )
     try:
         pattern = re.compile(kind)
     except re.error as error:
-        raise ConfigError(f"reward.key.kind {kind!r} is no regular expression: {error}") from error
+        raise ConfigError(f"{key} {kind!r} is no regular expression: {error}") from error
     return lambda text: [" ".join(found.groups("") or [found[0]]).lower() for found in pattern.finditer(text)]
 
 

@@ -36,6 +36,7 @@ def test_prompts_targets_lengths_limits_and_split(inspect, tmp_path):
     reasons = found["over_the_limits"]
     assert any("prompt over data.limits.max_prompt_tokens 120" in reason for reason in reasons)
     assert any("srl: expert steps over data.limits.step_tokens 8" in reason for reason in reasons)
+    assert 0 < found["floors"]["last_step"] < found["floors"]["best_sentence"] < 1
     split = found["split"]
     assert (split["train"]["problems"], split["held_out"]["problems"], split["in_both"]) == (20, 4, 0)
     assert png.read_bytes().startswith(b"\x89PNG")

@@ -325,7 +325,7 @@ def test_a_validation_counts_the_steps_that_end_the_solution(tokenizer, end):
             [Completion((3,), one.target, torch.zeros(1), True, end_token=one.step != 2)] for one in examples
         ]
     )
-    measured = ValidationSettings().begin(
+    measured = ValidationSettings(decisions="\\w+").begin(
         SimpleNamespace(should_stop=True, state=SimpleNamespace(fn="fit"), global_step=0)
     )
     batch = SimpleNamespace(examples=examples, trajectories=[trajectory("a")] * 3)
@@ -336,3 +336,4 @@ def test_a_validation_counts_the_steps_that_end_the_solution(tokenizer, end):
     assert found["val/steps/reward"] == pytest.approx(1.0 if end == "any" else 1 / 3)
     assert found["val/steps/format"] == pytest.approx(1.0 if end == "any" else 2 / 3)
     assert found["val/steps/exact_step_1"] == (end == "any")
+    assert found["val/steps/decisions"] == pytest.approx(1.0 if end == "any" else 2 / 3)

@@ -3,7 +3,7 @@
 import pytest
 
 from srl.data.trajectory import Step, Trajectory
-from srl.evaluation.floors import context_of, copying_floors, is_copy, sentences
+from srl.evaluation.floors import advice, context_of, copying_floors, is_copy, sentences
 
 
 def trajectory(uid, problem, *steps, preamble=""):
@@ -83,3 +83,16 @@ def test_a_problem_without_a_sentence_counts_as_itself():
 def test_is_copy(action, step, copied):
     one = trajectory("a", "Ann has 3\napples.", "two more", "so 5", preamble="Think.")
     assert is_copy(action, one, step) == copied
+
+
+def test_the_advice_names_what_copying_earns_and_the_options_where_it_earns_much():
+    low = {"other_step": 0.3, "first_sentence": 0.1, "last_step": 0.2, "best_sentence": 0.4}
+    assert len(advice(low)) == 1
+    assert "the base earns" not in advice(low)[0]
+    assert len(advice(low, 0.3)) == 1
+    under = advice(low, 0.29)
+    assert len(under) == 2
+    assert "below 0.300" in under[1]
+    (_, options) = advice({**low, "best_sentence": 0.5}, 0.9)
+    assert "reward.copying" in options
+    assert advice({}) == []

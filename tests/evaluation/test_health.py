@@ -6,6 +6,8 @@ import pytest
 from conftest import fit, tracking_uri
 from mlflow import MlflowClient
 
+from callbacks.health import Health
+from srl.errors import ConfigError
 from srl.evaluation.alarms import Limits, Monitor
 
 PHASE = "srl"
@@ -131,7 +133,6 @@ def test_an_alarm_is_said_once_tagged_and_shown_and_a_resumed_run_knows_it(
     logging_ready, model_folder, expert_file, tmp_path, capsys
 ):
     """Any gradient is above 0, and no log-probability differs by 0.5; a limit of null is none."""
-    from callbacks.health import Health
     from callbacks.progress import UpdateBar
 
     limits = ["--health.grad_norm", "0", "--health.logprob_gap", "0.5", "--health.clipped", "null"]
@@ -156,3 +157,43 @@ def test_an_alarm_is_said_once_tagged_and_shown_and_a_resumed_run_knows_it(
     health.monitor.active = {"grad_norm": 0, "clipped": 3}
     trainer = SimpleNamespace(callbacks=[health], callback_metrics={})
     assert UpdateBar().get_metrics(trainer, None) == {"alarm": "clipped, grad_norm"}
+
+
+def test_an_alarm_halves_the_learning_rate_or_ends_the_run_where_on_alarm_says_so(
+    logging_ready, model_folder, expert_file, tmp_path, capsys
+):
+    """Any gradient is above 0: the alarm begins with update 1; the second has half the rate, also resumed."""
+    common = [
+        "--health.grad_norm",
+        "0",
+        "--model.validation.attempts",
+        "0",
+        "--dynamic_sampling.enabled",
+        "false",
+    ]
+    lower = [*common, "--health.on_alarm", "{grad_norm: lower_lr}"]
+    assert fit(model_folder, expert_file, tmp_path / "run", *lower) == 0
+    assert "the learning rate is half" in capsys.readouterr().err
+    resume = ["--ckpt_path", "last", "--trainer.max_steps", "3"]
+    assert fit(model_folder, expert_file, tmp_path / "run", *lower, *resume) == 0
+    stop = [*common, "--health.on_alarm", "{grad_norm: stop}", "--trainer.max_steps", "5"]
+    assert fit(model_folder, expert_file, tmp_path / "other", *stop) == 0
+    assert "the run ends here" in capsys.readouterr().err
+    client = MlflowClient(tracking_uri(tmp_path))
+    stopped, second, first = client.search_runs([client.get_experiment_by_name("srl").experiment_id])
+    rates = [
+        (point.step, point.value)
+        for run in (first, second)
+        for point in client.get_metric_history(run.info.run_id, "train/lr")
+    ]
+    whole = rates[0][1]
+    assert rates == [(1, whole), (2, whole / 2), (3, whole / 2)]
+    assert [point.step for point in client.get_metric_history(stopped.info.run_id, "train/lr")] == [1]
+    assert client.get_metric_history(stopped.info.run_id, "val/steps/reward")[-1].step == 1
+
+
+def test_an_alarm_that_does_not_exist_is_refused_in_on_alarm():
+    with pytest.raises(
+        ConfigError, match=r"health\.on_alarm has 'copy', which is no alarm; write one of: .*copies"
+    ):
+        Health(on_alarm={"copy": "stop"})
