@@ -16,6 +16,7 @@ from srl import ranks
 from srl.evaluation.floors import FLOOR_STEPS, advice, copying_floors
 from srl.model.adapters import unwrapped
 from srl.model.checkpoint import read_checkpoint
+from srl.resume import Difference, as_text
 from srl.runs.keys import file_keys, key, plain
 from srl.runs.provenance import data_hash, dataset_inputs, git_state
 from srl.types import run_seed
@@ -103,7 +104,9 @@ class RunInfo(Callback):
         joined: bool = False,
         method: str = "",
     ) -> None:
-        self.config, self.config_text, self.resumed_from = config, config_text, resumed_from
+        self.config_text, self.resumed_from = config_text, resumed_from
+        self.flat = flatten(config)
+        self.differences: list[Difference] = []  # between the checkpoint that is gone on with and the config
         self.method = method
         self.done = joined
         self.run_id: str | None = None  # of MLflow; in the checkpoint, so that `test` finds the run
@@ -153,7 +156,7 @@ class RunInfo(Callback):
             self._describe(logger, data, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"run_id": self.run_id}
+        return {"run_id": self.run_id, "config": self.flat}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """A resumed fit is a run of its own: its checkpoints name that one, and it names the one before."""
@@ -161,7 +164,9 @@ class RunInfo(Callback):
 
     def _describe(self, logger: MLFlowLogger, data: Any, pl_module: Any) -> None:
         client, run = logger.experiment, str(logger.run_id)
-        logger.log_hyperparams(flatten(self.config))
+        logger.log_hyperparams(self.flat)
+        if self.differences:
+            client.log_text(run, as_text(str(self.resumed_from), self.differences), "resumed.txt")
         client.log_text(run, self.config_text, "config.yaml")
         client.log_dict(run, versions(), "versions.json")
         client.log_dict(run, data.report.files, "data_files.json")

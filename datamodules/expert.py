@@ -20,7 +20,6 @@ from srl.data.load import (
     DataReport,
     Digests,
     assert_disjoint,
-    check_unchanged,
     digests,
     load_trajectories,
     split_by_problem,
@@ -275,10 +274,6 @@ class ExpertDataModule(LightningDataModule):
 
     def state_dict(self) -> Digests:
         return digests(self.report.files, self.path, self.val_path)
-
-    def load_state_dict(self, state_dict: Digests) -> None:
-        if self.trainer is not None and self.trainer.state.fn == "fit":
-            check_unchanged(state_dict, self.state_dict(), self.changed)
 
     def train_dataloader(self) -> Stream:
         assert self.stream is not None, "the curriculum callback builds the stream before training starts"

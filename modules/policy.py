@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
     from srl.evaluation.scores import Record
 
 
-log = logging.getLogger(__name__)
 PRECISIONS = ("32-true", "bf16-mixed")
 
 
@@ -199,13 +197,15 @@ class PolicyModule(LightningModule):
         self.policy = model
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        try:
-            optimizer = self.optimizer_factory(trained)
-        except ValueError as error:
-            raise ConfigError(f"model.optimizer: {error}") from error
+        optimizer = self.optimizer_of([one for one in self.parameters() if one.requires_grad])
         self.base_lr = float(optimizer.defaults["lr"])
         return optimizer
+
+    def optimizer_of(self, trained: list[nn.Parameter]) -> torch.optim.Optimizer:
+        try:
+            return self.optimizer_factory(trained)
+        except ValueError as error:
+            raise ConfigError(f"model.optimizer: {error}") from error
 
     # -- one update ------------------------------------------------------------------------------------
 
@@ -275,9 +275,7 @@ class PolicyModule(LightningModule):
         self.loaded_step = int(checkpoint["global_step"])
         if self.trainer.state.fn == "fit":  # before Lightning hands the state to the optimizer
             for state in checkpoint["optimizer_states"]:
-                changes = take_settings(state, saved.get("optimizer"), self.configure_optimizers())
-                if changes:
-                    log.warning("model.optimizer: %s; the config's hold from here on", ", ".join(changes))
+                take_settings(state, saved.get("optimizer"), self.configure_optimizers())
 
 
 def counters_of(module: PolicyModule) -> dict[str, Any]:

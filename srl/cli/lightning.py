@@ -40,6 +40,7 @@ from srl.cli.config_files import set_yaml_loader, with_extended
 from srl.cli.faults import OWN, ended_by, is_fault
 from srl.cli.mirroring import joins, log_locally
 from srl.cli.next_steps import next_steps
+from srl.cli.resumed import differences
 from srl.errors import ConfigError, first_line
 from srl.memory_plan.check import PlanSettings, check_memory
 from srl.model.checkpoint import last_if_any, read_checkpoint, resolve_checkpoint
@@ -249,7 +250,7 @@ class SRLCLI(LightningCLI):
         phases = [phase["name"] for phase in self.config_dump["curriculum"]["phases"]]
         method = method_name(self.call.arguments, phases)
         config.checkpoint.method = method
-        info = RunInfo(self.config_dump, text, config.get("ckpt_path"), self.joins_run, method)
+        info = self.info = RunInfo(self.config_dump, text, config.get("ckpt_path"), self.joins_run, method)
         if self.subcommand in ("test", "predict"):  # which train nothing, and take any curriculum's weights
             core, ours = [config.checkpoint], [info, BenchmarkResults(self._results_folder(config), text)]
         else:
@@ -287,7 +288,9 @@ class SRLCLI(LightningCLI):
         config = self.config_init[self.subcommand]
         check_memory(config, config.plan, self.trainer.strategy.root_device.type)
         config.curriculum.prepares_fit = True
-        if path is None:
+        if path is not None:
+            self.info.differences = differences(path, model, datamodule, self.info.flat)
+        else:
             self.trainer.validate(model, datamodule=datamodule, verbose=False, weights_only=True)
         self.trainer.fit(model, datamodule=datamodule, ckpt_path=path, weights_only=True)
         if self.trainer.is_global_zero and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]

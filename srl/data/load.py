@@ -12,8 +12,9 @@ from typing import Any, Literal
 from srl.data.formats import Item, file_rows, hub_set, is_file_name, numbered_rows
 from srl.data.row_format import NO_ANSWER, RowFormat
 from srl.data.trajectory import MIN_STEPS, Skip, Trajectory, problem_key
-from srl.errors import ConfigError, DataError
+from srl.errors import DataError
 from srl.files import sha256_of
+from srl.resume import Difference, refused
 
 log = logging.getLogger(__name__)
 
@@ -137,21 +138,23 @@ def digests(files: Mapping[str, str], path: str, val_path: str | None) -> Digest
     return {key: [name, files[name]] for key, name in named.items() if name is not None and name in files}
 
 
-def check_unchanged(before: Digests, now: Digests, changed: Changed) -> None:
-    """Compare by content: a file may have moved. ConfigError for another content, unless it is allowed.
+def changed_files(before: Digests, now: Digests, changed: Changed) -> list[Difference]:
+    """Compared by content, as a file may have moved; refused unless data.changed is allow.
 
     For where training goes on; a checkpoint may be tested on any data.
     """
-    for key, (path, digest) in before.items():
-        found, today = now.get(key, ["no file", "none"])
+    found = []
+    for key in dict.fromkeys((*before, *now)):
+        (path, digest), (other, today) = (one.get(key, ["no file", "none"]) for one in (before, now))
         if digest == today:
             continue
-        said = (
-            f"{key} is {found} (SHA-256 {today[:12]}), but the run began with {path} (SHA-256 {digest[:12]})"
+        was, is_now = f"{path} (SHA-256 {digest[:12]})", f"{other} (SHA-256 {today[:12]})"
+        if changed == "allow":
+            found.append(Difference(key, was, is_now, "taken, as data.changed is allow"))
+            continue
+        why = (
+            f"{key} is {is_now}, but the run began with {was}: what it has drawn and learnt of the problems "
+            "would be said of others. Give it the file that it began with, or write data.changed: allow"
         )
-        if changed == "refuse":
-            raise ConfigError(
-                f"{said}: what it has drawn and learnt of the problems would be said of others. Give it the "
-                "file that it began with, or write data.changed: allow"
-            )
-        log.warning("%s; going on, as data.changed is allow", said)
+        found.append(refused(key, was, is_now, why))
+    return found

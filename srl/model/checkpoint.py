@@ -19,8 +19,10 @@ from srl.model.adapters import LoraSettings
 from srl.model.digests import base_digests
 from srl.model.sources import ModelFiles
 from srl.renamed import renamed_states
+from srl.resume import Difference, refuse, refused
 
 log = logging.getLogger(__name__)
+WROTE_IT = "resume with the config that wrote it"
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -76,7 +78,7 @@ def read_trained(checkpoint: dict[str, Any], policy: nn.Module, identity: dict[s
     saved = checkpoint.get("srl")
     if saved is None:
         raise ConfigError("this checkpoint was not written by srl: it has no `srl` entry")
-    _check_identity(saved["identity"], identity)
+    refuse(identity_differences(saved["identity"], identity))
     load_adapter_state(policy, checkpoint["state_dict"])
     renamed_states(checkpoint)  # before Lightning hands them out
     checkpoint["state_dict"] = {}
@@ -89,20 +91,31 @@ def last_if_any(dirpath: str) -> str | None:
     return resolve_checkpoint("last", dirpath) if there else None
 
 
-def _check_identity(saved: dict[str, Any], now: dict[str, Any]) -> None:
-    """Digests that one of the two lacks say nothing: those of earlier versions, or of files not here."""
+def identity_differences(saved: dict[str, Any], now: dict[str, Any]) -> list[Difference]:
+    """What of base and adapter differs; all of it is refused.
+
+    Digests that one of the two lacks say nothing: those of earlier versions, or of files not here.
+    """
     settings, wanted = ({k: v for k, v in one.items() if k != "digests"} for one in (saved, now))
-    if settings != wanted:
-        raise ConfigError(
-            f"the checkpoint was made with {settings}, the config says {wanted}: "
-            "resume with the config that wrote it"
-        )
+    why = f"the checkpoint was made with {settings}, the config says {wanted}: {WROTE_IT}"
+    a, b = ({"base": one["base"], **_by_field("lora", one["lora"])} for one in (settings, wanted))
+    found = [
+        refused(f"model.{name}", a.get(name, "-"), b.get(name, "-"), why)
+        for name in dict.fromkeys((*a, *b))
+        if a.get(name, "-") != b.get(name, "-")
+    ]
     before, after = saved.get("digests", {}), now.get("digests", {})
     if other := [name for name in before if name in after and before[name] != after[name]]:
-        raise ConfigError(
+        why = (
             f"the checkpoint was made with another base of the name {now['base']!r}: {' and '.join(other)} "
             "of the two differ; set model.base to the one that it was trained on"
         )
+        found += [refused(f"model.base: its {name}", before[name], after[name], why) for name in other]
+    return found
+
+
+def _by_field(name: str, settings: dict[str, Any] | None) -> dict[str, Any]:
+    return {name: None} if settings is None else {f"{name}.{key}": value for key, value in settings.items()}
 
 
 def resolve_checkpoint(name: str, dirpath: str) -> str:

@@ -1,5 +1,7 @@
 """A resumed run equals the uninterrupted one bitwise: weights, moments, generators, cursor, buffer, phase."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from resumed import Keep, equal, run, what_counts
@@ -102,9 +104,11 @@ def test_a_checkpoint_holds_the_trained_weights_only(model_folder, expert_file, 
 
 
 def test_settings_of_the_optimizer_are_the_configs_and_recorded_and_another_class_is_refused(
-    model_folder, expert_file, tmp_path, capsys
+    model_folder, expert_file, tmp_path, capsys, monkeypatch
 ):
     from mlflow import MlflowClient
+
+    monkeypatch.setenv("COLUMNS", "400")
 
     def go_on(name, *more):
         steps = ["--trainer.max_steps", "2", "--ckpt_path", str(tmp_path / "a" / "last.ckpt")]
@@ -113,8 +117,12 @@ def test_settings_of_the_optimizer_are_the_configs_and_recorded_and_another_clas
     run(model_folder, expert_file, tmp_path / "a", "--trainer.max_steps", "1")
     status, said = go_on("b", "--model.optimizer.weight_decay", "0.3", "--model.optimizer.eps", "0.001")
     assert status == 0
-    assert "weight_decay 0.01 -> 0.3" in said.err + said.out
-    assert "eps 1e-08 -> 0.001" in said.err + said.out
+    assert cells(said.out) == [
+        ["checkpoint.dirpath", str(tmp_path / "a"), str(tmp_path / "b"), "taken"],
+        ["model.optimizer.eps", "1e-08", "0.001", "taken"],
+        ["model.optimizer.weight_decay", "0.01", "0.3", "taken"],
+        ["trainer.max_steps", "1", "2", "taken"],
+    ]
     (group,) = torch.load(tmp_path / "b" / "last.ckpt", weights_only=True)["optimizer_states"][0][
         "param_groups"
     ]
@@ -123,9 +131,39 @@ def test_settings_of_the_optimizer_are_the_configs_and_recorded_and_another_clas
     runs = [found for one in client.search_experiments() for found in client.search_runs([one.experiment_id])]
     (resumed,) = [one for one in runs if "resumed_from" in one.data.tags]
     assert resumed.data.params["model.optimizer.init_args.weight_decay"] == "0.3"
+    logged = client.download_artifacts(resumed.info.run_id, "resumed.txt", str(tmp_path))
+    assert "weight_decay" in Path(logged).read_text()
     status, said = go_on("c", "--model.optimizer", "torch.optim.SGD", "--model.optimizer.lr", "0.01")
     assert status == 2
     assert "model.optimizer is torch SGD, the checkpoint was made with torch AdamW" in said.err
+    assert ["model.optimizer.class_path", "torch AdamW", "torch SGD", "refused"] in cells(said.out)
+
+
+def cells(text):
+    """The rows of the table that says what differs."""
+    shown = text.partition("What differs")[2].partition("└")[0]
+    lines = [line for line in shown.splitlines() if line.startswith("│")]
+    return [[cell.strip() for cell in line.strip("│").split("│")] for line in lines]
+
+
+def test_where_nothing_differs_nothing_is_said_and_another_split_is_refused(
+    model_folder, expert_file, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", "400")
+    steps = ["--trainer.max_steps", "1"]
+    run(model_folder, expert_file, tmp_path / "a", *steps)
+    capsys.readouterr()
+    assert run(model_folder, expert_file, tmp_path / "a", *steps, "--ckpt_path", "last") == 0
+    assert "What differs" not in capsys.readouterr().out
+    more = ["--seed_everything", "5", "--data.seed", "3", "--ckpt_path", "last"]
+    assert run(model_folder, expert_file, tmp_path / "a", *steps, *more) == 2
+    out, err = capsys.readouterr()
+    kept = "taken for the order of examples; kept: the generators"
+    assert cells(out) == [["data.seed", "0", "3", "refused"], ["seed_everything", "0", "5", kept]]
+    assert "problems that it has trained on would be held out" in err
+    more += ["--data.changed", "allow"]
+    assert run(model_folder, expert_file, tmp_path / "a", *steps, *more) == 0
+    assert ["data.seed", "0", "3", "taken"] in cells(capsys.readouterr().out)
 
 
 def test_another_base_in_a_folder_of_the_same_name_is_refused(model_folder, expert_file, tmp_path, capsys):
