@@ -101,15 +101,16 @@ class Chat:
 
         A step outside the format is shown as it is and is the last, as is one that repeats the one before.
         """
-        from srl.evaluation.solving import FINAL, MAX_TURNS
+        from srl.evaluation.solving import MAX_TURNS
         from srl.response import split_response
+        from srl.rewards.extract import states_answer
 
         actions: list[str] = []
         for _ in range(MAX_TURNS):
             text = self._generate(self.builder.next_step(asked(problem), actions))
             parts = split_response(text, think=self.builder.think)
             yield parts or ("", text)
-            if parts is None or FINAL.search(parts[1]) or parts[1] in actions[-1:]:
+            if parts is None or states_answer(parts[1]) or parts[1] in actions[-1:]:
                 return
             actions.append(parts[1])
 

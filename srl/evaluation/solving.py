@@ -14,11 +14,11 @@ from srl.data.trajectory import Trajectory
 from srl.engine.engine import RolloutEngine
 from srl.examples.builder import ExampleBuilder
 from srl.rewards.answers import are_correct, are_equal, extract_answer
+from srl.rewards.extract import states_answer
 from srl.rewards.rules import rule
 from srl.types import Completion, Example, Sampling
 
 GREEDY = Sampling(temperature=0.0)
-FINAL = re.compile(r"\\boxed|^\s*####|answer is", re.IGNORECASE | re.MULTILINE)
 MAX_TURNS = 16
 """Turns of a problem without expert steps."""
 
@@ -100,7 +100,7 @@ def solve_by_steps(
     prompt's history.
 
     An attempt has as many turns as the expert took steps, or `max_turns` where there are no expert steps. It
-    ends early when an action states a final answer (a box, ####, "the answer is"; never where all of the text
+    ends early when an action marks a final answer (a box, a tag, a label, ####; never where all of the text
     may be the answer), when a response breaks the format, or when the prompt outgrows its limit.
     """
     walks = [[_Walk(trajectory, max_turns) for _ in range(n)] for trajectory in trajectories]
@@ -145,7 +145,7 @@ class _Walk:
         turns = len(self.trajectory.steps)
         known = rule(self.trajectory.answer_check)
         whole = known is not None and known.whole
-        self.finished = len(self.actions) == turns or (not whole and FINAL.search(parts[1]) is not None)
+        self.finished = len(self.actions) == turns or (not whole and states_answer(parts[1]))
         return not self.finished and len(self.actions) < (turns or self.max_turns)
 
     def solved(self) -> Solved:

@@ -14,7 +14,7 @@ _LINKED = re.compile(
     r"|\b[A-Za-z](?:_\w)?\s*=)*"
 )
 _BOXES = 8  # linked boxes that are read as one list; of more only the last counts
-_HASHES = re.compile(r"^####[ \t]*([^\s#].*)$", re.MULTILINE)
+_HASHES = re.compile(r"^[ \t]{0,9}####[ \t]*([^\s#].*)$", re.MULTILINE)
 _LABEL = re.compile(
     r"\b(?:answer|correct\s{1,9}(?:option|choice)|option|choice)[*_]{0,3}\s{0,9}(?:\bis\b|[:=])[\s:*_]{0,9}"
     r"|答案\s{0,9}(?:是|为|[:：])\s{0,9}",
@@ -41,6 +41,11 @@ def extract_answer(response: str, marked: bool = False) -> str | None:
     ('5', None)
     """
     return extract_answers([response], marked)[0]
+
+
+def states_answer(text: str) -> bool:
+    """Whether a final answer is marked: the same marks that `extract_answer(text, marked=True)` reads."""
+    return any(_stated(text, marked=True))
 
 
 def extract_answers(responses: list[str], marked: bool = False) -> list[str | None]:

@@ -56,6 +56,11 @@ def test_a_step_without_text_is_named_after_its_number() -> None:
     assert heads("## Step 1\n## Step 2: B\nb", "headings") == [("Step 1", ""), ("B", "b")]
 
 
+def test_a_heading_of_odd_white_space_is_no_title_that_a_file_would_lose() -> None:
+    text = "### Step 1: a\nb\n\n### Step 2: \x0b\rc\nd\n### Step 3: \x0c:\x85"
+    assert heads(text, "headings") == [("a", "b"), ("", "c\nd"), ("Step 3", "")]
+
+
 def test_counted_headings_win_over_others_and_end_at_a_conclusion() -> None:
     text = "## Idea\n### Step 1: A\n#### Aside\na\n### Step 2: B\nb\n### Conclusion\nSo 4."
     split = split_steps(text, "headings")

@@ -145,7 +145,12 @@ def test_problems_leave_when_they_are_done_and_the_others_go_on(tokenizer):
         ("#### 4", True),
         ("so\n  #### 4", True),
         ("the Answer is 4", True),
+        ("**Final answer:** 4", True),
+        ("The correct option is (C)", True),
+        ("<answer>4</answer>", True),
         ("x #### 4", False),
+        ("#### Case 2: n is even", False),
+        ("\\boxed{}", False),
         ("4", False),
     ],
 )

@@ -14,7 +14,7 @@ _CLOSES = re.compile(
 )
 _OPENS = re.compile(r"(?i)(?:problem|question|given)\b")
 _WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
-_MARKS = " \t:.)-–—"
+_MARKS = " \t\v\f\x1c\x1d\x1e\x1f\x85\u2028\u2029:.)-–—"
 
 
 def split_headings(source: Source) -> StepSplit:
@@ -71,7 +71,7 @@ def _step(k: int, match: re.Match[str]) -> Header | None:
 
 
 def _clean(title: str) -> str:
-    """A title without its marks: bold, closing hashes, colons."""
+    """A title without its marks: bold, closing hashes, colons; "" where it is white space of any kind."""
     return title.replace("**", "").rstrip("# \t").strip(_MARKS + "_")
 
 

@@ -85,7 +85,7 @@ FENCE = re.compile(r"[ \t]*(`{3,}(?=[^`]*$)|~{3,})")
 _DELIMITER = re.compile(r"\\\\|\\begin\{(\w+\*?)\}|\\end\{(\w+\*?)\}|(\\[\[(])|(\\[\])])|(\$\$)")
 _ENDING = re.compile(
     r"(?i)[*_ ]*(?:(?:so|thus|therefore|hence|finally),? )?(?:the (?:final |correct )?answer\b|final answer\b"
-    r"|answer\b *[:*=]|<answer>|####(?!#)|\$?\$?\\boxed)"
+    r"|answer\b *[:*=]|the correct (?:option|choice)\b|<answer>|####(?!#)|\$?\$?\\boxed)"
 )
 
 
