@@ -4,7 +4,7 @@ import itertools
 import re
 from functools import partial
 
-from srl.data.styles.source import Header, Source, StepSplit, ending
+from srl.data.styles.source import Header, Source, StepSplit, after_bold, ending
 
 _STEP = re.compile(r"(?i)(#{1,6}[ \t]+(?=\S))?(\*\*)?step[ \t]+([0-9]{1,3}|[a-z]+)\b(.*)")
 _HASHES = re.compile(r"(#{1,6})[ \t]+(\S.*)")
@@ -14,6 +14,8 @@ _CLOSES = re.compile(
 )
 _OPENS = re.compile(r"(?i)(?:problem|question|given)\b")
 _WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+_BOLD = re.compile(r"(?<![\w)\]}])\*\*|\*\*(?![\w({\[])")  # and no power, as in k**2
+_BOLD_ENDS = re.compile(r"(?i)\*\*(?:final +)?(?:conclusion|answer|result|summary)\b[^*]*\*\*:?[ \t]*$")
 _MARKS = " \t\v\f\x1c\x1d\x1e\x1f\x85\u2028\u2029:.)-–—"
 
 
@@ -64,7 +66,7 @@ def _step(k: int, match: re.Match[str]) -> Header | None:
     if not (match[1] or match[2]) and text[:1] not in (":", ".", ")", "-", "–", "—"):
         return None  # "Step 1 gives x": prose
     if match[2]:
-        title, _, rest = text.partition("**")
+        title, _, rest = after_bold(text)
         return Header(k, number, _clean(title), rest.lstrip().removeprefix(":").lstrip())
     text = text.strip(_MARKS) if match[1] else text.lstrip(_MARKS)
     return Header(k, number, _clean(text), "") if match[1] else Header(k, number, "", text)
@@ -72,7 +74,7 @@ def _step(k: int, match: re.Match[str]) -> Header | None:
 
 def _clean(title: str) -> str:
     """A title without its marks: bold, closing hashes, colons; "" where it is white space of any kind."""
-    return title.replace("**", "").rstrip("# \t").strip(_MARKS + "_")
+    return _BOLD.sub("", title).rstrip("# \t").strip(_MARKS + "_")
 
 
 def _named(source: Source) -> StepSplit | None:
@@ -113,6 +115,9 @@ def _finish(source: Source, headers: list[Header], level: int, end: int) -> Step
     for k in range(last + 1, end):
         match = None if source.inside[k] else _HASHES.match(source.lines[k])
         if match and (len(match[1]) <= level or _ENDS.match(_clean(match[2]))):
+            end = k
+            break
+        if not source.inside[k] and _BOLD_ENDS.match(source.lines[k]):
             end = k
             break
     after = min(ending(source, last, end), _closing(source, last, end))

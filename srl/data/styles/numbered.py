@@ -3,13 +3,13 @@
 import re
 from collections.abc import Iterator
 
-from srl.data.styles.source import HEADING, Header, Source, StepSplit, ending
+from srl.data.styles.source import HEADING, Header, Source, StepSplit, after_bold, ending
 
 ENUMERATION_MIN, ENUMERATION_SHARE = 300, 2
 """An untitled list holds no steps when over 300 characters, and over twice its own, stand outside of it."""
 
 _GOES_ON = re.compile(r"[,;]|[ \t]+(?:[a-z$]|\\\(|=)|[a-z]")
-_AGAIN = re.compile(
+AGAIN = re.compile(
     r"(?i)\b(?:alternat|another (?:way|solution|approach|method|proof)|(?:solution|method) *#?[2-9b-d]\b)"
 )
 _NUMBER = re.compile(r"(\*\*)?([0-9]{1,3})[.)][ \t]+(?=\S)")
@@ -49,7 +49,7 @@ def _header(k: int, line: str) -> Header | None:
     text = line[match.end() :]
     if match[1] is None and not text.startswith("**"):
         return Header(k, int(match[2]), "", text)
-    title, closed, rest = text.removeprefix("**").partition("**")
+    title, closed, rest = after_bold(text.removeprefix("**"))
     is_emphasis = not match[1] and not title.rstrip().endswith((":", ".")) and _GOES_ON.match(rest)
     title = title.strip().removesuffix(":").rstrip()
     if not closed or not title or is_emphasis:
@@ -88,7 +88,7 @@ def _goes_on(source: Source, steps: list[Header], first: Header) -> bool:
     """Whether a list is like the steps before it, with little between them that does not end the solution."""
     last, end = steps[-1], first.line
     between = "\n".join(source.lines[_conclusion(source, last, end) : end])
-    if is_bold(first) != is_bold(steps[0]) or len(between) > ENUMERATION_MIN or _AGAIN.search(between):
+    if is_bold(first) != is_bold(steps[0]) or len(between) > ENUMERATION_MIN or AGAIN.search(between):
         return False
     return ending(source, last.line, end) == end
 

@@ -9,30 +9,41 @@ from srl.data.trajectory import Step
 
 _BLOCK = re.compile(r"\\begin\{|\\\[|\$\$")
 _MATH = re.compile(r"(?:\\\(.*\\\)|\$[^$]+\$)[ .,;:]*$|\\\([^)]*$")  # a line of math alone, or its beginning
+_TITLED = re.compile(r"#{1,6}[ \t]+[*_]*[^\W\d_]{2}")  # a heading in words, and no answer as #### 4
+_DISPLAY = re.compile(r"\s*(?:\\\[.*\\\]|\$\$.*\$\$)[ .,;]*$")  # display math on one line
 _ITEM = re.compile(r"(?:[-*+•]|[0-9]{1,3}[.)]|\([a-zA-Z0-9]{1,3}\))[ \t]")
 _SOCRATIC = re.compile(r"(\S.*?)[ \t]\*\*[ \t]+(\S.*)")
 
 
 def split_lines(source: Source) -> StepSplit:
-    """Each line that is not blank is a step; code, environments and displays join the one before."""
+    """Each line that is not blank is a step; code, environments and displays join the one before, and a
+    Markdown heading the line after it.
+    """
     headers: list[Header] = []
+    headed = False  # whether the line before is a heading
     for k, line in enumerate(source.lines):
-        starts = not source.inside[k] and not (headers and _opens_block(source, k))
-        if starts and line.strip():
+        joins = headed or (headers and (_opens_block(source, k) or _DISPLAY.match(line)))
+        if line.strip() and not source.inside[k] and not joins:
             headers.append(Header(k, len(headers) + 1, "", line))
+        headed = bool(_TITLED.match(line)) and not source.inside[k]
     return source.split(headers, len(source.lines), "lines")
 
 
 def split_paragraphs(source: Source) -> StepSplit:
     """Paragraphs, between blank lines; one that opens with a list item, math, code or an indent goes on with
-    the one before it. The paragraph that states the final answer, and what follows it, is conclusion.
+    the one before it, and so does one that a colon announces, or that goes on in small letters after a
+    display. The paragraph that states the final answer, and what follows it, is conclusion.
     """
     headers: list[Header] = []
+    before = ""  # the last line that is not blank
     blank = True
     for k, line in enumerate(source.lines):
-        if blank and line.strip() and not source.inside[k] and not (headers and _continues(line)):
+        goes_on = before.endswith(":") or (line[:1].islower() and before.endswith(("\\]", "$$")))
+        joins = headers and (goes_on or _continues(line))
+        if blank and line.strip() and not source.inside[k] and not joins:
             headers.append(Header(k, len(headers) + 1, "", line))
         blank = not line.strip()
+        before = line.rstrip(" *_") or before
     after = len(source.lines)
     if len(headers) > 1:
         after = ending(source, headers[0].line, after)
@@ -66,7 +77,7 @@ def _opens_block(source: Source, k: int) -> bool:
 
 
 def _continues(line: str) -> bool:
-    return line[0].isspace() or any(form.match(line) for form in (FENCE, _BLOCK, _MATH, _ITEM))
+    return line[:1].isspace() or any(form.match(line) for form in (FENCE, _BLOCK, _MATH, _ITEM))
 
 
 _JSON = json.JSONDecoder()

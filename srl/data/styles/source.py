@@ -85,7 +85,8 @@ FENCE = re.compile(r"[ \t]*(`{3,}(?=[^`]*$)|~{3,})")
 _DELIMITER = re.compile(r"\\\\|\\begin\{(\w+\*?)\}|\\end\{(\w+\*?)\}|(\\[\[(])|(\\[\])])|(\$\$)")
 _ENDING = re.compile(
     r"(?i)[*_ ]*(?:(?:so|thus|therefore|hence|finally),? )?(?:the (?:final |correct )?answer\b|final answer\b"
-    r"|answer\b *[:*=]|the correct (?:option|choice)\b|<answer>|####(?!#)|\$?\$?\\boxed)"
+    r"|answer\b *[:*=]|the correct (?:option|choice)\b|<answer>|\$?\$?\\boxed"
+    r"|####[ \t]*(?:\S+[ \t]*$|[-+$\\\d]))"
 )
 
 
@@ -103,6 +104,19 @@ def ending(source: Source, begin: int, end: int) -> int:
             return k
         blank = not source.lines[k].strip()
     return end
+
+
+_BOLD_ENDS = re.compile(r"\*\*(?![\w(])")
+
+
+def after_bold(text: str) -> tuple[str, bool, str]:
+    """What stands in bold, whether it is closed, and the rest; `text` comes after the opening `**`.
+
+    >>> after_bold("Isolate k**2:** then"), after_bold("2 x")
+    (('Isolate k**2:', True, ' then'), ('2 x', False, ''))
+    """
+    found = _BOLD_ENDS.search(text)
+    return (text[: found.start()], True, text[found.end() :]) if found else (text, False, "")
 
 
 def trim(lines: list[str]) -> str:

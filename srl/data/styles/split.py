@@ -8,10 +8,14 @@ from collections.abc import Callable
 
 from srl.data.styles.agent import FUNCTION, split_agent
 from srl.data.styles.headings import split_headings
-from srl.data.styles.numbered import is_enumeration, split_numbered
+from srl.data.styles.numbered import AGAIN, is_enumeration, split_numbered
 from srl.data.styles.plain import split_lines, split_list, split_paragraphs, split_socratic
-from srl.data.styles.source import Source, StepSplit
+from srl.data.styles.source import Source, StepSplit, trim
+from srl.data.trajectory import Step
 from srl.errors import ConfigError
+
+PREAMBLE = 200
+"""Characters before a list that is a part of the reasoning, up to which they only introduce it."""
 
 _ANSWER_BLOCK = re.compile(r"\s*<answer>")
 
@@ -20,9 +24,10 @@ def split_auto(source: Source) -> StepSplit:
     """The first of these with two steps; `style` of the result says which, "none" where none has.
 
     A JSON list; function calls; `question ** answer` on most lines; numbered steps with titles; headings or
-    untitled numbers, whichever leave less of the text outside of the steps, unless they are the smaller part
-    of it (with titles a third) and paragraphs are more; paragraphs; lines, where there is no blank line
-    between them. A text that is one answer block has no steps.
+    untitled numbers, whichever leave less of the text outside of the steps; paragraphs; lines, where there is
+    no blank line between them. Steps that are the smaller part of the text have paragraphs beside them as
+    further steps, and are none where they are untitled lines and paragraphs are more. A text that is one
+    answer block has no steps.
     """
     if source.text.lstrip().startswith("[") and len((found := split_list(source)).steps) > 1:
         return found
@@ -44,15 +49,46 @@ def _prose(source: Source) -> StepSplit:
     paragraphs = split_paragraphs(source)
     if structured:
         best = min(reversed(structured), key=_outside)
-        is_part = is_enumeration(
-            len(source.text) - _outside(best), len(source.text), 1 + bool(best.steps[0].title)
-        )
-        return paragraphs if is_part and len(paragraphs.steps) > len(best.steps) else best
+        if not is_enumeration(len(source.text) - _outside(best), len(source.text), share=1):
+            return best
+        is_text = best.steps[0].title or any("\n" in step.body for step in best.steps)
+        if is_text or len(paragraphs.steps) <= len(best.steps):
+            return _with_paragraphs(best)
+        return paragraphs
     if not _ANSWER_BLOCK.match(source.text):
         for split in (paragraphs, split_lines(source)):
             if len(split.steps) > 1:
                 return split
     return source.whole("none")
+
+
+def _with_paragraphs(split: StepSplit) -> StepSplit:
+    """The steps, the paragraphs after them but for the last, and those before them if much stands there.
+
+    Another solution stays in the conclusion.
+    """
+    before, after = (split_paragraphs(Source(split.pieces[k])) for k in (0, -1))
+    first = list(before.pieces[1:-1])
+    if len(first) > 1 and first[-1].rstrip().endswith(":"):  # it announces the steps
+        first[-2:] = ["".join(first[-2:])]
+    if len(split.preamble) <= PREAMBLE or before.conclusion:
+        first = []
+    more = list(after.pieces[1 : -1 if after.conclusion else -2])
+    if AGAIN.search(split.conclusion):
+        more = []
+    end = "".join(after.pieces[1 + len(more) :])
+    own = list(split.pieces[1:-1])
+    own[-1] += after.pieces[0]
+    start = split.pieces[0][: -len("".join(first))] if first else split.pieces[0]
+    texts = [Step(0, "", piece.strip()) for piece in (*first, *more)]
+    steps = [*texts[: len(first)], *split.steps, *texts[len(first) :]]
+    return StepSplit(
+        trim(Source(start).lines),
+        tuple(Step(n, step.title, step.body) for n, step in enumerate(steps, 1)),
+        trim(Source(end).lines),
+        split.style,
+        (start, *first, *own, *more, end),
+    )
 
 
 def _outside(split: StepSplit) -> int:
