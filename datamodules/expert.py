@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,6 @@ from srl.data.benchmarks import benchmark_sources, read_benchmark
 from srl.data.load import (
     Changed,
     DataReport,
-    Digests,
     assert_disjoint,
     digests,
     load_trajectories,
@@ -29,6 +29,7 @@ from srl.data.trajectory import Skip, Trajectory, problem_key
 from srl.errors import ConfigError, check_counts
 from srl.examples.builder import ExampleBuilder, ResponseLimits
 from srl.examples.prompts import PromptFormat, PromptRenderer
+from srl.model.checkpoint import DAY
 from srl.objectives.table import objectives
 from srl.types import Example, run_seed
 
@@ -120,6 +121,7 @@ class ExpertDataModule(LightningDataModule):
         self.shots, self.prompt, self.limits, self.validation = shots, prompt, limits, validation
         self.max_problems, self.draws_per_epoch, self.seed = max_problems, draws_per_epoch, seed
         self.report = DataReport()
+        self.day = date.today()  # for chat templates that write it; that of the checkpoint where there is one
         self.train: list[Trajectory] = []
         self.held_out: list[Trajectory] = []
         self.builder: ExampleBuilder | None = None
@@ -147,7 +149,7 @@ class ExpertDataModule(LightningDataModule):
         if self.builder is not None:
             return
         self._read()
-        renderer = PromptRenderer(tokenizer, self.prompt, self.think)
+        renderer = PromptRenderer(tokenizer, self.prompt, self.think, self.day)
         demonstrations = self.train[: self.shots]
         shown = set(map(problem_key, demonstrations))
         self.train = [one for one in self.train if problem_key(one) not in shown]
@@ -272,8 +274,9 @@ class ExpertDataModule(LightningDataModule):
     def predict_dataloader(self) -> list[BenchmarkLoader]:
         return self.benchmarks
 
-    def state_dict(self) -> Digests:
-        return digests(self.report.files, self.path, self.val_path)
+    def state_dict(self) -> dict[str, Any]:
+        files = digests(self.report.files, self.path, self.val_path)
+        return {**files, DAY: self.day.isoformat()}  # the day is read before prompts are made
 
     def train_dataloader(self) -> Stream:
         assert self.stream is not None, "the curriculum callback builds the stream before training starts"

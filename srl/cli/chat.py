@@ -139,7 +139,7 @@ def builder_of(data: Any, tokenizer: Any) -> Any:
     from srl.examples.builder import ExampleBuilder
     from srl.examples.prompts import PromptRenderer
 
-    renderer = PromptRenderer(tokenizer, data.prompt, data.think)
+    renderer = PromptRenderer(tokenizer, data.prompt, data.think, data.day)
     return ExampleBuilder(
         renderer,
         data.limits,

@@ -6,6 +6,7 @@ import logging
 import os
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ from srl.cli.next_steps import next_steps
 from srl.cli.resumed import differences
 from srl.errors import ConfigError, first_line
 from srl.memory_plan.check import PlanSettings, check_memory
-from srl.model.checkpoint import last_if_any, read_checkpoint, resolve_checkpoint
+from srl.model.checkpoint import day_of, last_if_any, read_checkpoint, resolve_checkpoint
 from srl.runs.provenance import method_name
 from srl.runs.sender import Sender
 from srl.runs.store import LOCAL_STORE, check_store
@@ -156,6 +157,7 @@ class SRLCLI(LightningCLI):
     def __init__(self, call: Launch) -> None:
         self.call = call
         self.joins_run = False  # whether the figures go into an existing run
+        self.day: date | None = None  # of the checkpoint's first start
         set_yaml_loader()
         call.extended = with_extended(call.arguments)
         super().__init__(
@@ -198,7 +200,7 @@ class SRLCLI(LightningCLI):
         elif config.get("ckpt_path") is not None:
             config.ckpt_path = resolve_checkpoint(str(config.ckpt_path), config.checkpoint.dirpath)
         if config.get("ckpt_path") is not None:
-            read_checkpoint(config.ckpt_path)  # refused here in words, if at all
+            self.day = day_of(read_checkpoint(config.ckpt_path))  # refused here in words, if at all
         if self.call.command == "test":
             self._join_run(config)
         elif self.call.command == "predict":
@@ -226,12 +228,16 @@ class SRLCLI(LightningCLI):
         try:
             if not self.call.runs:
                 self.config_init = self.parser.instantiate_classes(self.config)
-                return
-            super().instantiate_classes()
+            else:
+                super().instantiate_classes()
         except ConfigError:
             raise
         except ValueError as error:
             raise ConfigError(first_line(error)) from error
+        if self.day is not None:
+            self.config_init[self.call.command].data.day = self.day
+        if not self.call.runs:
+            return
         check_strategy(self.trainer, str(self.subcommand))
         writes = not self.trainer.fast_dev_run and launched_rank() == 0  # type: ignore[attr-defined]
         if self.subcommand == "fit" and writes:

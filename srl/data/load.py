@@ -138,13 +138,13 @@ def digests(files: Mapping[str, str], path: str, val_path: str | None) -> Digest
     return {key: [name, files[name]] for key, name in named.items() if name is not None and name in files}
 
 
-def changed_files(before: Digests, now: Digests, changed: Changed) -> list[Difference]:
-    """Compared by content, as a file may have moved; refused unless data.changed is allow.
+def changed_files(before: Mapping[str, Any], now: Mapping[str, Any], changed: Changed) -> list[Difference]:
+    """The digests of two states, by content, as a file may have moved; refused unless data.changed is allow.
 
     For where training goes on; a checkpoint may be tested on any data.
     """
     found = []
-    for key in dict.fromkeys((*before, *now)):
+    for key in (key for key in dict.fromkeys((*before, *now)) if key.startswith("data.")):
         (path, digest), (other, today) = (one.get(key, ["no file", "none"]) for one in (before, now))
         if digest == today:
             continue

@@ -9,13 +9,16 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import date
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from srl.errors import ConfigError
+from srl.examples.chat_template import ChatTemplate, SystemRole
+from srl.model.texts import ids_of
 from srl.model.turns import turn_end_id
-from srl.response import CLOSE, OPEN, opens_thinking, with_empty_thinking, written
+from srl.response import CLOSE, OPEN, written
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -25,8 +28,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-OFF = ("enable_thinking", "thinking")
-"""Arguments by which chat templates are told not to think."""
 THINKING = (
     f"First think inside {OPEN} and {CLOSE}, as casually and for as long as you like. After {CLOSE} write "
 )
@@ -73,6 +74,12 @@ class PromptFormat:
     context_turns: int | None = None
     """Last pairs of call and observation that an agent's prompt shows (2 in the paper, section 5.3); null,
     for solutions, shows all steps before."""
+    template_arguments: dict[str, Any] = field(default_factory=dict)
+    """Arguments of the chat template, such as {enable_thinking: false}; which it takes is said at the
+    start."""
+    system_role: SystemRole = "system"
+    """Whose turn a system prompt is in a chat: system is one of its own, user puts it before the first
+    question, for templates that take no system turn."""
 
     def __post_init__(self) -> None:
         if self.context_turns is not None and self.context_turns < 0:
@@ -84,7 +91,7 @@ class PromptFormat:
 class PromptRenderer:
     """Requests -> token ids. Says once which template it uses where the tokenizer has none.
 
-    A chat template that opens the thinking is kept from it with think False, and that is said once.
+    day: that of which a chat template that writes the day has it; today if not given.
     """
 
     def __init__(
@@ -92,8 +99,9 @@ class PromptRenderer:
         tokenizer: PreTrainedTokenizerBase,
         prompt_format: PromptFormat | None = None,
         think: bool = True,
+        day: date | None = None,
     ) -> None:
-        self.tokenizer, self.think = tokenizer, think
+        self.tokenizer = tokenizer
         self.format = prompt_format or PromptFormat()
         has_template = bool(getattr(tokenizer, "chat_template", None))
         self.template = self.format.template
@@ -110,13 +118,22 @@ class PromptRenderer:
         ours = (STEP_SYSTEM, SOLUTION_SYSTEM) if think else (STEP_SYSTEM_BARE, SOLUTION_SYSTEM_BARE)
         if self.format.context_turns is not None:
             ours = (AGENT_SYSTEM if think else AGENT_SYSTEM_BARE, ours[1])
-        self.neutral = NeutralText(tokenizer)
-        self._said = False  # that the thinking is closed
         self._added: tuple[int, ...] | None = None  # by the tokenizer before plain text, once it is known
         given = (self.format.step_system, self.format.solution_system)
         self.step_system, self.solution_system = (
             o if g is None else g for o, g in zip(ours, given, strict=True)
         )
+        self.chat: ChatTemplate | None = None
+        if self.template == "chat":
+            systems = (self.step_system, self.solution_system)
+            how = (self.format.template_arguments, self.format.system_role)
+            self.chat = ChatTemplate(tokenizer, think, systems, *how, day)
+        elif self.format.template_arguments:
+            raise ConfigError(
+                f"data.prompt.template_arguments are for a chat template, but prompts are {self.template} "
+                "(data.prompt.template): leave them out"
+            )
+        self.neutral = NeutralText(tokenizer, self.chat.written if self.chat else frozenset())
 
     @cached_property
     def end_id(self) -> int | None:
@@ -182,32 +199,14 @@ class PromptRenderer:
         if self.template == "plain":
             shown = [f"{shot.request}\n\n{label}:\n{self.neutral(shot.response)}" for shot in shots]
             return "\n\n".join(part for part in (system, *shown, request) if part) + f"\n\n{label}:\n"
-        turns = [{"role": "system", "content": system}] if system else []
+        assert self.chat is not None
+        turns: list[dict[str, str]] = []
         for shot in shots:
             turns += [
                 {"role": "user", "content": shot.request},
                 {"role": "assistant", "content": self.neutral(shot.response)},
             ]
-        turns.append({"role": "user", "content": request})
-        text = self._templated(turns, {})
-        return text if self.think or not opens_thinking(text) else self._closed(text, turns)
-
-    def _templated(self, turns: list[dict[str, str]], arguments: dict[str, Any]) -> str:
-        text = self.tokenizer.apply_chat_template(
-            turns, tokenize=False, add_generation_prompt=True, **arguments
-        )
-        assert isinstance(text, str)
-        return text
-
-    def _closed(self, text: str, turns: list[dict[str, str]]) -> str:
-        """The prompt as the template writes it without thinking; where it always opens, an empty one."""
-        found, how = self._templated(turns, dict.fromkeys(OFF, False)), "enable_thinking: false"
-        if opens_thinking(found):
-            found, how = with_empty_thinking(text), f"an empty thinking, closed by {CLOSE}"
-        if not self._said:
-            log.warning("The chat template opens %s, and data.think is false: prompts have %s", OPEN, how)
-            self._said = True
-        return found
+        return self.chat(system, [*turns, {"role": "user", "content": request}])
 
     def ids(self, text: str) -> tuple[int, ...]:
         """Rendered text -> token ids. A chat template writes its own special tokens: none are added to it.
@@ -215,11 +214,11 @@ class PromptRenderer:
         To plain text is added what the tokenizer adds before a text, but nothing that it adds behind one: an
         end token there would end the response before it begins.
         """
-        bare = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        bare = ids_of(self.tokenizer, text)
         if self.template == "plain" and self._added is None:
             ids = self.tokenizer(text)["input_ids"]
             starts = range(len(ids) - len(bare) + 1)
-            front = next((k for k in starts if ids[k : k + len(bare)] == bare), 0)
+            front = next((k for k in starts if tuple(ids[k : k + len(bare)]) == bare), 0)
             self._added = tuple(ids[:front])
         return (*(self._added or ()), *bare)
 
@@ -227,13 +226,14 @@ class PromptRenderer:
 class NeutralText:
     """Breaks up the tokenizer's special tokens in a text that is data: `<|im_end|>` becomes `< |im_end|>`.
 
-    Left alone: `<think>` tags, which mark what is rewarded and no role, and tokens of one character. `count`:
-    tokens broken up so far; the first is said in the log.
+    written: further tokens, those that the chat template writes, whatever their flag. Left alone: `<think>`
+    tags, which mark what is rewarded and no role, and tokens of one character. `count`: tokens broken up so
+    far; the first is said in the log.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, written: frozenset[str] = frozenset()) -> None:
         added = getattr(tokenizer, "added_tokens_decoder", {}).values()
-        tokens = {str(token) for token in added if token.special} | set(tokenizer.all_special_tokens)
+        tokens = {*(str(token) for token in added if token.special), *tokenizer.all_special_tokens, *written}
         tokens = {token for token in tokens if len(token.strip()) > 1} - {OPEN, CLOSE}
         longest_first = sorted(tokens, key=lambda token: (-len(token), token))
         self._pattern = re.compile("|".join(map(re.escape, longest_first))) if tokens else None

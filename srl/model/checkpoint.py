@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import pickle
 from dataclasses import asdict
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from srl.resume import Difference, refuse, refused
 
 log = logging.getLogger(__name__)
 WROTE_IT = "resume with the config that wrote it"
+DAY = "day"  # of the first start, in the data module's state
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -47,6 +49,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not isinstance(found, dict) or not {"state_dict", "global_step"} <= found.keys():
         raise ConfigError(f"{path}: whole, but not a checkpoint of this program; give another file")
     return found
+
+
+def day_of(checkpoint: dict[str, Any]) -> date | None:
+    """The day of the run's first start, for prompts that have it; None in checkpoints of earlier versions."""
+    found = checkpoint.get("ExpertDataModule", {}).get(DAY)
+    return date.fromisoformat(found) if found else None
 
 
 def identity_of(base: str, lora: LoraSettings | None, files: ModelFiles | None = None) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import date
 
 import pytest
 import torch
@@ -307,7 +308,7 @@ def test_the_digests_are_in_the_checkpoint_by_key(trained, expert_file, tmp_path
     assert trained("--trainer.max_steps", "1", "--data.validation.problems", "2")[0] == 0
     state = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["ExpertDataModule"]
     digest = hashlib.sha256(expert_file.read_bytes()).hexdigest()
-    assert state == {"data.path": [str(expert_file), digest]}
+    assert state == {"data.path": [str(expert_file), digest], "day": date.today().isoformat()}
 
 
 def test_a_checkpoint_may_be_measured_on_other_data(trained, model_folder, expert_file, tmp_path, capsys):

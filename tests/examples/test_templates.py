@@ -40,7 +40,10 @@ ASKED = CHATML.replace("assistant\n{% endif %}", "assistant\n" + CLOSING + "{% e
 
 @pytest.fixture
 def said(caplog, monkeypatch):
-    logger = logging.getLogger("srl.examples.prompts")  # the command line stops propagation: listen here
+    logger = logging.getLogger(
+        "srl.examples.chat_template"
+    )  # listen here: the command line stops propagation
+    caplog.set_level(logging.WARNING, logger=logger.name)
     monkeypatch.setattr(logger, "handlers", [caplog.handler])
     monkeypatch.setattr(logger, "propagate", False)
     return lambda: [record.getMessage() for record in caplog.records]
