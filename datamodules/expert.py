@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from lightning.pytorch import LightningDataModule
 
@@ -84,6 +84,9 @@ class ExpertDataModule(LightningDataModule):
         max_problems: Problems read from data.path, chosen by seed; null is all.
         draws_per_epoch: Draws that Lightning calls an epoch; null is as many as show each example once. It
             changes nothing else.
+        draw: What a draw takes its prompts from, in random order: step, any steps of any problems, or
+            problem, all steps of one problem and then of the next. Steps of one problem begin alike, and what
+            they share is computed once.
         seed: Seed of the split and of the worked examples: runs with other seeds keep the same held-out
             problems.
         benchmarks: What test and predict solve: known names such as math500 or gsm8k, files and hub ids as
@@ -108,6 +111,7 @@ class ExpertDataModule(LightningDataModule):
         validation: Validation = Validation(),
         max_problems: int | None = None,
         draws_per_epoch: int | None = None,
+        draw: Literal["step", "problem"] = "step",
         seed: int = 0,
         benchmarks: tuple[str, ...] = ("heldout",),
         changed: Changed = "refuse",
@@ -120,6 +124,7 @@ class ExpertDataModule(LightningDataModule):
         self.row, self.think, self.title_hint, self.include_last = row, think, title_hint, include_last
         self.shots, self.prompt, self.limits, self.validation = shots, prompt, limits, validation
         self.max_problems, self.draws_per_epoch, self.seed = max_problems, draws_per_epoch, seed
+        self.draw = draw
         self.report = DataReport()
         self.day = date.today()  # for chat templates that write it; that of the checkpoint where there is one
         self.train: list[Trajectory] = []
@@ -216,7 +221,7 @@ class ExpertDataModule(LightningDataModule):
         draws = self.draws_per_epoch or max(1, -(-max(map(len, sources.values())) // batch_size))
         seed = run_seed()
         selectors = {
-            name: known[name].selector(examples, seed, adaptive, reverse)
+            name: known[name].selector(examples, seed, adaptive, reverse, self.draw == "problem")
             for name, examples in sources.items()
         }
         self.stream = Stream(sources, draws, seed, selectors)

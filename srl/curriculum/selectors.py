@@ -37,10 +37,15 @@ class Selector(Protocol):
 
 
 class Shuffled:
-    """Every example once a lap, each lap in an order of its own."""
+    """Every example once a lap, each lap in an order of its own.
 
-    def __init__(self, examples: Sequence[Example], name: str, seed: int) -> None:
+    together: the problems are in this order, and each with its examples as they stand in the data: prompts
+    that begin alike come into one draw, where their beginning is computed once.
+    """
+
+    def __init__(self, examples: Sequence[Example], name: str, seed: int, together: bool = False) -> None:
         self.examples, self.name, self.seed = examples, name, seed
+        self._units = _problems(examples) if together else [[index] for index in range(len(examples))]
         self._cursor = 0  # examples taken, ever
         self._order: tuple[int, list[int]] = (-1, [])
         self._too_long: set[str] = set()
@@ -62,9 +67,9 @@ class Shuffled:
     def _next(self) -> Example:
         lap, position = divmod(self._cursor, len(self.examples))
         if self._order[0] != lap:
-            order = list(range(len(self.examples)))
-            random.Random(f"{self.seed}/{self.name}/{lap}").shuffle(order)
-            self._order = (lap, order)
+            units = list(self._units)
+            random.Random(f"{self.seed}/{self.name}/{lap}").shuffle(units)
+            self._order = (lap, [index for unit in units for index in unit])
         self._cursor += 1
         return self.examples[self._order[1][position]]
 
@@ -81,6 +86,14 @@ class Shuffled:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._cursor = int(state["cursor"])
+
+
+def _problems(examples: Sequence[Example]) -> list[list[int]]:
+    """The places of the examples of each problem."""
+    found: dict[str, list[int]] = {}
+    for place, key in enumerate(keys(examples)):
+        found.setdefault(key.rsplit("/", 2)[0], []).append(place)
+    return list(found.values())
 
 
 @dataclass(frozen=True)
@@ -113,9 +126,11 @@ class AdaptiveSelector:
     Within a draw no prompt is preferred twice; explored ones follow the plain order.
     """
 
-    def __init__(self, examples: Sequence[Example], name: str, seed: int, settings: Adaptive) -> None:
+    def __init__(
+        self, examples: Sequence[Example], name: str, seed: int, settings: Adaptive, together: bool = False
+    ) -> None:
         self.name, self.seed, self.settings = name, seed, settings
-        self._plain = Shuffled(examples, name, seed)
+        self._plain = Shuffled(examples, name, seed, together)
         self._examples = examples
         self._by_key = {key: index for index, key in enumerate(keys(examples))}
         self._means: dict[str, float] = {}
@@ -173,12 +188,16 @@ class AdaptiveSelector:
 
 
 def by_difficulty(
-    examples: Sequence[Example], name: str, seed: int, adaptive: Adaptive | None
+    examples: Sequence[Example],
+    name: str,
+    seed: int,
+    adaptive: Adaptive | None,
+    together: bool = False,
 ) -> Shuffled | AdaptiveSelector:
     """For objectives with rewards: all in turn, unless the curriculum prefers some."""
     if adaptive is None:
-        return Shuffled(examples, name, seed)
-    return AdaptiveSelector(examples, name, seed, adaptive)
+        return Shuffled(examples, name, seed, together)
+    return AdaptiveSelector(examples, name, seed, adaptive, together)
 
 
 @dataclass(frozen=True)

@@ -31,9 +31,14 @@ class Imitation:
         return self.build(builder, trajectories, self.name)
 
     def selector(
-        self, examples: Sequence[Example], seed: int, adaptive: Adaptive | None, reverse: Reverse | None
+        self,
+        examples: Sequence[Example],
+        seed: int,
+        adaptive: Adaptive | None,
+        reverse: Reverse | None,
+        together: bool = False,
     ) -> Selector:
-        return Shuffled(examples, self.name, seed)
+        return Shuffled(examples, self.name, seed, together)
 
     def reward(self, cases: Sequence[Case]) -> list[Parts]:
         raise TypeError(f"{self.name} has no rollouts to reward")

@@ -38,9 +38,14 @@ class Objective(Protocol):
         ...
 
     def selector(
-        self, examples: Sequence[Example], seed: int, adaptive: Adaptive | None, reverse: Reverse | None
+        self,
+        examples: Sequence[Example],
+        seed: int,
+        adaptive: Adaptive | None,
+        reverse: Reverse | None,
+        together: bool = False,
     ) -> Selector:
-        """Which of them comes next."""
+        """Which of them comes next. together: all of a problem in a row, where it has several."""
         ...
 
     def reward(self, cases: Sequence[Case]) -> list[Parts]:

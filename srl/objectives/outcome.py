@@ -38,7 +38,12 @@ class Outcome:
         return self.build(builder, trajectories, self.name)
 
     def selector(
-        self, examples: Sequence[Example], seed: int, adaptive: Adaptive | None, reverse: Reverse | None
+        self,
+        examples: Sequence[Example],
+        seed: int,
+        adaptive: Adaptive | None,
+        reverse: Reverse | None,
+        together: bool = False,
     ) -> Selector:
         return self.select(examples, self.name, seed, adaptive, reverse)
 

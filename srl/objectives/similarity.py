@@ -49,9 +49,14 @@ class Similarity:
         return self.build(builder, trajectories, self.name)
 
     def selector(
-        self, examples: Sequence[Example], seed: int, adaptive: Adaptive | None, reverse: Reverse | None
+        self,
+        examples: Sequence[Example],
+        seed: int,
+        adaptive: Adaptive | None,
+        reverse: Reverse | None,
+        together: bool = False,
     ) -> Selector:
-        return by_difficulty(examples, self.name, seed, adaptive)
+        return by_difficulty(examples, self.name, seed, adaptive, together)
 
     def reward(self, cases: Sequence[Case]) -> list[Parts]:
         """reward [G] in [0, 1] or -1; format, exact (the action is the expert's text): 0 or 1.

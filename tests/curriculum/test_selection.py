@@ -2,12 +2,13 @@
 
 import math
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srl.curriculum.selectors import Adaptive, AdaptiveSelector, Reverse, ReverseSelector
+from srl.curriculum.selectors import Adaptive, AdaptiveSelector, Reverse, ReverseSelector, Shuffled
 from srl.errors import ConfigError
 from srl.objectives.table import objectives
 from srl.types import Example
@@ -187,3 +188,39 @@ def test_an_objective_has_its_own_selector():
 def test_settings_that_cannot_be_are_refused(wrong):
     with pytest.raises(ConfigError, match="curriculum"):
         wrong()
+
+
+# -- all steps of a problem -------------------------------------------------------------------------------
+
+
+def steps_of(lengths):
+    return [Example(f"a/p{p}", "srl", k, (p, k), "t") for p, n in enumerate(lengths) for k in range(1, n + 1)]
+
+
+def test_steps_of_a_problem_come_together_and_each_once_a_lap():
+    examples = steps_of([3, 1, 4, 2, 5, 1, 2, 3])
+    drawn = [Shuffled(examples, "srl", 0, together=True) for _ in range(2)]
+    laps = [[drawn[0].take() for _ in range(21)] for _ in range(2)]
+    for lap in laps:
+        assert sorted(example.key for example in lap) == sorted(example.key for example in examples)
+        problems = [example.uid for example in lap]
+        assert len([0 for a, b in pairwise(problems) if a != b]) == 7  # eight problems, each in one piece
+        for uid in set(problems):
+            assert [one.step for one in lap if one.uid == uid] == sorted(
+                one.step for one in lap if one.uid == uid
+            )
+    assert laps[0] != laps[1]
+    for _ in range(7):
+        drawn[1].take()
+    again = Shuffled(examples, "srl", 0, together=True)
+    again.load_state_dict(drawn[1].state_dict())
+    assert [again.take() for _ in range(10)] == [drawn[1].take() for _ in range(10)]
+
+
+@pytest.mark.parametrize("name", ["srl", "sft_step"])
+def test_data_draw_is_heard_by_the_objectives_of_steps(name):
+    examples = steps_of([6, 6, 6])
+    apart = objectives()[name].selector(examples, 0, None, None)
+    together = objectives()[name].selector(examples, 0, None, None, True)
+    assert len({together.take().uid for _ in range(6)}) == 1
+    assert len({apart.take().uid for _ in range(6)}) > 1
