@@ -29,6 +29,7 @@ from srl.data.trajectory import Skip, Trajectory, problem_key
 from srl.errors import ConfigError, check_counts
 from srl.examples.builder import ExampleBuilder, ResponseLimits
 from srl.examples.prompts import PromptFormat, PromptRenderer
+from srl.examples.writable import unwritable
 from srl.model.checkpoint import DAY
 from srl.objectives.table import objectives
 from srl.types import Example, run_seed
@@ -218,6 +219,9 @@ class ExpertDataModule(LightningDataModule):
                 raise ConfigError(self._nothing_for(name, self.builder.skipped[before:]))
         self.report.skipped += self.builder.skipped[before:]
         self._warn_of_bare_steps(sources)
+        copied = any(not known[name].needs_answer for name in names)
+        if copied and (found := unwritable(self.builder.renderer.tokenizer, self.train)):
+            log.warning("%s", found)
         draws = self.draws_per_epoch or max(1, -(-max(map(len, sources.values())) // batch_size))
         seed = run_seed()
         selectors = {

@@ -115,6 +115,8 @@ class Chat:
             actions.append(parts[1])
 
     def _generate(self, examples: list[Any]) -> str:
+        if not examples and not self.builder.skipped[-1].reason.startswith("prompt over"):
+            raise ConfigError(f"the prompt cannot be written: {self.builder.skipped[-1].reason}")
         if not examples:
             raise ConfigError(
                 f"the prompt is over data.limits.max_prompt_tokens {self.builder.limits.max_prompt_tokens}; "

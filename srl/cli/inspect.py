@@ -24,7 +24,8 @@ from srl.data.prepare import Distribution
 from srl.data.trajectory import problem_key
 from srl.errors import ConfigError, DataError
 from srl.evaluation.floors import FLOOR_STEPS, advice, copying_floors
-from srl.model.texts import text_of
+from srl.examples.writable import unwritable
+from srl.model.texts import ids_of, text_of
 from srl.objectives.objective import Objective
 from srl.objectives.table import objectives
 from srl.types import Example
@@ -144,7 +145,7 @@ def _lengths(name: str, examples: Sequence[Example], tokenizer: Any) -> list[tup
     chosen = _spread(examples, MEASURED)
     for example in chosen:
         prompts.counts[len(example.prompt_ids)] += 1
-        ids = example.target_ids or tokenizer(example.target, add_special_tokens=False)["input_ids"]
+        ids = example.target_ids or ids_of(tokenizer, example.target, strict=False)
         targets.counts[len(ids)] += 1
     return [
         (
@@ -163,11 +164,13 @@ def _over(data: ExpertDataModule, sources: Any, tokenizer: Any) -> dict[str, int
     limit = data.limits.step_tokens
     for name, examples in sources.items():
         steps = [e for e in _spread(examples, MEASURED) if e.step]
-        long = sum(len(tokenizer(e.target, add_special_tokens=False)["input_ids"]) > limit for e in steps)
+        long = sum(len(ids_of(tokenizer, e.target, strict=False)) > limit for e in steps)
         if long:
             found[
                 f"kept: {name}: expert steps over data.limits.step_tokens {limit}, of {len(steps)} measured"
             ] = long
+    if unwritten := unwritable(tokenizer, data.train):
+        found[f"kept: expert steps that the tokenizer cannot write: {unwritten}"] = unwritten.count
     return dict(found)
 
 

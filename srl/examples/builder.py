@@ -9,8 +9,9 @@ from typing import Any, Literal
 from rich.progress import track
 
 from srl.data.trajectory import Skip, Step, Trajectory
-from srl.errors import ConfigError
+from srl.errors import ConfigError, DataError
 from srl.examples.prompts import PromptRenderer, Shot
+from srl.model.texts import ids_of
 from srl.response import OPEN, opens_thinking
 from srl.rewards.answers import gold_is_usable
 from srl.rewards.copying import copyable
@@ -104,7 +105,10 @@ class ExampleBuilder:
         past = self.renderer.past(trajectory, index - 1, thoughts)
         hint = step.title if self.title_hint else ""
         text = self.renderer.step(trajectory.problem, past, hint, self.step_shots)
-        target_ids = self._step_ids(self._imitated(step, opens_thinking(text))) if imitate else ()
+        try:
+            target_ids = self._step_ids(self._imitated(step, opens_thinking(text))) if imitate else ()
+        except DataError as error:
+            return self._left_out(trajectory, objective, str(error))
         goes_on = self.limits.step_end == "stop" and index < len(trajectory.steps)
         earlier = [said for one in trajectory.steps[: index - 1] for said in (one.text, one.observation)]
         context = copyable(trajectory.problem, trajectory.preamble, earlier)
@@ -128,9 +132,11 @@ class ExampleBuilder:
         """
         text = self.renderer.solution(trajectory.problem, self.solution_shots)
         solution = self._reasoned(trajectory, opens_thinking(text)) if reasoning else trajectory.solution
-        neutral = self.renderer.neutral(solution)
-        ids = tuple(self.renderer.tokenizer(neutral, add_special_tokens=False)["input_ids"])
         limit, reason = self.limits.solution_tokens, ""
+        try:
+            ids = ids_of(self.renderer.tokenizer, self.renderer.neutral(solution))
+        except DataError as error:
+            return self._left_out(trajectory, objective, str(error))
         if not solution:
             reason = (
                 "no reasoning to imitate in the data" if self.think else "data.think is false: no reasoning"
@@ -139,8 +145,7 @@ class ExampleBuilder:
         elif len(ids) > limit:
             reason = f"solution over data.limits.solution_tokens {limit}: it has {len(ids)} tokens"
         if reason:
-            self.skipped.append(Skip(objective, trajectory.uid, reason))
-            return []
+            return self._left_out(trajectory, objective, reason)
         target_ids = ids if self.end_id is None else (*ids, self.end_id)
         return self._solution(trajectory, objective, text, target_ids=target_ids)
 
@@ -217,10 +222,12 @@ class ExampleBuilder:
     def _step_ids(self, text: str) -> tuple[int, ...]:
         """The expert's text as the model has to write it, ended by the first stop string or the end token."""
         stop = self.limits.step_stop[0] if self.limits.step_stop else ""
-        ids = self.renderer.tokenizer(self.renderer.neutral(text) + stop, add_special_tokens=False)[
-            "input_ids"
-        ]
-        return tuple(ids) if stop or self.end_id is None else (*ids, self.end_id)
+        ids = ids_of(self.renderer.tokenizer, self.renderer.neutral(text) + stop)
+        return ids if stop or self.end_id is None else (*ids, self.end_id)
+
+    def _left_out(self, trajectory: Trajectory, objective: str, reason: str) -> list[Example]:
+        self.skipped.append(Skip(objective, trajectory.uid, reason))
+        return []
 
     def _step(
         self, trajectory: Trajectory, objective: str, step: int, text: str, **fields: Any
@@ -238,13 +245,18 @@ class ExampleBuilder:
     def _example(
         self, trajectory: Trajectory, objective: str, text: str, what: str, **fields: Any
     ) -> list[Example]:
-        """One example; none, which is counted, where the prompt is too long. what: is asked for."""
-        prompt_ids = self.renderer.ids(text)
+        """One example; none, which is counted, where the prompt is too long or has signs without a token.
+
+        what: is asked for.
+        """
+        try:
+            prompt_ids = self.renderer.ids(text)
+        except DataError as error:
+            return self._left_out(trajectory, objective, str(error))
         limit = self.limits.max_prompt_tokens
         if len(prompt_ids) > limit:
             reason = f"prompt over data.limits.max_prompt_tokens {limit}: {what} has {len(prompt_ids)} tokens"
-            self.skipped.append(Skip(objective, trajectory.uid, reason))
-            return []
+            return self._left_out(trajectory, objective, reason)
         return [
             Example(
                 uid=trajectory.uid,

@@ -12,8 +12,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def ids_of(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
-    """The ids of a text, nothing added. DataError: a sign without a token, and none for unknown ones."""
+def ids_of(tokenizer: PreTrainedTokenizerBase, text: str, strict: bool = True) -> tuple[int, ...]:
+    """The ids of a text, nothing added.
+
+    DataError: a sign without a token, and none for unknown ones; strict False leaves such signs out.
+    """
     try:
         return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
     except Exception as error:
@@ -22,7 +25,9 @@ def ids_of(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
         unknown = [repr(sign) for sign in dict.fromkeys(text) if not _knows(tokenizer, sign)]
         if not unknown:
             raise
-        raise DataError(f"the tokenizer has no token for {few(unknown)} nor for unknown signs") from error
+        if not strict:
+            return ids_of(tokenizer, "".join(sign for sign in text if repr(sign) not in unknown))
+        raise DataError(f"signs without a token, and none for unknown ones: {few(unknown)}") from error
 
 
 def text_of(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
@@ -34,11 +39,7 @@ def text_of(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
 
 def written_back(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
     """What a text is after the tokenizer has read and written it; signs without a token are left out."""
-    try:
-        ids = ids_of(tokenizer, text)
-    except DataError:
-        ids = ids_of(tokenizer, "".join(sign for sign in text if _knows(tokenizer, sign)))
-    return text_of(tokenizer, ids)
+    return text_of(tokenizer, ids_of(tokenizer, text, strict=False))
 
 
 def _knows(tokenizer: PreTrainedTokenizerBase, sign: str) -> bool:
