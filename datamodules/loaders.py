@@ -56,7 +56,7 @@ def benchmark_loader(
     if not pairs:
         raise ConfigError(
             f"benchmark {benchmark.name}: every prompt is over data.limits.max_prompt_tokens "
-            f"{builder.limits.max_prompt_tokens}; raise it"
+            f"{builder.limits.max_prompt_tokens}, or cannot be written ({skipped[-1].reason})"
         )
     starts = range(0, len(pairs), batch_size)
     batches = [

@@ -61,7 +61,8 @@ class Shuffled:
                 return example
             self._too_long.add(example.key)
         raise ConfigError(
-            f"objective {self.name}: every prompt is over data.limits.max_prompt_tokens; raise it"
+            f"objective {self.name}: every prompt is over data.limits.max_prompt_tokens, or has signs "
+            "without a token, as said above: raise the limit, or take a base whose tokenizer has them"
         )
 
     def _next(self) -> Example:
