@@ -109,8 +109,8 @@ def test_links_lead_somewhere():
             assert file.exists(), (path.name, target)
             if not anchor:
                 continue
-            heads = [line.lstrip("# ").strip().replace(".", "") for line in file.read_text().splitlines()
-                     if line.startswith("#")]  # fmt: skip
+            heads = [re.sub(r"[^\w -]", "", line.lstrip("# ").strip().lower()).replace(" ", "-")
+                     for line in file.read_text().splitlines() if line.startswith("#")]  # fmt: skip
             assert anchor in heads, (path.name, target)
 
 
