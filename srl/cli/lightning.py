@@ -51,9 +51,6 @@ from srl.runs.store import LOCAL_STORE, check_store
 
 log = logging.getLogger(__name__)
 
-# `fit --help` shows the sentence under each field of our settings.
-jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
-
 # In the order in which their hooks run on a draw. Checkpoints come last whatever their place here.
 CALLBACKS = {
     "budget": Budget,
@@ -160,6 +157,9 @@ class SRLCLI(LightningCLI):
         self.day: date | None = None  # of the checkpoint's first start
         set_yaml_loader()
         call.extended = with_extended(call.arguments)
+        # The sentence below each field of our settings is shown by help alone, and half a second to find.
+        helps = any(word in one for one in call.arguments for word in ("-h", "help", "print_config"))
+        jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=helps)
         super().__init__(
             PolicyModule,
             ExpertDataModule,
