@@ -27,6 +27,17 @@ settings.load_profile("srl")
 CHARS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 .,:;=+-*/<>#?!()[]{}\\_'\"\n"
 
 
+# Begun first, so that no worker is left with one of them at the end.
+LONG = (
+    "test_plan", "test_mirror", "test_ranks", "test_docs", "test_cli", "test_resume", "test_signals",
+    "test_faults", "test_sweep", "test_hostile", "test_compare", "test_token_budget", "test_bad_input",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items) -> None:
+    items.sort(key=lambda item: item.path.stem not in LONG)
+
+
 def tiny_tokenizer():
     """One token a character, with `<think>` tags as ordinary tokens; no chat template."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers

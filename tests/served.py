@@ -14,7 +14,7 @@ from urllib.request import urlopen
 
 from conftest import empty_mlflow
 
-WAIT = 60.0
+WAIT = 600.0
 
 
 class Server:

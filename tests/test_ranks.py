@@ -42,7 +42,7 @@ def over(count, work, tmp_path):
     for process in processes:
         process.start()
     for process in processes:
-        process.join(60)
+        process.join(600)
     return [torch.load(tmp_path / f"found{number}", weights_only=True) for number in range(count)]
 
 
@@ -210,7 +210,8 @@ def mark_the_third_update(mark):
     def marked(module, *arguments):
         if module.global_step == 2 and not mark.exists():
             mark.touch()
-            time.sleep(1)
+            while not mark.with_suffix(".sent").exists():
+                time.sleep(0.01)
         return step(module, *arguments)
 
     PolicyModule.training_step = marked
@@ -243,11 +244,12 @@ def run(server, model_folder, tmp_path_factory):
         ]
         for process in processes:
             process.start()
-        deadline = time.monotonic() + 200
+        deadline = time.monotonic() + 900
         while mark and not mark.exists() and time.monotonic() < deadline:
             time.sleep(0.02)
         if mark:
             os.kill(processes[0].pid, signal.SIGTERM)
+            mark.with_suffix(".sent").touch()
         for process in processes:
             process.join(max(1, deadline - time.monotonic()))
         texts = [(folder.parent / f"output{number}").read_text() for number in range(count)]
@@ -267,7 +269,7 @@ PHASES = """[
 # A draw of 5 does not divide by 2, and epsilon drops some groups: the buffer is in use.
 ARGUMENTS = [
     "--curriculum.phases", PHASES, "--curriculum.draw_prompts", "5", "--dynamic_sampling.epsilon", "0.02",
-    "--dynamic_sampling.max_draws", "9", "--trainer.max_steps", "4", "--trainer.val_check_interval", "2",
+    "--dynamic_sampling.max_draws", "9", "--trainer.max_steps", "4", "--trainer.val_check_interval", "4",
     "--rollout.temperature", "1.5", "--model.validation.attempts", "0",
 ]  # fmt: skip
 

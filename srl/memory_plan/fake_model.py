@@ -12,7 +12,7 @@ import math
 import warnings
 from collections import Counter
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 import torch
@@ -32,9 +32,9 @@ BLOCK, BLOCK_OF_SCALES = 64, 256
 """bitsandbytes: weights that share a scale, and scales that share one of theirs."""
 
 
-@dataclass(frozen=True, eq=False)  # a config has no hash
+@dataclass(frozen=True, eq=False)
 class Build:
-    """How a run builds its policy.
+    """How a run builds its policy; two of the same values are equal, so that no pass is run twice.
 
     config: transformers'. nf4: a 4-bit base. autocast: to bf16. attention: of updates, see UpdateSettings.
     """
@@ -46,6 +46,26 @@ class Build:
     checkpointing: bool
     autocast: bool
     attention: Attention = "auto"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Build) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    @cached_property
+    def _key(self) -> tuple[object, ...]:
+        """By text, as neither a config nor a list of modules has a hash."""
+        config = self.config.to_json_string(use_diff=False)
+        return (
+            config,
+            self.device,
+            self.nf4,
+            str(self.lora),
+            self.checkpointing,
+            self.autocast,
+            self.attention,
+        )
 
     @property
     def packed_attention(self) -> Attention:

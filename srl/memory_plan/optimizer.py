@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -32,7 +34,24 @@ def optimizer_bytes(
 ) -> OptimizerBytes:
     """One step of the very optimizer on float32 weights of these shapes, without storage.
 
-    Those of bitsandbytes have no step without their kernels: their state is made, and counted. An optimizer
+    Where all shapes come many times over, as those of a layer do, they are taken once and twice: what the
+    second time adds, every further one adds.
+    """
+    counts = Counter(shapes)
+    times = math.gcd(*counts.values())
+    if times <= 2:
+        return _bytes(factory, shapes, device)
+    layer = tuple(shape for shape, count in counts.items() for _ in range(count // times))
+    one, two = (_bytes(factory, layer * some, device) for some in (1, 2))
+    state, scratch = two.state - one.state, two.scratch - one.scratch
+    more = times - 2
+    return OptimizerBytes(two.state + more * state, two.scratch + more * scratch, two.guessed)
+
+
+def _bytes(
+    factory: Callable[[Iterable[Tensor]], Any], shapes: tuple[tuple[int, ...], ...], device: str
+) -> OptimizerBytes:
+    """Those of bitsandbytes have no step without their kernels: their state is made, and counted. An optimizer
     that can do neither is taken to keep two moments, as Adam does.
     """
     with warnings.catch_warnings():

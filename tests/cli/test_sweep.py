@@ -37,7 +37,7 @@ def swept(logging_ready, model_folder, tmp_path_factory):
     (folder / "longer.yaml").write_text("extends: short.yaml\ntrainer: {max_steps: 6}\n")
     file = folder / "letters.yaml"
     methods = {name: str(folder / f"{name}.yaml") for name in ("short", "longer")}
-    settings = {"trainer.val_check_interval": 2, "checkpoint.every_n_updates": 1}
+    settings = {"trainer.val_check_interval": 6, "checkpoint.every_n_updates": 1}
     values = {"methods": methods, "seeds": [3], "set": settings, "output": str(folder / "out")}
     file.write_text(yaml.safe_dump(values, sort_keys=False))
     return file, tracking_uri(folder)

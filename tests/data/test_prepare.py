@@ -389,7 +389,7 @@ def test_an_interrupted_run_leaves_the_old_file_and_no_half_one(tmp_path, stop):
         assert run.stdin is not None
         run.stdin.write(lines([row(k) for k in range(2000)]).encode())
         run.stdin.flush()
-        limit = time.monotonic() + 60
+        limit = time.monotonic() + 600
         while not list(tmp_path.glob(".out.jsonl.*.tmp")):
             assert time.monotonic() < limit, "it never began to write"
             time.sleep(0.05)

@@ -164,7 +164,10 @@ def test_an_update_keeps_and_takes_what_the_plan_says(folder, kind):
 
 
 def test_rollouts_take_what_the_plan_says(folder):
-    """Of 16 rows two end just before the limit: the other 14 get no room for more than the limit."""
+    """Of 16 rows two end just before the limit: the other 14 get no room for more than the limit.
+
+    64 columns would double to 128 for a limit of 80.
+    """
     from srl.engine.engine import RolloutEngine
     from srl.types import Example, Sampling
 
@@ -174,8 +177,7 @@ def test_rollouts_take_what_the_plan_says(folder):
 
     engine = RolloutEngine(model, tiny_tokenizer(), (-1,), rows_in_flight=16)
     examples = [
-        Example(str(i), "srl", 1, (i, *range(99)), "", max_new_tokens=198 if i == 0 else 200)
-        for i in range(8)
+        Example(str(i), "srl", 1, (i, *range(99)), "", max_new_tokens=78 if i == 0 else 80) for i in range(8)
     ]
     generator = torch.Generator().manual_seed(0)
     engine.generate(examples[:1], 2, Sampling(), generator)  # makes the merged weights
@@ -186,7 +188,7 @@ def test_rollouts_take_what_the_plan_says(folder):
         live.restart()
         engine.generate(examples, 2, Sampling(), generator)
         measured = live.peak - before
-    planned = sum(rollout_parts(build, Call(8, 2, 100, 200), 16).values())
+    planned = sum(rollout_parts(build, Call(8, 2, 100, 80), 16).values())
     assert planned == pytest.approx(measured, rel=0.1)
 
 
@@ -205,6 +207,9 @@ def test_optimizers_keep_their_own_state():
     adam = optimizer_bytes(torch.optim.AdamW, shapes, "cuda")
     assert adam.state == 2 * 4 * 16384 + 2 * 4  # two moments, and a step each
     assert adam.scratch == 4 * 16384  # the root of the second moment of all weights at once
+    # 4 of each, which two of each tell
+    assert optimizer_bytes(torch.optim.AdamW, shapes * 4, "cuda").state == 4 * adam.state
+    assert optimizer_bytes(torch.optim.AdamW, shapes * 4, "cuda").scratch == 4 * adam.scratch
     plain = optimizer_bytes(lambda weights: torch.optim.SGD(weights, lr=1.0), shapes, "cpu")
     assert (plain.state, plain.scratch) == (0, 0)
     eight = optimizer_bytes(bnb.optim.AdamW8bit, shapes, "cuda")

@@ -123,10 +123,10 @@ def test_split_gives_back_thinking_and_action(thinking: str, action: str) -> Non
 
 
 def test_a_megabyte_of_tags_is_refused_at_once() -> None:
-    begin = time.perf_counter()
+    begin = time.process_time()
     assert step_reward("<think>" * 150_000, "bcde") == -1.0
     assert step_reward("<think></think>" + "</think>" * 150_000, "bcde") == -1.0
-    assert time.perf_counter() - begin < 1.0
+    assert time.process_time() - begin < 1.0
 
 
 def test_the_pure_modules_import_nothing_heavy() -> None:

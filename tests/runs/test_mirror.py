@@ -24,7 +24,7 @@ from srl.runs.store import FOLDER_TAG
 
 SHORT = [
     "--data.limits", "{step_tokens: 3, solution_tokens: 3, step_stop: [\"\\n\"]}",
-    "--trainer.max_steps", "4", "--trainer.val_check_interval", "2", "--rollout_tables.every_n_updates", "1",
+    "--trainer.max_steps", "4", "--trainer.val_check_interval", "4", "--rollout_tables.every_n_updates", "1",
 ]  # fmt: skip
 
 
@@ -46,7 +46,7 @@ def place(model_folder, tmp_path_factory):
 @pytest.fixture
 def mirrored(place, logging_ready, monkeypatch):
     """`fit` into the folder's store, mirrored to its server, with time for the last copy."""
-    monkeypatch.setattr("srl.runs.sender.WAIT", 90.0)
+    monkeypatch.setattr("srl.runs.sender.WAIT", 900.0)
 
     def run(name, *more, command="fit"):
         arguments = ["--config", str(place.config), *SHORT, "--tracking.mirror", place.server.uri]
@@ -145,7 +145,7 @@ def test_a_server_killed_and_started_again_in_the_middle_loses_nothing(place, mi
 
     def disturb(module, *arguments):
         if module.global_step == 0 and not seen:
-            end = time.monotonic() + 60
+            end = time.monotonic() + 600
             while not seen and time.monotonic() < end:
                 client = MlflowClient(place.server.uri)
                 experiment = client.get_experiment_by_name("srl")
@@ -161,7 +161,8 @@ def test_a_server_killed_and_started_again_in_the_middle_loses_nothing(place, mi
         return train(module, *arguments)
 
     monkeypatch.setattr(PolicyModule, "training_step", disturb)
-    assert mirrored("live", "--tracking.adapter", "true", "--tracking.checkpoints", "true") == 0
+    more = ["--trainer.val_check_interval", "2"]  # a copy begins while it is away
+    assert mirrored("live", "--tracking.adapter", "true", "--tracking.checkpoints", "true", *more) == 0
     assert seen[0].info.status == "RUNNING"
     assert sync(place) == 0
     there = same(place, "live")
@@ -238,7 +239,7 @@ def test_a_server_that_refuses_is_said_once_and_then_gets_everything(place, capl
     threading.Thread(target=refusing.serve_forever, daemon=True).start()
     uri = f"http://127.0.0.1:{refusing.server_port}"
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
-    monkeypatch.setattr("srl.runs.sender.WAIT", 90.0)
+    monkeypatch.setattr("srl.runs.sender.WAIT", 900.0)
     place.local.set_tag(run, MIRROR, uri)
     sender = Sender(place.store, uri, SimpleNamespace(_run_id=run))
     with caplog.at_level("WARNING"):

@@ -30,7 +30,7 @@ def child(model_folder, data, folder, marks, arguments):
 
 
 def watch(marks):
-    """Touch marks/HOOK when the run is first inside that hook, and stay there for a moment."""
+    """Touch marks/HOOK when the run is first inside that hook, and stay while marks/HOOK.stay is there."""
     from modules.policy import PolicyModule
 
     def marked(name):
@@ -41,7 +41,8 @@ def watch(marks):
             mark = marks / f"{fn}-{name}"
             if (module.global_step >= 2 or fn == "validate") and not mark.exists():
                 mark.touch()
-                time.sleep(1)
+                while mark.with_suffix(".stay").exists():
+                    time.sleep(0.01)
             return hook(module, *arguments)
 
         setattr(PolicyModule, name, run)
@@ -68,15 +69,20 @@ def start(server, model_folder, tmp_path):
         arguments = ["--trainer.max_steps", "100000", "--model.validation.attempts", "0", *more]
         folder = tmp_path / "run"
         process = server.Process(target=child, args=(model_folder, data, folder, marks, arguments))
+        stay, output = marks / f"{mark}.stay", tmp_path / "output"
+        stay.touch()
         process.start()
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while mark and not (marks / mark).exists() and process.is_alive() and time.monotonic() < deadline:
             time.sleep(0.02)
-        for number in signals:
+        for place, number in enumerate(signals, 1):
             os.kill(process.pid, number)
-            time.sleep(0.1)
-        process.join(120)
-        text = (tmp_path / "output").read_text()
+            heard = f"{signal.Signals(number).name}: "
+            while place < len(signals) and heard not in output.read_text() and time.monotonic() < deadline:
+                time.sleep(0.02)  # two that wait together would be one
+        stay.unlink()
+        process.join(600)
+        text = output.read_text()
         if process.is_alive():
             process.kill()
             pytest.fail(f"still running: {text}")
