@@ -56,16 +56,8 @@ class Build:
     @cached_property
     def _key(self) -> tuple[object, ...]:
         """By text, as neither a config nor a list of modules has a hash."""
-        config = self.config.to_json_string(use_diff=False)
-        return (
-            config,
-            self.device,
-            self.nf4,
-            str(self.lora),
-            self.checkpointing,
-            self.autocast,
-            self.attention,
-        )
+        config, lora = self.config.to_json_string(use_diff=False), str(self.lora)
+        return config, self.device, self.nf4, lora, self.checkpointing, self.autocast, self.attention
 
     @property
     def packed_attention(self) -> Attention:

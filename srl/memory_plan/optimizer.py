@@ -51,8 +51,9 @@ def optimizer_bytes(
 def _bytes(
     factory: Callable[[Iterable[Tensor]], Any], shapes: tuple[tuple[int, ...], ...], device: str
 ) -> OptimizerBytes:
-    """Those of bitsandbytes have no step without their kernels: their state is made, and counted. An optimizer
-    that can do neither is taken to keep two moments, as Adam does.
+    """Those of bitsandbytes have no step without their kernels: their state is made, and counted.
+
+    An optimizer that can do neither is taken to keep two moments, as Adam does.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
