@@ -8,7 +8,6 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -35,12 +34,9 @@ MEASURED = 2000  # examples of an objective whose lengths are measured, spread o
 
 
 def main(arguments: list[str]) -> None:
-    """Print tables, or with `--json` one JSON object; write the plot with `--png FILE`."""
+    """Print tables, or with `--json` one JSON object."""
     options, rest = _options(arguments)
     found = _found(instantiated(rest), options)
-    if options.png:
-        plot(found["lengths"], Path(options.png))
-        found["png"] = options.png
     if options.json:
         print(json.dumps(found, ensure_ascii=False))
     else:
@@ -53,13 +49,10 @@ def _options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument("--examples", type=int, default=2, help="shown of each objective")
     parser.add_argument("--no_prompts", action="store_true", help="the curriculum alone")
-    parser.add_argument("--png", help="write a plot of the length distributions to this file")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options, rest = parser.split(arguments)
     if options.examples < 0:
         raise ConfigError(f"--examples {options.examples}: write 0 or more")
-    if options.no_prompts and options.png:
-        raise ConfigError("--png needs the prompts; leave out --no_prompts")
     return options, rest
 
 
@@ -172,25 +165,6 @@ def _over(data: ExpertDataModule, sources: Any, tokenizer: Any) -> dict[str, int
     if unwritten := unwritable(tokenizer, data.train):
         found[f"kept: expert steps that the tokenizer cannot write: {unwritten}"] = unwritten.count
     return dict(found)
-
-
-def plot(lengths: dict[str, dict[str, Any]], path: Path) -> None:
-    """One histogram of token lengths for each kind of text."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 2.2 * len(lengths)), layout="constrained")
-    FigureCanvasAgg(figure)
-    for k, (name, found) in enumerate(lengths.items(), 1):
-        axes = figure.add_subplot(len(lengths), 1, k)
-        axes.hist(list(found["counts"]), bins=40, weights=list(found["counts"].values()), color="0.4")
-        axes.set_title(
-            f"{name}: median {found['p50']}, 99 % up to {found['p99']}, longest {found['max']}", fontsize=9
-        )
-        axes.set_xlabel("tokens", fontsize=8)
-        axes.set_ylabel("examples", fontsize=8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format="png", dpi=120)
 
 
 def show(found: dict[str, Any]) -> None:

@@ -15,9 +15,8 @@ def test_prompts_targets_lengths_limits_and_split(inspect, tmp_path):
     rows[4]["steps"][0]["body"] = "1+2+3+4=10"
     data = write_rows(tmp_path / "data.jsonl", rows)
     limits = '{step_tokens: 8, solution_tokens: 64, step_stop: ["\\n"], max_prompt_tokens: 120}'
-    png = tmp_path / "plots" / "lengths.png"
     arguments = ["--data.limits", limits, "--curriculum.phases", ALL, "--data.validation.problems", "4"]
-    found = json.loads(inspect(data, *arguments, "--json", "--png", str(png), "--examples", "3").out)
+    found = json.loads(inspect(data, *arguments, "--json", "--examples", "3").out)
     assert set(found["examples"]) == {"srl", "rlvr", "sft_step", "holistic"}
     assert all(len(examples) == 3 for examples in found["examples"].values())
     by_uid = {row["uid"]: row for row in rows}
@@ -39,7 +38,6 @@ def test_prompts_targets_lengths_limits_and_split(inspect, tmp_path):
     assert 0 < found["floors"]["last_step"] < found["floors"]["best_sentence"] < 1
     split = found["split"]
     assert (split["train"]["problems"], split["held_out"]["problems"], split["in_both"]) == (20, 4, 0)
-    assert png.read_bytes().startswith(b"\x89PNG")
 
 
 def test_held_out_problems_near_to_trained_ones_are_named(inspect, tmp_path):
@@ -90,6 +88,4 @@ def test_the_old_name_of_the_curriculums_table_says_what_to_write(capsys):
 def test_wrong_options_are_one_line(inspect, tmp_path):
     data = write_rows(tmp_path / "data.jsonl", expert_rows(12))
     assert "--examples -1: write 0 or more" in inspect(data, "--examples", "-1", status=2).err
-    line = inspect(data, "--no_prompts", "--png", "x.png", status=2).err
-    assert "--png needs the prompts; leave out --no_prompts" in line
     assert "there is no key data.pth" in inspect(data, "--data.pth", "x", status=2).err
