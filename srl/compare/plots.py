@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,11 @@ from srl.compare.runs import AXES, Run, Series
 from srl.compare.summary import Comparison
 
 LABELS = {"updates": "updates", "tokens": "tokens generated and trained on", "seconds": "seconds of training"}
-CURVES = {
-    "accuracy": ("val/outcome/accuracy", "accuracy on held-out problems"),
-    "step_reward": ("val/steps/reward", "reward of held-out steps"),
-    "train_reward": ("train/reward", "reward of rollouts in training"),
+CURVES = {  # name of the file -> metric, its label, over what
+    "accuracy": ("val/outcome/accuracy", "accuracy on held-out problems", AXES),
+    "step_reward": ("val/steps/reward", "reward of held-out steps", AXES),
+    "train_reward": ("train/reward", "reward of rollouts in training", AXES),
+    "silent": ("rollouts/silent", "share of groups without signal", ("updates",)),
 }
 ACROSS = 3  # plots beside each other
 FEW_WORDS = 3  # a response, on average
@@ -30,20 +31,14 @@ def draw(comparison: Comparison, folder: Path) -> dict[str, Path]:
     palette = matplotlib.colormaps["tab10"]
     colours = {group.label: palette(place % 10) for place, group in enumerate(comparison.groups)}
     found: dict[str, Path] = {}
-    for name, (metric, label) in CURVES.items():
-        if _any(comparison.groups, metric):
-            found[name] = _save(_curves(comparison.groups, metric, label, colours), folder / f"{name}.png")
-    if _any(comparison.groups, "rollouts/silent"):
-        found["silent"] = _save(_silent(comparison.groups, colours), folder / "silent.png")
+    for name, curves in CURVES.items():
+        if any(run.history.get(curves[0]) for group in comparison.groups for run in group.runs):
+            found[name] = _save(_curves(comparison.groups, *curves, colours), folder / f"{name}.png")
     rows = {group.label: _both(group.runs) for group in comparison.groups}
     if any(before for before, _ in rows.values()):
         found["lengths"] = _save(_lengths(rows, colours), folder / "lengths.png")
         found["positions"] = _save(_positions(rows, colours), folder / "positions.png")
     return found
-
-
-def _any(groups: list[Group], metric: str) -> bool:
-    return any(run.history.get(metric) for group in groups for run in group.runs)
 
 
 def _save(figure: Any, path: Path) -> Path:
@@ -57,19 +52,18 @@ def _save(figure: Any, path: Path) -> Path:
 def _axes(columns: int, height: float = 3.8, rows: int = 1) -> tuple[Any, list[Any]]:
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(
-        rows, columns, figsize=(4.6 * columns, height * rows), squeeze=False, layout="constrained"
-    )
+    size = (7 if columns == 1 else 4.6 * columns, height * rows)
+    figure, axes = pyplot.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
     for axis in axes.flat:
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
     return figure, list(axes.flat)
 
 
-def _curves(groups: list[Group], metric: str, label: str, colours: Colours) -> Any:
+def _curves(groups: list[Group], metric: str, label: str, kinds: Sequence[str], colours: Colours) -> Any:
     """One thin line a run, the mean over seeds thick as far as all go; a diamond at each hand-off."""
-    figure, axes = _axes(len(AXES))
-    for axis, kind in zip(axes, AXES, strict=True):
+    figure, axes = _axes(len(kinds))
+    for axis, kind in zip(axes, kinds, strict=True):
         for group in groups:
             runs = [run for run in group.runs if run.history.get(metric)]
             for run in runs:
@@ -133,25 +127,6 @@ def _mean(values: Iterable[float]) -> float:
     return sum(found) / len(found)
 
 
-def _silent(groups: list[Group], colours: Colours) -> Any:
-    """The share of groups that gave no signal, of all that were drawn, over updates."""
-    figure, (axis,) = _axes(1)
-    figure.set_size_inches(7, 3.8)
-    for group in groups:
-        runs = [run for run in group.runs if run.history.get("rollouts/silent")]
-        for run in runs:
-            _line(axis, run, run.history["rollouts/silent"], "updates", colours[group.label], len(runs) == 1)
-        if len(runs) > 1:
-            _mean_line(axis, runs, "rollouts/silent", "updates", colours[group.label])
-        if runs:
-            axis.plot([], [], color=colours[group.label], label=group.label)
-    axis.set_ylim(-0.03, 1.03)
-    axis.set_xlabel("updates")
-    axis.set_ylabel("share of groups without signal")
-    axis.legend(fontsize=8)
-    return figure
-
-
 Rows = list[dict[str, Any]]
 
 
@@ -208,7 +183,6 @@ def by_position(rows: Rows) -> dict[int, float]:
 def _positions(rows: dict[str, tuple[Rows, Rows]], colours: Colours) -> Any:
     """Reward of held-out steps by their position, before (dotted) and after."""
     figure, (axis,) = _axes(1)
-    figure.set_size_inches(7, 3.8)
     for label, both in rows.items():
         for found, style in zip(map(by_position, both), (":", "o-"), strict=True):
             if found:
