@@ -155,11 +155,19 @@ class ExpertDataModule(LightningDataModule):
         if self.builder is not None:
             return
         self._read()
-        renderer = PromptRenderer(tokenizer, self.prompt, self.think, self.day)
         demonstrations = self.train[: self.shots]
         shown = set(map(problem_key, demonstrations))
         self.train = [one for one in self.train if problem_key(one) not in shown]
-        self.builder = ExampleBuilder(
+        self.builder = self.builder_for(tokenizer, demonstrations)
+        self._build_validation(self.builder)
+        self.report.skipped += self.builder.skipped
+
+    def builder_for(
+        self, tokenizer: PreTrainedTokenizerBase, demonstrations: Sequence[Trajectory] = ()
+    ) -> ExampleBuilder:
+        """Of these prompts and limits; no data are read for it."""
+        renderer = PromptRenderer(tokenizer, self.prompt, self.think, self.day)
+        return ExampleBuilder(
             renderer,
             self.limits,
             think=self.think,
@@ -168,8 +176,6 @@ class ExpertDataModule(LightningDataModule):
             shots=demonstrations,
             end_id=renderer.end_id,
         )
-        self._build_validation(self.builder)
-        self.report.skipped += self.builder.skipped
 
     def _read(self) -> None:
         trajectories = self._load(self.path)

@@ -135,18 +135,7 @@ def asked(problem: str) -> Any:
 
 def builder_of(data: Any, tokenizer: Any) -> Any:
     """The data module's own builder; its data are read only where demonstrations come from them."""
-    if data.shots:
-        data.prepare(tokenizer)
-        return data.builder
-    from srl.examples.builder import ExampleBuilder
-    from srl.examples.prompts import PromptRenderer
-
-    renderer = PromptRenderer(tokenizer, data.prompt, data.think, data.day)
-    return ExampleBuilder(
-        renderer,
-        data.limits,
-        think=data.think,
-        title_hint=data.title_hint,
-        include_last=data.include_last,
-        end_id=renderer.end_id,
-    )
+    if not data.shots:
+        return data.builder_for(tokenizer)
+    data.prepare(tokenizer)
+    return data.builder
