@@ -6,7 +6,7 @@ import mlflow
 import pytest
 import torch
 from conftest import fit, letter_rows, write_rows
-from resumed import Keep, equal, what_counts
+from resumed import UNLOGGED, Keep, equal, what_counts
 
 LEARN = "{name: copy, mix: {sft_step: 1.0}, lr: 0.03, batch_groups: 12, until: {updates: 12}}"
 ARGUMENTS = [
@@ -122,7 +122,7 @@ def test_each_problem_hands_off_by_itself_and_resumes_exactly(model_folder, tmp_
     at = {torch.load(copy, weights_only=True)["global_step"]: copy for copy in keep.copies}
     for step in (13, 17):
         folder = tmp_path / f"again{step}"
-        assert run(model_folder, folder, PER_PROBLEM, *more, "--ckpt_path", str(at[step])) == 0
+        assert run(model_folder, folder, PER_PROBLEM, *more, "--ckpt_path", str(at[step]), *UNLOGGED) == 0
         equal(expected, what_counts(folder / "last.ckpt"))
 
 
@@ -132,7 +132,7 @@ def test_a_hand_off_decided_by_a_validation_that_was_cut_off_comes_where_it_woul
     """`last` is written before the validation of update 4: a run killed during it validates first."""
     phases = """[{name: srl, mix: {srl: 1.0}, until: {metric: val/steps/reward, below: 2.0, at_least: 1}},
                  {name: rlvr, mix: {rlvr: 1.0}}]"""
-    more = ["--trainer.max_steps", "6"]
+    more = ["--trainer.max_steps", "6", *UNLOGGED]
     with monkeypatch.context() as patch:
         keep = Keep(patch, tmp_path)
         assert run(model_folder, tmp_path / "whole", phases, *more) == 0
@@ -157,19 +157,21 @@ def test_a_hand_off_decided_by_a_validation_that_was_cut_off_comes_where_it_woul
         ("holistic", [], "train/reward"),
     ],
 )
-def test_other_objectives_and_draws_run_and_resume(model_folder, tmp_path, mix, more, metric):
+def test_other_objectives_and_draws_run_and_resume(model_folder, tmp_path, monkeypatch, mix, more, metric):
     learn = LEARN if mix == "srl" else LEARN.replace("sft_step", "sft_outline")
     phases = f"[{learn}, {{name: then, mix: {{{mix}: 1.0}}, batch_groups: 4}}]"
-    more = [*more, "--trainer.max_steps"]
-    assert run(model_folder, tmp_path / "whole", phases, *more, "18") == 0
+    more = [*more, "--trainer.max_steps", "18", "--checkpoint.every_n_updates", "2"]
+    with monkeypatch.context() as patch:
+        keep = Keep(patch, tmp_path)
+        assert run(model_folder, tmp_path / "whole", phases, *more) == 0
     values = [value for _, value in logged(tmp_path / "whole")[1][metric]]
     assert len(values) == 6
     if mix == "reverse":
         assert (values[-1], values) == (2.0, sorted(values)), "the start slid back"
-    assert run(model_folder, tmp_path / "part", phases, *more, "14") == 0
-    last = str(tmp_path / "part" / "last.ckpt")
-    assert run(model_folder, tmp_path / "part", phases, *more, "18", "--ckpt_path", last) == 0
-    equal(what_counts(tmp_path / "whole" / "last.ckpt"), what_counts(tmp_path / "part" / "last.ckpt"))
+    after_14 = next(c for c in keep.copies if torch.load(c, weights_only=True)["global_step"] == 14)
+    more += ["--ckpt_path", str(after_14), *UNLOGGED]
+    assert run(model_folder, tmp_path / "again", phases, *more) == 0
+    equal(what_counts(tmp_path / "whole" / "last.ckpt"), what_counts(tmp_path / "again" / "last.ckpt"))
 
 
 def test_whole_solutions_are_imitated_with_and_without_reasoning(model_folder, tmp_path):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from resumed import Keep, equal, run, what_counts
+from resumed import UNLOGGED, Keep, equal, run, what_counts
 
 
 def test_resume_is_bitwise_equal_from_every_checkpoint(model_folder, expert_file, tmp_path, monkeypatch):
@@ -43,7 +43,7 @@ def test_a_validation_that_was_due_is_made_up_for_whole(model_folder, expert_fil
     monkeypatch.setattr(PolicyModule, "validation_step", counted)
     more = ["--trainer.val_check_interval", "1", "--data.validation.batch_size", "2"]
     keep = Keep(monkeypatch, tmp_path)
-    more += ["--trainer.max_steps", "3"]
+    more += ["--trainer.max_steps", "3", *UNLOGGED]
     run(model_folder, expert_file, tmp_path / "whole", *more)
     made = list(calls)
     assert {loader for _, loader, _ in made} == {0, 1}
@@ -60,7 +60,7 @@ def test_a_damaged_last_checkpoint_gives_way_to_the_one_before_it(
     model_folder, expert_file, tmp_path, capsys, monkeypatch
 ):
     keep = Keep(monkeypatch, tmp_path)
-    by_time = ["--checkpoint.every_n_updates", "1000", "--checkpoint.every_n_minutes", "0.0000001"]
+    by_time = ["--checkpoint.every_n_updates", "1000", "--checkpoint.every_n_minutes", "0.0000001", *UNLOGGED]
     folder = tmp_path / "run"
     more = [*by_time, "--trainer.val_check_interval", "100", "--dynamic_sampling.enabled", "false"]
     assert run(model_folder, expert_file, folder, *more, "--trainer.max_steps", "2") == 0
@@ -97,7 +97,8 @@ def test_resuming_says_so_and_refuses_another_model_and_other_data(
 
 @pytest.mark.parametrize("lora", ["null", "{r: 4, alpha: 8}"])
 def test_a_checkpoint_holds_the_trained_weights_only(model_folder, expert_file, tmp_path, lora):
-    run(model_folder, expert_file, tmp_path / "a", "--trainer.max_steps", "1", "--model.lora", lora)
+    more = ["--trainer.max_steps", "1", "--model.lora", lora, *UNLOGGED]
+    run(model_folder, expert_file, tmp_path / "a", *more)
     state = torch.load(tmp_path / "a" / "last.ckpt", weights_only=True)["state_dict"]
     assert state
     assert all(("lora_" in name) == (lora != "null") for name in state)
@@ -150,7 +151,7 @@ def test_where_nothing_differs_nothing_is_said_and_another_split_is_refused(
     model_folder, expert_file, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setenv("COLUMNS", "400")
-    steps = ["--trainer.max_steps", "1"]
+    steps = ["--trainer.max_steps", "1", *UNLOGGED]
     run(model_folder, expert_file, tmp_path / "a", *steps)
     capsys.readouterr()
     assert run(model_folder, expert_file, tmp_path / "a", *steps, "--ckpt_path", "last") == 0
@@ -171,7 +172,7 @@ def test_another_base_in_a_folder_of_the_same_name_is_refused(model_folder, expe
 
     from safetensors.torch import load_file, save_file
 
-    run(model_folder, expert_file, tmp_path / "a", "--trainer.max_steps", "1")
+    run(model_folder, expert_file, tmp_path / "a", "--trainer.max_steps", "1", *UNLOGGED)
     other = shutil.copytree(model_folder, tmp_path / "other" / model_folder.name)
     weights = {name: tensor * 1.5 for name, tensor in load_file(other / "model.safetensors").items()}
     save_file(weights, other / "model.safetensors", {"format": "pt"})
