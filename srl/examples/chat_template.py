@@ -37,7 +37,7 @@ class ChatTemplate:
     """A system prompt and turns -> a prompt, on one day.
 
     systems: the system prompts that will be asked for; "" is none. written: the added tokens that the
-    template writes, or can write. ConfigError: a prompt would not hold what it should: no system turn is
+    template writes around turns. ConfigError: a prompt would not hold what it should: no system turn is
     taken, a text is left out, the thinking is closed that data.think asks for, an argument is not known.
     """
 
@@ -54,7 +54,10 @@ class ChatTemplate:
         self.given, self.asked = dict(arguments or {}), dict[str, Any]()  # asked: for or against thinking
         self.empty_turn = False  # of the system, where the template writes a text of its own without one
         day = day or date.today()
-        source = tokenizer.get_chat_template()
+        try:
+            source = tokenizer.get_chat_template()
+        except ValueError as error:  # several, and none is the default
+            raise ConfigError(f"the tokenizer's chat template: {first_line(error)}") from error
         self.source = on_day(source, day)
         self._check_arguments()
         some, none = any(systems), not all(systems)
@@ -166,10 +169,15 @@ class ChatTemplate:
 
     def _check_thinking(self, text: str, system: str, turns: Turns) -> None:
         closed, opened = text.rstrip().endswith(CLOSE), opens_thinking(text)
-        if not (closed if self.think else opened):
-            return
         asked = dict.fromkeys(THINKING, self.think)
         found = self._text(self._turns(system, turns), asked=asked)
+        if not (self.think or opened or closed or found == text):
+            log.warning(
+                "The chat template leaves the thinking to the model, and data.think is false: "
+                "enable_thinking: false in data.prompt.template_arguments would tell it not to think"
+            )
+        if not (closed if self.think else opened):
+            return
         if self.think and found.rstrip().endswith(CLOSE):
             raise ConfigError(
                 f"the chat template closes the thinking in the prompt ({text[-40:]!r}), but data.think is "
@@ -190,13 +198,14 @@ class ChatTemplate:
         return [line for line in lines if _says_something(line)]
 
     def _tokens(self, text: str, turns: Turns) -> frozenset[str]:
-        try:
-            answered = [*turns, {"role": "assistant", "content": _RESPONSE}, *turns]
-            text += self._text(answered)
-        except ConfigError:
-            pass  # worked examples are refused where they are shown
+        system = {"role": "system", "content": _SYSTEM}
+        for more in ([*turns, {"role": "assistant", "content": _RESPONSE}, *turns], [system, *turns]):
+            try:
+                text += self._text(more)
+            except ConfigError:
+                continue  # what is refused writes nothing
         tokens = [str(token) for token in self.tokenizer.added_tokens_decoder.values()]
-        return frozenset(token for token in tokens if token in text or token in self.source)
+        return frozenset(token for token in tokens if token in text)
 
 
 def on_day(source: str, day: date) -> str:

@@ -151,11 +151,13 @@ class Card:
         return text
 
     def _load(self) -> list[str]:
-        code = ["```python", "from transformers import AutoModelForCausalLM, AutoTokenizer"]
+        names = ["AutoModelForCausalLM", "AutoTokenizer", *(["GenerationConfig"] if self.adapter else [])]
+        code = ["```python", f"from transformers import {', '.join(names)}"]
         if not self.adapter:
             code.append('model = AutoModelForCausalLM.from_pretrained("THIS_FOLDER")')
         else:
             base = f"AutoModelForCausalLM.from_pretrained({json.dumps(self.base)})"
             code += ["from peft import PeftModel", f"base = {base}"]
+            code.append('base.generation_config = GenerationConfig.from_pretrained("THIS_FOLDER")')
             code.append('model = PeftModel.from_pretrained(base, "THIS_FOLDER")')
         return [*code, 'tokenizer = AutoTokenizer.from_pretrained("THIS_FOLDER")', "```"]

@@ -219,6 +219,31 @@ def test_a_template_that_closes_the_thinking_does_not_go_with_thinking(said):
     assert renderer(ASKED, think=False).step("Q?", []).endswith("</think>")
 
 
+def test_a_model_that_thinks_unless_it_is_told_not_to_is_said(said):
+    template = CHATML.replace(
+        "assistant\n{% endif %}",
+        "assistant\n{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n"
+        "{% endif %}{% endif %}",
+    )
+    assert renderer(template).step("Q?", []).endswith("assistant\n")
+    assert said()[-1].startswith(
+        "The chat template leaves the thinking to the model, and data.think is false"
+    )
+    told = renderer(template, template_arguments={"enable_thinking": False})
+    assert told.step("Q?", []).endswith("</think>\n\n")
+    renderer(template, think=True)
+    assert len([line for line in said() if "leaves the thinking" in line]) == 1
+
+
+def test_of_several_templates_one_must_be_the_default():
+    tokenizer = chat_tokenizer()
+    with pytest.raises(
+        ConfigError, match="the tokenizer's chat template: This model has multiple chat templates"
+    ):
+        renderer({"tool": CHATML, "rag": CHATML}, tokenizer=tokenizer)
+    assert "im_start" in renderer({"default": CHATML, "rag": "x"}, tokenizer=tokenizer).step("Q?", [])
+
+
 @pytest.mark.parametrize(
     ("template", "tokens"),
     [(CHATML, ("<|im_start|>", "<|im_end|>")), (OWN_ROLES, ("<|user|>", "<|assistant|>", "<|system|>"))],

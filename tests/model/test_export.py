@@ -97,7 +97,7 @@ def test_four_bit_weights_are_merged_as_the_numbers_they_stand_for(made, checkpo
     torch.testing.assert_close(after, before, atol=1e-4, rtol=1e-4)
 
 
-def test_the_card_says_what_it_is(made, checkpoint, model_folder, tmp_path):
+def test_the_card_says_what_it_is_and_its_code_loads_it(made, checkpoint, expected, model_folder, tmp_path):
     assert export(made, checkpoint, tmp_path / "out") == 0
     text = (tmp_path / "out" / "README.md").read_text()
     run = made.runs["steps seed 0"]
@@ -109,6 +109,11 @@ def test_the_card_says_what_it_is(made, checkpoint, model_folder, tmp_path):
     assert "PeftModel.from_pretrained(base" in text
     assert "A response ends with `<eos>`, as in generation_config.json." in text
     assert json.loads((tmp_path / "out" / "generation_config.json").read_text())["eos_token_id"] == [1]
+    loaded: dict = {}
+    code = text.split("```python\n")[1].split("```")[0].replace("THIS_FOLDER", str(tmp_path / "out"))
+    exec(code, loaded)
+    assert loaded["base"].generation_config.eos_token_id == [1]
+    torch.testing.assert_close(logprobs(loaded["model"]), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_the_logged_model_loads_back(made, expected, model_folder, tmp_path):
