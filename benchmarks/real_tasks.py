@@ -6,9 +6,10 @@ FOLDER holds UFT's rows (`knights_and_knaves_train.jsonl.gz`: problem, steps, an
 with three people 840 are trained on and 60 held out; a step is a line of the expert's, "No contradiction"
 lines left out, the answer the last. Every method begins with the same 20 updates of imitation on whole
 solutions (`start`) and goes on until its tokens, generated and trained on, reach the budget of
-configs/real_tasks/knights.yaml; `start` is what that beginning had reached. Interrupt it when you like: what
-is finished is found in MLflow and not made again. Writes real_tasks.json to the output folder, prints a
-table, and the JSON as the last line.
+configs/real_tasks/knights.yaml; `start` is what that beginning had reached. Then each solves --tests more
+puzzles greedily, of the same wording, made by benchmarks/knights.py. Interrupt it when you like: what is
+finished is found in MLflow, or by its file, and not made again. Writes real_tasks.json to the output folder,
+prints a table, and the JSON as the last line.
 """
 
 from __future__ import annotations
@@ -17,10 +18,13 @@ import argparse
 import gzip
 import json
 import math
+import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import knights
 from fits import ROOT, Fit, Store, dumped, options
 
 CONFIG = ROOT / "configs" / "real_tasks" / "knights.yaml"
@@ -61,14 +65,21 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/real_tasks"))
     parser.add_argument("--methods", type=lambda text: text.split(","), default=list(METHODS))
     parser.add_argument("--seeds", type=lambda text: [int(one) for one in text.split(",")], default=[0])
+    parser.add_argument("--tests", type=int, default=200, help="more puzzles that each method solves")
     chosen = parser.parse_args()
     store = Store(chosen.output, "real_tasks")
     data = store.folder / "knights.jsonl"
     data.write_text(puzzles(chosen.uft / "knights_and_knaves_train.jsonl.gz"), encoding="utf-8")
+    more = store.folder / f"tests_{chosen.tests}.jsonl"
+    rows = islice(knights.puzzles(PEOPLE, seed=0), chosen.tests)
+    more.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     for seed in chosen.seeds:
         for method in ("start", *chosen.methods):
             for fit, seconds in store.make([fit_of(store, data, method, seed)], jobs=1):
                 print(f"{fit.name}: {seconds:.0f} s", file=sys.stderr, flush=True)
+    for seed in chosen.seeds if chosen.tests else []:
+        for method in ("start", *chosen.methods):
+            tested(store, data, more, f"{method}-{seed}")
     result = summary(store)
     (store.folder / "real_tasks.json").write_text(dumped(result))
     print(report(result), file=sys.stderr)
@@ -102,6 +113,22 @@ def fit_of(store: Store, data: Path, method: str, seed: int) -> Fit:
     return Fit(f"{method}-{seed}", options(settings | more), {"method": method, "seed": str(seed)})
 
 
+def tested(store: Store, data: Path, puzzles: Path, name: str) -> None:
+    """Solve the puzzles greedily with the run's last weights, unless that is done."""
+    folder = store.folder / "tests" / name
+    if (folder / puzzles.name).exists():
+        return
+    settings = {
+        "config": str(CONFIG), "data.path": str(data), "data.benchmarks": f"[{puzzles}]",
+        "ckpt_path": str(store.folder / "checkpoints" / name / "last.ckpt"), "model.test.attempts": "0",
+        "model.test.folder": str(folder), "trainer.logger": "false", "trainer.enable_progress_bar": "false",
+    }  # fmt: skip
+    log = store.folder / f"{name}-test.log"
+    with log.open("w") as file:
+        command = [sys.executable, "-m", "srl", "test", *options(settings)]
+        subprocess.run(command, cwd=ROOT, check=True, stdout=file, stderr=subprocess.STDOUT)
+
+
 # -- what there is ------------------------------------------------------------------------------------------
 
 
@@ -121,6 +148,7 @@ def summary(store: Store) -> dict[str, Any]:
             "tokens": metrics["cost/tokens_generated"] + metrics["cost/tokens_trained"],
             "cpu_seconds": round(metrics["cost/cpu_seconds"]),
             **{key: round(metrics[name], 4) for key, name in MEASURED.items() if name in metrics},
+            **right_of(store, run.info.run_name),
             "train": read["train"],
         })  # fmt: skip
     order = ["start", *METHODS]
@@ -130,22 +158,39 @@ def summary(store: Store) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def right_of(store: Store, name: str) -> dict[str, int]:
+    """Of the further puzzles how many there were, and how many are right; nothing where none were made."""
+    files = sorted((store.folder / "tests" / name).glob("tests_*.jsonl"))
+    if not files:
+        return {}
+    rows = [json.loads(line) for line in files[-1].read_text(encoding="utf-8").splitlines()]
+    return {"tests": len(rows), "right": sum(row["correct"] for row in rows)}
+
+
 def report(result: dict[str, Any]) -> str:
     """Markdown; an accuracy stands with its standard error over the held-out puzzles."""
-    names = ("method", "seed", "updates", "tokens", "CPU s", "whole puzzles", "exact steps", "decisions",
-             "step reward", "format", "copies")  # fmt: skip
+    names = ("method", "seed", "updates", "tokens", "CPU s", "held out", "more puzzles", "exact steps",
+             "decisions", "step reward", "format", "copies")  # fmt: skip
     lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     titles = {"start": "the start", **{name: title for name, (title, *_) in METHODS.items()}}
     for run in result["runs"]:
-        accuracy = run["accuracy"]
-        error = math.sqrt(accuracy * (1 - accuracy) / result["held_out"])
+        more = share(run["right"] / run["tests"], run["tests"]) if "tests" in run else "-"
         cells = [
             titles[run["method"]], str(run["seed"]), str(run["updates"]), f"{run['tokens']:,.0f}",
-            f"{run['cpu_seconds']:,}", f"{accuracy:.2f} ± {error:.2f}",
+            f"{run['cpu_seconds']:,}", share(run["accuracy"], result["held_out"]), more,
             *(f"{run[key]:.2f}" for key in ("exact", "decisions", "step_reward", "format", "copies")),
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def share(right: float, count: int) -> str:
+    """With its standard error.
+
+    >>> share(0.2, 100)
+    '0.20 ± 0.04'
+    """
+    return f"{right:.2f} ± {math.sqrt(right * (1 - right) / count):.2f}"
 
 
 if __name__ == "__main__":
