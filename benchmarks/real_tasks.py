@@ -106,7 +106,8 @@ def fit_of(store: Store, data: Path, method: str, seed: int) -> Fit:
     start = store.folder / "checkpoints" / f"start-{seed}" / "last.ckpt"
     settings = {"config": str(CONFIG), "data.path": str(data), "seed_everything": str(seed)}
     if method == "start":
-        more = {"trainer.max_steps": "20"}
+        begun = START.replace(", until: {updates: 20}", "")  # else the checkpoint would stand in a next phase
+        more = {"trainer.max_steps": "20", "curriculum.phases": f"[{begun}]"}
     else:
         _, phases, own = METHODS[method]
         more = {"curriculum.phases": f"[{', '.join([START, *phases])}]", "ckpt_path": str(start), **own}
