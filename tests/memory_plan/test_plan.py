@@ -304,12 +304,12 @@ def test_changes_make_it_fit_in_the_order_of_what_they_cost(folder):
 
 
 def test_a_number_is_halved_as_often_as_it_helps_and_told_once(folder):
-    """Nothing is enough for a byte. 64 held-out prompts at once, 32, 16, ... 1; at the end a smaller base."""
+    """Nothing is enough for a byte. 8 held-out prompts at once, 4, 2, 1; at the end a smaller base."""
     from srl.memory_plan.advice import changes
     from srl.memory_plan.job import Job, Stage
 
     build = Build(shape_of(str(folder)), "cpu", False, LoraSettings(16, 32), False, False)
-    held_out = Stage("validation", (Call(64, 1, 128, 128),), 128, 128)
+    held_out = Stage("validation", (Call(8, 1, 128, 128),), 128, 128)
     job = Job(build, (held_out,), 64, 8192, False, True, False, torch.optim.AdamW)
     plan = make_plan(job)
     found = {one.key: one for one in changes(plan, Memory("cpu", 1, 0, 0.0))}
