@@ -14,6 +14,9 @@ from srl.rewards.signs import TEXT, cleaned
 MAX_ANSWER = 1000
 """Characters; a longer answer counts as none, so that no monster is parsed."""
 
+TINY = Fraction(1, 200)
+"""A decimal below it has too few of its figures among the first six places to be judged by these."""
+
 _NAMES = re.compile(
     r"(?<![\\A-Za-z])(pi|sqrt|infinity|infty|inf|(?:a|arc)?(?:sin|cos|tan)|cot|sec|csc|ln|log|exp|theta)"
     r"(?![A-Za-z])"
@@ -257,6 +260,11 @@ def number_of(text: str) -> tuple[Fraction, bool, bool] | None:
     return -value if negative else value, bool(match["point"] or match["power"]), bool(match["percent"])
 
 
+def _places(value: Fraction) -> int:
+    """Digits behind the point of a decimal, up to 60."""
+    return next((k for k in range(60) if not 10**k % value.denominator), 60)
+
+
 def _equal_numbers(
     a: Fraction, point: bool, percent: bool, b: Fraction, dot: bool, sign: bool
 ) -> bool | None:
@@ -268,5 +276,7 @@ def _equal_numbers(
     for x, y in forms:
         gap = abs(x - y)
         near = (point or dot) and gap <= Fraction(2, 10**6) and gap <= abs(x) / 10_000
+        if point and dot and abs(x) < TINY and _places(x) == _places(y):
+            near = False  # 2.7778e-6 is not 2.7779e-6
         verdicts.append(True if not gap else None if near else False)
     return True if True in verdicts else None if None in verdicts else False

@@ -128,7 +128,7 @@ def _same_relation(a: Read, b: Read) -> bool | None:
         return _same_value(a.scalar, b.scalar)
     mark, other = a.mark or "=", b.mark or "="
     if mark != other or not (a.difference.letters and b.difference.letters):
-        return False
+        return None if mark == other and not (a.difference.letters or b.difference.letters) else False
     mp = arithmetic()
     ratios = [a.difference.at(place) / b.difference.at(place) for place in range(POINTS)]
     loose = mp.mpf(10) ** (-6 if a.difference.decimal or b.difference.decimal else -30)

@@ -163,6 +163,8 @@ def test_what_says_that_there_is_no_answer_is_no_gold_answer(gold: str) -> None:
         "4, 4, 1",
         "12_7",
         "Tuesday",
+        "2.7778e-6",
+        r"6.673 \times 10^{-11}",
     ],
 )
 def test_a_usable_gold_answer_accepts_none_of_its_mutants(gold: str) -> None:

@@ -51,6 +51,7 @@ DIFFERENT = [
     (r"\sqrt{11}", "3.3166"),
     ("I(0)", "-I(0)"),  # the value of a function, no product with 0
 ]
+OPEN = ["3>1", r"\frac{7}{2} < 4"]  # statements about numbers say nothing that an answer could
 NOT_READ = [
     r"2, 5, \ldots, m",
     r"\{k \mid k > 9\}",
@@ -85,3 +86,8 @@ def test_what_is_understood_in_part_or_in_two_ways_is_not_read(text: str) -> Non
 def test_what_holds_for_positive_letters_only_is_left_open() -> None:
     assert compare(r"\sqrt{y^2}", "y") is None
     assert compare(r"\sqrt{y^2}", "2y") is False
+
+
+@pytest.mark.parametrize("text", OPEN)
+def test_a_relation_of_numbers_does_not_differ_from_itself(text: str) -> None:
+    assert compare(text, text) is None
