@@ -7,11 +7,13 @@ import resource
 import shutil
 import socket
 import sqlite3
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import date
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,7 +21,7 @@ from conftest import QUIET, expert_rows, fit, tracking_uri, write_rows
 
 from callbacks.run_info import link
 from srl.cli.faults import ended_by, is_lost_peer, of_system
-from srl.errors import Interrupted, TrainingStopped
+from srl.errors import ConfigError, Interrupted, TrainingStopped
 from srl.runs.provenance import dataset_inputs
 from srl.runs.store import check_store
 
@@ -226,10 +228,32 @@ def test_two_programs_may_begin_on_no_database_at_once(tmp_path):
     assert [one.name for one in mlflow.MlflowClient(uri).search_experiments()] == ["Default"]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write any file")
-def test_a_database_that_cannot_be_written_is_said_at_once(logged, tmp_path):
-    (tmp_path / "mlflow.db").chmod(0o444)
-    assert "mlflow.db: the database cannot be written; give the right to" in logged()[1][0]
+@contextmanager
+def as_one_who_is_not_root():
+    """Root may write any file. What the real user may is what access(2) answers, and that may be another."""
+    before = os.getuid()
+    if before == 0:
+        os.setreuid(65534, 0)
+    try:
+        yield
+    finally:
+        if before == 0:
+            os.setreuid(0, 0)
+
+
+def test_a_database_that_cannot_be_written_is_said_at_once():
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to others
+        folder, path = Path(name), Path(name) / "mlflow.db"
+        tracking_uri(folder)
+        for mode, of_folder in ((0o666, 0o777), (0o444, 0o777), (0o666, 0o555)):
+            path.chmod(mode)
+            folder.chmod(of_folder)  # sqlite writes its journal there
+            said = nullcontext()
+            if (mode, of_folder) != (0o666, 0o777):
+                said = pytest.raises(ConfigError, match=r"mlflow\.db: the database cannot be written; give the")
+            with as_one_who_is_not_root(), said:
+                check_store(f"sqlite:///{path}")
+        folder.chmod(0o777)
 
 
 def test_a_deleted_experiment_is_one_line(logged, tmp_path):
