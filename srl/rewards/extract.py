@@ -23,6 +23,7 @@ _LABEL = re.compile(
 _SENTENCE_END = re.compile(r"\n|[.!?;](?=\s|[*_]*(?:\s|$))|。")
 _NEGATIVE = re.compile(r"\b(?:negative|minus)\s+(\$?)(?=[\d.\\])", re.IGNORECASE)
 _WORD = re.compile(r"(?<![\\A-Za-z])(?!or\b|and\b)[^\W\d_]{2,}")  # no LaTeX command, and not "1 or 2"
+_EMPHASIS = re.compile(r"(?<![\w)*`])(\*\*|__|`)(?=\S)([^\n*`]{1,200}?)\1(?![\w*`])")  # no 2**3
 _HEDGE = re.compile(r"\b(?:between|either|neither|nor|not|cannot|can't|unclear|or|from)\b", re.IGNORECASE)
 
 
@@ -85,7 +86,7 @@ def _stated(response: str, marked: bool = False) -> tuple[str | None, str | None
         return _after_label(text[labels[-1].end() :])
     if tags:
         return tags[-1][:MAX_ANSWER], None
-    return None, (text[-_TAIL:] or None) if not marked else None
+    return None, (_EMPHASIS.sub(r"\2", text[-_TAIL:]) or None) if not marked else None
 
 
 def _boxes(text: str) -> list[tuple[int, int, str]]:
@@ -141,4 +142,4 @@ def _after_label(text: str) -> tuple[str | None, str | None]:
     ):
         return bare or None, None
     shown = sentence if bare.strip("\\[") else text[:MAX_ANSWER]  # else display math, on lines of its own
-    return bare or None, "The final answer is " + shown
+    return bare or None, "The final answer is " + _EMPHASIS.sub(r"\2", shown)

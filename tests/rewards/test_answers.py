@@ -42,6 +42,8 @@ real_data = pytest.mark.skipif(not DATA.is_dir(), reason="no ../shared/data")
         ("The answer is\n\\[\n5\n\\]", "5"),
         ("The answer is (B).", "(B)"),
         ("So we get 72 clips.", "72"),  # math-verify finds it
+        ("So we get **72**.", "72"),
+        ("That is `3/4` of it.", "3/4"),
         ("<think>\\boxed{3}</think> It is \\boxed{4}.", "4"),
         ("\\boxed{3}<think></think> The answer is 4", "4"),
         ("\\boxed{3}<think>x</think>", None),
