@@ -5,6 +5,7 @@ torch, transformers and peft are imported inside the functions, so that importin
 
 from __future__ import annotations
 
+import logging
 import re
 import warnings
 from collections.abc import Mapping
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from srl.errors import ConfigError, few
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -50,8 +53,9 @@ class LoraSettings:
 def attach_lora(model: PreTrainedModel, settings: LoraSettings, seed: int) -> PeftModel:
     """Freeze the base and add LoRA adapters in float32, with B = 0, so that the policy starts as the base.
 
-    A is drawn on the CPU from `seed` alone; the global random state is left as it was. `ConfigError` for
-    target modules the model does not have, with those it has.
+    A is drawn on the CPU from `seed` alone; the global random state is left as it was. What no text passes
+    through, as a vision tower, gets none, which is said. `ConfigError` for target modules the model does not
+    have, with those it has.
     """
     import torch
     from peft import LoraConfig, get_peft_model
@@ -63,6 +67,7 @@ def attach_lora(model: PreTrainedModel, settings: LoraSettings, seed: int) -> Pe
         lora_alpha=settings.alpha,
         target_modules=settings.target_modules,
         lora_dropout=0.0,
+        exclude_modules=_outside_text(model) or None,
     )
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.filterwarnings(
@@ -80,6 +85,20 @@ def attach_lora(model: PreTrainedModel, settings: LoraSettings, seed: int) -> Pe
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     return adapted
+
+
+def _outside_text(model: PreTrainedModel) -> list[str]:
+    """The linear layers beside decoder and output head: an adapter there would get no gradient."""
+    from torch import nn
+
+    inside = {id(part) for half in (inner_decoder(model), output_head(model)) for part in half.modules()}
+    found = [
+        name for name, part in model.named_modules() if isinstance(part, nn.Linear) and id(part) not in inside
+    ]
+    if found:
+        towers = sorted({".".join(name.split(".")[:2]) for name in found})
+        log.info("No adapter on %s: no text passes through (%d linear layers)", few(towers), len(found))
+    return found
 
 
 def _check_targets(model: nn.Module, targets: str | list[str]) -> None:

@@ -250,7 +250,7 @@ def test_a_database_that_cannot_be_written_is_said_at_once():
             folder.chmod(of_folder)  # sqlite writes its journal there
             said = nullcontext()
             if (mode, of_folder) != (0o666, 0o777):
-                said = pytest.raises(ConfigError, match=r"mlflow\.db: the database cannot be written; give the")
+                said = pytest.raises(ConfigError, match=r"mlflow\.db: the database cannot be written; give")
             with as_one_who_is_not_root(), said:
                 check_store(f"sqlite:///{path}")
         folder.chmod(0o777)
