@@ -7,7 +7,8 @@ import re
 from srl.errors import DataError
 
 _TAG = re.compile(
-    r"<(?P<close>/?)(?P<name>think|thinking|thought)>|<\|(?P<end>begin|end)_of_(?P<part>thought|solution)\|>",
+    r"[<◁](?P<close>/?)(?P<name>(?:seed:)?think|thinking|thought)[>▷]|(?-i:\[(?P<mark>/?)THINK\])"
+    r"|<\|(?P<end>begin|end)_of_(?P<part>thought|solution)\|>",
     re.IGNORECASE,
 )
 
@@ -15,9 +16,10 @@ _TAG = re.compile(
 def take_out(text: str, name: str, where: str) -> tuple[str, str]:
     r"""The thinking of a text, and the text without it; several pieces of thinking are joined.
 
-    Tags: `<think>`, `<thinking>`, `<thought>` and `<|begin_of_thought|>`, which is followed by
-    `<|begin_of_solution|>`. A first tag that closes ends thinking that the prompt opened. DataError: a tag
-    without its partner, as where the answer was cut off, or one inside another.
+    Tags: `<think>`, `<thinking>`, `<thought>`, `<seed:think>`, `[THINK]`, `◁think▷` and
+    `<|begin_of_thought|>`, which is followed by `<|begin_of_solution|>`. A first tag that closes ends
+    thinking that the prompt opened. DataError: a tag without its partner, as where the answer was cut off, or
+    one inside another.
 
     >>> take_out("<think>\n2 + 2\n</think>\n\nIt is 4.", "solution", "f:1")
     ('2 + 2', 'It is 4.')
@@ -27,8 +29,8 @@ def take_out(text: str, name: str, where: str) -> tuple[str, str]:
     thinking, rest = [], []
     place, opened = 0, ""
     for number, tag in enumerate(_TAG.finditer(text)):
-        kind = (tag["name"] or "").lower() or f"|{tag['part'].lower()}|"
-        closes = bool(tag["close"]) or (tag["end"] or "").lower() == "end"
+        kind = "[think]" if tag["mark"] is not None else (tag["name"] or f"|{tag['part']}|").lower()
+        closes = bool(tag["close"] or tag["mark"]) or (tag["end"] or "").lower() == "end"
         before, place = text[place : tag.start()], tag.end()
         if kind == "|solution|" and not opened:
             rest.append(before)

@@ -40,6 +40,9 @@ def prepared(*rows):
         f"hm\n</think>\n{NUMBERED}",  # the prompt had opened it
         f"<THINK>hm</THINK>{NUMBERED}",
         f"<thinking>hm</thinking>\n{NUMBERED}",
+        f"<seed:think>hm</seed:think>{NUMBERED}",
+        f"[THINK]hm[/THINK]{NUMBERED}",
+        f"◁think▷hm◁/think▷{NUMBERED}",
         f"<|begin_of_thought|>\n\nhm\n\n<|end_of_thought|>\n\n<|begin_of_solution|>\n{NUMBERED}<|end_of_solution|>",
     ],
 )
