@@ -11,6 +11,7 @@ CASES: dict[str, list[tuple[str, str, bool]]] = {
         ("-17", "-17", True),
         ("-17", "\u221217", True),  # a Unicode minus
         ("-17", "17", False),
+        ("-17", "－１７", True),  # of the width of a Chinese sign
         ("+8", "8", True),
         ("0", "-0", True),
         ("0", "1", False),
@@ -93,6 +94,8 @@ CASES: dict[str, list[tuple[str, str, bool]]] = {
         ("3e4", "30000", True),
         ("3e4", "34", False),
         ("2.5e-9", r"2.5\times 10^{-9}", True),
+        ("5000", "5 x 10^3", True),
+        ("5x", "5 x 10^3", False),
         ("2.5e-9", "0", False),  # though both round to six zeros
         ("2.5e-9", "2.6e-9", False),
         (r"2^{5} \times 10^{2}", "3200", True),

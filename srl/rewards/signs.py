@@ -19,7 +19,7 @@ _SIGNS: dict[str, str] = {
         " ",
     ),
     **dict(zip("＋＝＜＞（）［］｛｝，、：；％。", "+=<>()[]{},,:;%.", strict=True)),
-    **{chr(zero + k): str(k) for zero in (0xFF10, 0x660, 0x6F0, 0x966, 0x9E6) for k in range(10)},
+    **dict(zip("０１２３４５６７８９", "0123456789", strict=True)),
     "×": r"\times ",
     "±": r"\pm ",
     "∓": r"\mp ",
