@@ -290,8 +290,7 @@ class ExpertDataModule(LightningDataModule):
         return self.benchmarks
 
     def state_dict(self) -> dict[str, Any]:
-        files = digests(self.report.files, self.path, self.val_path)
-        return {**files, DAY: self.day.isoformat()}  # the day is read before prompts are made
+        return {**digests(self.report.files, self.path, self.val_path), DAY: self.day.isoformat()}
 
     def train_dataloader(self) -> Stream:
         assert self.stream is not None, "the curriculum callback builds the stream before training starts"
