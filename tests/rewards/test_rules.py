@@ -154,11 +154,12 @@ def test_a_run_is_rewarded_and_validated_by_the_users_class(
     verifier.close()
     rows = [{key: value for key, value in row.items() if key != "answer_check"} for row in expert_rows(12)]
     data = write_rows(tmp_path / "rows.jsonl", rows)
+    before = verifier.counts.faults  # of this process, by other tests
     more = ["--reward.verifier", "lengths.Length", "--curriculum.phases", "[{name: a, mix: {rlvr: 1}}]"]
     assert fit(model_folder, data, tmp_path / "run", *more, "--trainer.max_steps", "1") == 0
     client = MlflowClient(tracking_uri(tmp_path))
     (run,) = client.search_runs([client.get_experiment_by_name("srl").experiment_id])
     metrics = run.data.metrics
     assert 1 <= metrics["train/reward"] < 1000
-    assert metrics["reward/verifier_faults"] == 0
+    assert metrics["reward/verifier_faults"] == before
     assert metrics["val/outcome/accuracy"] == 1.0  # all that it gives 1 or more
