@@ -230,7 +230,10 @@ def test_a_run_that_is_gone_is_replaced_by_a_tagged_one(run, tested, tmp_path, c
 
 def test_the_checkpoint_names_its_run_in_built_in_types(run, tested):
     state = torch.load(run.folder / "run" / "last.ckpt", weights_only=True)
-    assert state["callbacks"]["RunInfo"] == {"run_id": tested.after.info.run_id}
+    saved = state["callbacks"]["RunInfo"]
+    assert saved["run_id"] == tested.after.info.run_id
+    assert saved.keys() == {"run_id", "config"}
+    assert all(type(value) is str for value in saved["config"].values())
 
 
 def test_a_checkpoint_without_mlflow_names_no_run(tmp_path):
