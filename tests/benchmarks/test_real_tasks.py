@@ -1,0 +1,46 @@
+"""The comparison on real puzzles: its table follows from the JSON, its rows from UFT's files."""
+
+import gzip
+import json
+import sys
+from types import SimpleNamespace
+
+import pytest
+from committed import ROOT, committed, shown
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import real_tasks
+
+from srl.cli.lightning import instantiated
+
+
+def test_the_table_of_the_docs_follows_from_the_json():
+    assert shown("real_tasks") == real_tasks.report(committed("real_tasks"))
+
+
+def test_puzzles_of_three_people_lose_the_lines_that_decide_nothing(tmp_path):
+    steps = [
+        "Assume A is a knight.",
+        "No contradiction is found.",
+        "Therefore, (1) A is a knight",
+        "(2) B is",
+        "(3) C is",
+    ]
+    rows = [{"uid": "u", "problem": "p", "steps": steps, "answer": "(1) A\n(2) B\n(3) C", "people": 3}]
+    rows.append({**rows[0], "people": 4})
+    path = tmp_path / "rows.jsonl.gz"
+    with gzip.open(path, "wt") as file:
+        file.write("\n".join(map(json.dumps, rows)))
+    (row,) = map(json.loads, real_tasks.puzzles(path).splitlines())
+    assert row["steps"] == ["Assume A is a knight.", "Therefore, (1) A (2) B (3) C"]
+
+
+@pytest.mark.parametrize("method", ["start", *real_tasks.METHODS])
+def test_every_method_is_a_config_that_begins_with_the_start(method, tmp_path):
+    fit = real_tasks.fit_of(SimpleNamespace(folder=tmp_path), tmp_path / "data.jsonl", method, 1)
+    arguments = [text for text in fit.arguments if text != "--ckpt_path" and not text.endswith("last.ckpt")]
+    phases = instantiated(arguments).curriculum.schedule.phases
+    assert phases[0].name == "start"
+    assert ("last.ckpt" in " ".join(fit.arguments)) == (method != "start")
+    assert len(phases) == {"start": 1, "srl_rlvr": 3}.get(method, 2)
