@@ -126,6 +126,16 @@ def empty_mlflow() -> Path:
     return path
 
 
+def forget_store() -> None:
+    """Drop MLflow's store of ./mlflow.db, which stays that of the folder where it was first opened."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+    from mlflow.tracking._tracking_service.utils import _tracking_store_registry
+
+    _tracking_store_registry._get_store_with_resolved_uri.cache_clear()
+    if engine := SqlAlchemyStore._engine_map.pop("sqlite:///mlflow.db", None):
+        engine.dispose()
+
+
 def tracking_uri(folder: Path) -> str:
     """The address of the folder's MLflow database, made if it is not there."""
     if not (folder / "mlflow.db").exists() and folder.is_dir():

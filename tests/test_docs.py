@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from compared import three_runs
+from conftest import forget_store
 
 from srl.cli.commands import COMMANDS
 from srl.cli.main import main
@@ -63,6 +64,7 @@ def place(logging_ready, model_folder, tmp_path, monkeypatch):
     shutil.copy(made.folder / "mlflow.db", tmp_path)
     shutil.copytree(made.folder / "steps-0", tmp_path / "runs" / "quickstart")
     monkeypatch.chdir(tmp_path)
+    forget_store()
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr("sys.stdin", io.StringIO("5:\n"))
     return tmp_path

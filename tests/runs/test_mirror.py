@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 from compared import STEPS
-from conftest import empty_mlflow, fit, letter_rows, write_rows
+from conftest import empty_mlflow, fit, forget_store, letter_rows, write_rows
 from mlflow import MlflowClient
 from served import Server
 
@@ -287,6 +287,7 @@ def test_a_sweep_for_a_server_goes_on_without_it(place, logging_ready, tmp_path,
     from srl.cli import sweep
 
     monkeypatch.chdir(tmp_path)
+    forget_store()
     shutil.copy(empty_mlflow(), tmp_path / "mlflow.db")
     place.server.stop()
 
