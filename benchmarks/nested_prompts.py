@@ -22,6 +22,7 @@ DRAWS, RESPONSE, BUDGET = 40, 20, 8192
 
 def main() -> None:
     from srl.cli.lightning import instantiated
+    from srl.curriculum.selectors import Choice
     from srl.objectives.table import objectives
 
     logging.disable(logging.WARNING)
@@ -34,7 +35,7 @@ def main() -> None:
     examples = every.examples(loaded.data.builder, loaded.data.train)
     found: dict[str, Any] = {"prompts": size, "rollouts": loaded.rollout.num_generations}
     for draw in ("step", "problem"):
-        selector = every.selector(examples, 0, None, None, draw == "problem")
+        selector = every.selector(examples, 0, Choice(together=draw == "problem"))
         draws = [[selector.take().prompt_ids for _ in range(size)] for _ in range(DRAWS)]
         found[draw] = {
             "prompt_tokens": round(sum(len(ids) for prompts in draws for ids in prompts) / DRAWS, 1),

@@ -76,9 +76,11 @@ class Health(Callback):
                 raise ConfigError(f"health.{name} is {value}: it must be at least 0, or null for no alarm")
         self.monitor = Monitor(limits)
         self.on_alarm = dict(on_alarm or {})
-        if unknown := sorted(set(self.on_alarm) - set(vars(limits)) | {"reward_up"} & set(self.on_alarm)):
-            known = ", ".join(name for name in vars(limits) if name != "reward_up")
-            raise ConfigError(f"health.on_alarm has {unknown[0]!r}, which is no alarm; write one of: {known}")
+        alarms = [name for name in vars(limits) if name != "reward_up"]
+        if unknown := [name for name in self.on_alarm if name not in alarms]:
+            raise ConfigError(
+                f"health.on_alarm has {unknown[0]!r}, which is no alarm; write one of: {', '.join(alarms)}"
+            )
         self.lowered = 0  # times that an alarm halved the learning rate
         self._logged = 0
         self._step = 0

@@ -13,6 +13,7 @@ from srl.curriculum.stream import Draw
 from srl.errors import ConfigError, TrainingStopped
 from srl.objectives.similarity import Compared, token_units
 from srl.objectives.table import objectives
+from srl.rewards.own_rule import check_made
 from srl.rewards.rules import MATH, is_own, rule
 from srl.rewards.step_reward import Copying, Exact, Key, StepReward
 from srl.rewards.verifier import counts
@@ -69,6 +70,8 @@ class Reward(Callback):
         self.dropped = 0  # groups, in all
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        if is_own(self.verifier):
+            check_made(self.verifier)
         if self.unit == "token":
             self.objectives = objectives(
                 self.autojunk, token_units(pl_module.tokenizer), self.options, self.marked

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from lightning.pytorch import LightningDataModule
 
 from datamodules.loaders import BenchmarkLoader, Held, ListLoader, benchmark_loader
+from srl.curriculum.selectors import Adaptive, Choice, Reverse
 from srl.curriculum.stream import Stream
 from srl.data.benchmarks import benchmark_sources, read_benchmark
 from srl.data.load import (
@@ -37,7 +38,6 @@ from srl.types import Example, run_seed
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from srl.curriculum.selectors import Adaptive, Reverse
     from srl.evaluation.benchmark import TestSettings
 
 
@@ -230,10 +230,8 @@ class ExpertDataModule(LightningDataModule):
             log.warning("%s", found)
         draws = self.draws_per_epoch or max(1, -(-max(map(len, sources.values())) // batch_size))
         seed = run_seed()
-        selectors = {
-            name: known[name].selector(examples, seed, adaptive, reverse, self.draw == "problem")
-            for name, examples in sources.items()
-        }
+        choice = Choice(adaptive, reverse or Reverse(), self.draw == "problem")
+        selectors = {name: known[name].selector(examples, seed, choice) for name, examples in sources.items()}
         self.stream = Stream(sources, draws, seed, selectors)
         return self.stream
 

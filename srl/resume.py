@@ -41,8 +41,8 @@ def config_differences(
 ) -> list[Difference]:
     """All that differs, by setting: `known`, and of the two flat configs what these do not speak of.
 
-    changed: `data.changed`. Other problems may be held out only where other data are allowed: those of the
-    checkpoint were trained on.
+    changed: `data.changed`. Other problems of data.path may be held out only where other data are allowed:
+    those of the checkpoint were trained on.
 
     >>> now = {"model.optimizer.init_args.lr": "2", "ckpt_path": "last.ckpt"}
     >>> config_differences({"model.optimizer.init_args.lr": "1", "ckpt_path": "None"}, now, [], "refuse")
@@ -54,7 +54,7 @@ def config_differences(
         a, b = before.get(name, MISSING), now.get(name, MISSING)
         if a == b or setting in found or setting in OF_THE_CALL:
             continue
-        if setting == HELD_OUT and changed == "refuse":
+        if setting == HELD_OUT and changed == "refuse" and now.get("data.val_path", "None") == "None":
             why = (
                 f"{setting} is {b}, but the run began with {a}: problems that it has trained on would be "
                 f"held out. Write {setting}: {a}, or data.changed: allow"

@@ -189,16 +189,12 @@ class AdaptiveSelector:
 
 
 def by_difficulty(
-    examples: Sequence[Example],
-    name: str,
-    seed: int,
-    adaptive: Adaptive | None,
-    together: bool = False,
+    examples: Sequence[Example], name: str, seed: int, choice: Choice
 ) -> Shuffled | AdaptiveSelector:
     """For objectives with rewards: all in turn, unless the curriculum prefers some."""
-    if adaptive is None:
-        return Shuffled(examples, name, seed, together)
-    return AdaptiveSelector(examples, name, seed, adaptive, together)
+    if choice.adaptive is None:
+        return Shuffled(examples, name, seed, choice.together)
+    return AdaptiveSelector(examples, name, seed, choice.adaptive, choice.together)
 
 
 @dataclass(frozen=True)
@@ -280,3 +276,16 @@ class ReverseSelector:
 def _is_start(example: Example, left: int) -> bool:
     """Whether it leaves this many steps to the model, or all of a problem with fewer."""
     return len(example.given) == max(0, example.n_steps - left)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How a run chooses examples; each objective heeds what is about it.
+
+    adaptive: of objectives with rewards, None for all in turn. reverse: of `reverse`. together: all of a
+    problem in a row, where it has several.
+    """
+
+    adaptive: Adaptive | None = None
+    reverse: Reverse = Reverse()
+    together: bool = False

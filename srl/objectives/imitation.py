@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from srl.curriculum.phases import Pool
-from srl.curriculum.selectors import Adaptive, Reverse, Selector, Shuffled
+from srl.curriculum.selectors import Choice, Selector, Shuffled
 from srl.data.trajectory import Trajectory
 from srl.examples.builder import ExampleBuilder, Unit
 from srl.examples.lazy import StepExamples
@@ -30,15 +30,8 @@ class Imitation:
     def examples(self, builder: ExampleBuilder, trajectories: Sequence[Trajectory]) -> Sequence[Example]:
         return self.build(builder, trajectories, self.name)
 
-    def selector(
-        self,
-        examples: Sequence[Example],
-        seed: int,
-        adaptive: Adaptive | None,
-        reverse: Reverse | None,
-        together: bool = False,
-    ) -> Selector:
-        return Shuffled(examples, self.name, seed, together)
+    def selector(self, examples: Sequence[Example], seed: int, choice: Choice) -> Selector:
+        return Shuffled(examples, self.name, seed, choice.together)
 
     def reward(self, cases: Sequence[Case]) -> list[Parts]:
         raise TypeError(f"{self.name} has no rollouts to reward")

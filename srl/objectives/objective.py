@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from srl.curriculum.phases import Pool
-from srl.curriculum.selectors import Adaptive, Reverse, Selector
+from srl.curriculum.selectors import Choice, Selector
 from srl.data.trajectory import Trajectory
 from srl.examples.builder import ExampleBuilder, Unit
 from srl.types import Completion, Example
@@ -37,15 +37,8 @@ class Objective(Protocol):
         """All that it can draw; what is left out is counted in `builder.skipped`."""
         ...
 
-    def selector(
-        self,
-        examples: Sequence[Example],
-        seed: int,
-        adaptive: Adaptive | None,
-        reverse: Reverse | None,
-        together: bool = False,
-    ) -> Selector:
-        """Which of them comes next. together: all of a problem in a row, where it has several."""
+    def selector(self, examples: Sequence[Example], seed: int, choice: Choice) -> Selector:
+        """Which of them comes next."""
         ...
 
     def reward(self, cases: Sequence[Case]) -> list[Parts]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from srl.curriculum.phases import Pool
-from srl.curriculum.selectors import Adaptive, Reverse, ReverseSelector, Selector, by_difficulty
+from srl.curriculum.selectors import Choice, ReverseSelector, Selector, by_difficulty
 from srl.data.trajectory import Trajectory
 from srl.examples.builder import ExampleBuilder, Unit
 from srl.objectives.objective import Build, Case, Parts
@@ -19,7 +19,7 @@ from srl.rewards.answers import scores
 from srl.rewards.rules import rule
 from srl.types import Completion, Example
 
-Select = Callable[[Sequence[Example], str, int, Adaptive | None, Reverse | None], Selector]
+Select = Callable[[Sequence[Example], str, int, Choice], Selector]
 
 
 class Outcome:
@@ -37,15 +37,8 @@ class Outcome:
     def examples(self, builder: ExampleBuilder, trajectories: Sequence[Trajectory]) -> Sequence[Example]:
         return self.build(builder, trajectories, self.name)
 
-    def selector(
-        self,
-        examples: Sequence[Example],
-        seed: int,
-        adaptive: Adaptive | None,
-        reverse: Reverse | None,
-        together: bool = False,
-    ) -> Selector:
-        return self.select(examples, self.name, seed, adaptive, reverse)
+    def selector(self, examples: Sequence[Example], seed: int, choice: Choice) -> Selector:
+        return self.select(examples, self.name, seed, choice)
 
     def reward(self, cases: Sequence[Case]) -> list[Parts]:
         """reward [G]."""
@@ -53,7 +46,7 @@ class Outcome:
 
 
 def whole_outcome(marked: bool) -> Outcome:
-    return Outcome("rlvr", "outcome", _problems, _by_difficulty, marked)
+    return Outcome("rlvr", "outcome", _problems, by_difficulty, marked)
 
 
 def reverse_outcome(marked: bool) -> Outcome:
@@ -68,16 +61,8 @@ def _suffixes(builder: ExampleBuilder, trajectories: Sequence[Trajectory], name:
     return builder.each(trajectories, name, lambda one: builder.suffixes(one, name))
 
 
-def _by_difficulty(
-    examples: Sequence[Example], name: str, seed: int, adaptive: Adaptive | None, reverse: Reverse | None
-) -> Selector:
-    return by_difficulty(examples, name, seed, adaptive)
-
-
-def _backwards(
-    examples: Sequence[Example], name: str, seed: int, adaptive: Adaptive | None, reverse: Reverse | None
-) -> Selector:
-    return ReverseSelector(examples, name, seed, reverse or Reverse())
+def _backwards(examples: Sequence[Example], name: str, seed: int, choice: Choice) -> Selector:
+    return ReverseSelector(examples, name, seed, choice.reverse)
 
 
 def right_answers(cases: Sequence[Case], marked: bool = True) -> list[Parts]:

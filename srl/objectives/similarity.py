@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from srl.curriculum.phases import Pool
-from srl.curriculum.selectors import Adaptive, Reverse, Selector, by_difficulty
+from srl.curriculum.selectors import Choice, Selector, by_difficulty
 from srl.data.trajectory import Trajectory
 from srl.examples.builder import ExampleBuilder, Unit
 from srl.examples.lazy import StepExamples
@@ -48,15 +48,8 @@ class Similarity:
     def examples(self, builder: ExampleBuilder, trajectories: Sequence[Trajectory]) -> Sequence[Example]:
         return self.build(builder, trajectories, self.name)
 
-    def selector(
-        self,
-        examples: Sequence[Example],
-        seed: int,
-        adaptive: Adaptive | None,
-        reverse: Reverse | None,
-        together: bool = False,
-    ) -> Selector:
-        return by_difficulty(examples, self.name, seed, adaptive, together)
+    def selector(self, examples: Sequence[Example], seed: int, choice: Choice) -> Selector:
+        return by_difficulty(examples, self.name, seed, choice)
 
     def reward(self, cases: Sequence[Case]) -> list[Parts]:
         """reward [G] in [0, 1] or -1; format, exact (the action is the expert's text): 0 or 1.

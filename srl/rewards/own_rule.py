@@ -22,25 +22,34 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
+from srl.errors import ConfigError
 from srl.rewards import verifier
 
 log = logging.getLogger(__name__)
 Asked = tuple[str, str, str, str]
 """(name of the class, response, answer, problem)."""
 
+NO_ANSWER = "no answer within the limits of time and memory (srl.rewards.verifier)"
+
 _said: set[str] = set()
 
 
-def scores(asked: Sequence[Asked]) -> list[float]:
-    """The number of each, in the same order; NaN where there is none. What went wrong is logged once a kind.
+def check_made(name: str) -> None:
+    """ConfigError: there is no such class, or it cannot be made. Asked in a worker, before a run begins."""
+    (fault,) = verifier.ask([("made", name)])
+    if fault != "":
+        raise ConfigError(
+            f"reward.verifier {name}: {fault or NO_ANSWER}; write module.Class or FILE.py:Class"
+        )
 
-    Errors: ConfigError where the class cannot be found or made.
-    """
+
+def scores(asked: Sequence[Asked]) -> list[float]:
+    """The number of each, in the same order; NaN where there is none, and why is logged once a kind."""
     found = []
     for (name, *_), said in zip(asked, verifier.ask([("own", *one) for one in asked]), strict=True):
         value = said if isinstance(said, float) else math.nan
         if math.isnan(value):
-            _say(name, said or f"no answer within {verifier.TIME_LIMIT:g} s of processor time")
+            _say(name, said or NO_ANSWER)
         found.append(value)
     return found
 
@@ -57,6 +66,15 @@ def _say(name: str, what: str) -> None:
 
 
 # -- in the worker ------------------------------------------------------------------------------------
+
+
+def made(name: str) -> str:
+    """What is wrong with the class, in a line; "" for nothing."""
+    try:
+        _made(name)
+    except Exception as error:
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return ""
 
 
 def judged(name: str, response: str, answer: str, problem: str) -> float | str:

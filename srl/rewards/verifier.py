@@ -56,7 +56,8 @@ main()"""
 
 Question = tuple[str, ...]
 """("equal", gold, found), answered True or False; ("find", text), answered by a text or None; ("own", class,
-response, answer, problem), answered as by `srl.rewards.own_rule.judged`, or None."""
+response, answer, problem) and ("made", class), answered as by `judged` and `made` of `srl.rewards.own_rule`,
+or None."""
 
 
 @dataclass

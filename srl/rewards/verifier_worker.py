@@ -4,7 +4,8 @@ A process of its own because sympy can hang, or fill the memory, on a few charac
 thread and no Python signal handler stops it; a process can be killed. The lines spoken over the pipes:
 
     to the worker     [index, seconds, kind, text, ...]     kind: "equal" gold found, "find" text,
-                                                            "own" class response answer problem
+                                                            "own" class response answer problem,
+                                                            "made" class
     from the worker   ["ready"] or ["broken", why] once, then [index, result] for each, in order
 """
 
@@ -17,7 +18,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from srl.rewards.own_rule import judged
+from srl.rewards.own_rule import judged, made
 
 
 def equal(gold: str, found: str) -> bool:
@@ -65,7 +66,7 @@ def main() -> None:
         speak.write(json.dumps(["broken", f"{type(error).__name__}: {error}"]) + "\n")
         return
     speak.write('["ready"]\n')
-    answer: dict[str, Callable[..., Any]] = {"equal": equal, "find": find, "own": judged}
+    answer: dict[str, Callable[..., Any]] = {"equal": equal, "find": find, "own": judged, "made": made}
     for line in sys.stdin:
         index, seconds, kind, *texts = json.loads(line)
         signal.setitimer(signal.ITIMER_PROF, seconds)  # of the processor: a busy machine takes nothing away

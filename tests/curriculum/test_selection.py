@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srl.curriculum.selectors import Adaptive, AdaptiveSelector, Reverse, ReverseSelector, Shuffled
+from srl.curriculum.selectors import Adaptive, AdaptiveSelector, Choice, Reverse, ReverseSelector, Shuffled
 from srl.errors import ConfigError
 from srl.objectives.table import objectives
 from srl.types import Example
@@ -167,7 +167,7 @@ def test_an_objective_has_its_own_selector():
 
     def kinds(adaptive):
         known = objectives()
-        return {k: type(known[k].selector(s, 0, adaptive, None)).__name__ for k, s in sources.items()}
+        return {k: type(known[k].selector(s, 0, Choice(adaptive))).__name__ for k, s in sources.items()}
 
     assert kinds(Adaptive()) == {
         "srl": "AdaptiveSelector",
@@ -220,7 +220,7 @@ def test_steps_of_a_problem_come_together_and_each_once_a_lap():
 @pytest.mark.parametrize("name", ["srl", "sft_step"])
 def test_data_draw_is_heard_by_the_objectives_of_steps(name):
     examples = steps_of([6, 6, 6])
-    apart = objectives()[name].selector(examples, 0, None, None)
-    together = objectives()[name].selector(examples, 0, None, None, True)
+    apart = objectives()[name].selector(examples, 0, Choice())
+    together = objectives()[name].selector(examples, 0, Choice(together=True))
     assert len({together.take().uid for _ in range(6)}) == 1
     assert len({apart.take().uid for _ in range(6)}) > 1

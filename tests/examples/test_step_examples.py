@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from srl.curriculum.selectors import Adaptive, by_difficulty
+from srl.curriculum.selectors import Adaptive, Choice, by_difficulty
 from srl.curriculum.stream import Stream
 from srl.data.trajectory import Step, Trajectory
 from srl.errors import ConfigError
@@ -138,7 +138,9 @@ def test_a_stream_that_goes_on_draws_the_same(late: None) -> None:
 def test_the_adaptive_order_builds_only_what_it_draws(late: None) -> None:
     made = builder(100)
     examples = StepExamples(made, trajectories([10] * 30), "srl", False)
-    stream = Stream({"srl": examples}, 1, selectors={"srl": by_difficulty(examples, "srl", 0, Adaptive())})
+    stream = Stream(
+        {"srl": examples}, 1, selectors={"srl": by_difficulty(examples, "srl", 0, Choice(Adaptive()))}
+    )
     calls = []
     step = made.step
     made.step = lambda *arguments: calls.append(1) or step(*arguments)  # type: ignore[method-assign]

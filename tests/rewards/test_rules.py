@@ -113,7 +113,7 @@ def test_a_class_of_the_users_scores_beside_other_checks_in_one_call(rules: str)
     ("name", "said"),
     [
         ("Raises", "raised KeyError: 'no such thing'"),
-        ("Hangs", "no answer within 0.5 s"),
+        ("Hangs", "no answer within the limits"),
         ("Nan", "returned nan"),
         ("Text", "returned 'right', not a number"),
         ("Missing", "has no attribute 'Missing'"),
@@ -163,3 +163,10 @@ def test_a_run_is_rewarded_and_validated_by_the_users_class(
     assert 1 <= metrics["train/reward"] < 1000
     assert metrics["reward/verifier_faults"] == before
     assert metrics["val/outcome/accuracy"] == 1.0  # all that it gives 1 or more
+
+
+@pytest.mark.parametrize("named", ["no_such_rules.Length", "my_rules.Missing", "nowhere/rules.py:Length"])
+def test_a_class_that_is_not_there_is_refused_before_the_run_begins(rules: str, refused, named: str) -> None:
+    line = refused("--reward.verifier", named)
+    assert f"reward.verifier {named}: " in line
+    assert "write module.Class or FILE.py:Class" in line

@@ -6,6 +6,8 @@ import pytest
 import torch
 from resumed import UNLOGGED, Keep, equal, run, what_counts
 
+from srl.resume import config_differences
+
 
 def test_resume_is_bitwise_equal_from_every_checkpoint(model_folder, expert_file, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
@@ -179,3 +181,12 @@ def test_another_base_in_a_folder_of_the_same_name_is_refused(model_folder, expe
     last = ["--ckpt_path", str(tmp_path / "a" / "last.ckpt")]
     assert run(other, expert_file, tmp_path / "b", *last, "--trainer.max_steps", "2") == 2
     assert f"another base of the name '{model_folder.name}': weights of the two" in capsys.readouterr().err
+
+
+def test_another_seed_of_the_split_is_refused_only_where_it_chooses_what_is_held_out():
+    before, now = {"data.seed": "0", "data.val_path": "None"}, {"data.seed": "3", "data.val_path": "None"}
+    (one,) = config_differences(before, now, [], "refuse")
+    assert (one.what, "held out" in one.refusal) == ("refused", True)
+    with_file = [{**said, "data.val_path": "held.jsonl"} for said in (before, now)]
+    (one,) = config_differences(*with_file, [], "refuse")
+    assert (one.what, one.refusal) == ("taken", "")
