@@ -15,7 +15,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from srl.engine.caches import Caches
+from srl.engine.caches import Caches, scores
 from srl.engine.static import StaticCaches
 from srl.packing.attention import NAME, Plan, flex_tree_attention, tree_attention
 
@@ -29,7 +29,7 @@ def decode_attention(
     attention over both concatenated.
     """
     on_prompt = caches.shared.scores(query, layer)
-    on_own = (query @ key.transpose(-1, -2)).float()
+    on_own = scores(query, key)
     if caches.own.hidden is not None:
         on_own = on_own + caches.own.hidden
     weights = torch.cat([on_prompt, on_own], dim=-1).softmax(-1).to(value.dtype)  # [R, Hkv, rep, Lp + t]

@@ -41,6 +41,9 @@ def _inverse_cdf(mass: Tensor, uniform: Tensor) -> Tensor:
 
     First the block of the vocabulary, then the token in it: a running sum over all of it is slow on a CPU.
     """
+    if _block(mass) >= mass.shape[1]:
+        cdf = mass.cumsum(-1)
+        return _first_above(cdf, uniform * cdf[:, -1:], mass)[:, 0]
     blocks = torch.stack([block.sum(-1) for block in mass.split(_block(mass), -1)], -1)  # [R, blocks]
     cdf = blocks.cumsum(-1)
     goal = uniform * cdf[:, -1:]
@@ -62,6 +65,8 @@ def _first_above(cdf: Tensor, goal: Tensor, mass: Tensor) -> Tensor:
 
 def _likeliest(probs: Tensor) -> Tensor:
     """argmax over [R, V], the first of equals -> int64 [R]; by blocks, as one argmax is slow on a CPU."""
+    if _block(probs) >= probs.shape[1]:
+        return probs.argmax(-1)
     highest = torch.stack([block.amax(-1) for block in probs.split(_block(probs), -1)], -1)
     inside, start = _of_block(probs, highest.argmax(-1, keepdim=True))
     return (start + inside.argmax(-1, keepdim=True))[:, 0]

@@ -6,6 +6,8 @@ from conftest import tiny_model, tiny_tokenizer
 from make import TEXTS, example, lora
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from srl.engine.attention import decode_attention
+from srl.engine.caches import Caches, Prompts
 from srl.engine.engine import RolloutEngine
 from srl.model.loading import load_base
 from srl.model.sources import resolve
@@ -68,3 +70,23 @@ def test_adapters_are_cast_once_a_rollout_and_not_once_a_token(tmp_path):
             [example(TEXTS[0], engine.tokenizer)], 2, Sampling(), torch.Generator().manual_seed(0)
         )
     assert sorted(cast) == sorted(adapters)
+
+
+@pytest.mark.parametrize("autocast", [True, False])
+def test_large_scores_are_not_rounded_before_the_softmax(autocast):
+    """Scores up to some 300, as key biases make them: bfloat16 knows 256, 258, 260 there, and e^2 is 7.4."""
+    generator = torch.Generator().manual_seed(0)
+
+    def states(*shape, size=1.0):
+        return (size * torch.randn(*shape, generator=generator)).to(HALF)
+
+    keys, values, own, new = (states(2, 1, 6, 16, size=size) for size in (7.0, 1.0, 7.0, 1.0))
+    query = states(2, 1, 4, 16, size=4.0)  # 2 rows, each of a prompt; 4 heads share keys and values
+    prompts = Prompts([keys], [values], torch.tensor([6, 6]), torch.tensor([0, 1]))
+    with torch.autocast("cpu", HALF, enabled=autocast):
+        found = decode_attention(query, own, new, 0, Caches(prompts)).double()
+    both = torch.cat([keys, own], 2).double(), torch.cat([values, new], 2).double()
+    exact = query.double() @ both[0].transpose(-1, -2)
+    assert exact.abs().max() > 250
+    exact = exact.softmax(-1) @ both[1]
+    assert ((found - exact).norm(dim=-1) / exact.norm(dim=-1)).max() < 0.01  # rounded scores miss it
