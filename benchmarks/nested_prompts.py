@@ -22,7 +22,7 @@ DRAWS, RESPONSE, BUDGET = 40, 20, 8192
 
 def main() -> None:
     from srl.cli.lightning import instantiated
-    from srl.curriculum.selectors import Choice
+    from srl.curriculum.choice import Choice
     from srl.objectives.table import objectives
 
     logging.disable(logging.WARNING)

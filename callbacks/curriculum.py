@@ -9,9 +9,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from callbacks.run_info import set_tag
 from srl import ranks
+from srl.curriculum.choice import Choice
 from srl.curriculum.phases import Phase, check_phases, check_pools
 from srl.curriculum.schedule import HandOff, Schedule
-from srl.curriculum.selectors import Adaptive, Reverse
+from srl.curriculum.selectors import Adaptive
+from srl.curriculum.starts import Prefix, Reverse
 from srl.curriculum.stream import Draw, PhaseOfDraw
 from srl.errors import ConfigError
 from srl.evaluation.validation import ONLY_FULL
@@ -31,6 +33,7 @@ class Curriculum(Callback):
         draw_prompts: Prompts sampled at once; null is batch_groups. More help where many groups are silent.
         adaptive: Prefers prompts of middling difficulty in objectives with rewards; null draws all in turn.
         reverse: How the start of the objective reverse slides; null takes the defaults.
+        prefix: How much of each solution the objective prefix gives; null takes the defaults.
     """
 
     def __init__(
@@ -40,6 +43,7 @@ class Curriculum(Callback):
         draw_prompts: int | None = None,
         adaptive: Adaptive | None = None,
         reverse: Reverse | None = None,
+        prefix: Prefix | None = None,
     ) -> None:
         check_phases(phases, NAMES)
         check_pools(phases, {name: one.pool for name, one in objectives().items()})
@@ -49,7 +53,7 @@ class Curriculum(Callback):
             )
         self.schedule = Schedule(phases)
         self.batch_groups, self.draw_prompts = batch_groups, draw_prompts
-        self.adaptive, self.reverse = adaptive, reverse
+        self.choice = Choice(adaptive, reverse or Reverse(), prefix or Prefix())
         self.prepares_fit = False  # set before the validation of step 0, so that bad data fails before it
         self._validated: dict[str, float] = {}  # the newest validation
         self._known: set[str] = set()  # metrics of updates seen in this phase
@@ -64,7 +68,7 @@ class Curriculum(Callback):
         phases = self.schedule.phases
         names = dict.fromkeys(name for phase in phases for name in phase.objectives)
         size = self.draw_size(self.schedule.phase)
-        datamodule.build_stream(list(names), size, self.adaptive, self.reverse)
+        datamodule.build_stream(list(names), size, self.choice)
 
     def draw_size(self, phase: Phase) -> int:
         """Prompts a draw (B) in this phase."""

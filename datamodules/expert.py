@@ -6,7 +6,7 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from lightning.pytorch import LightningDataModule
 
 from datamodules.loaders import BenchmarkLoader, Held, ListLoader, benchmark_loader
-from srl.curriculum.selectors import Adaptive, Choice, Reverse
+from srl.curriculum.choice import Choice
 from srl.curriculum.stream import Stream
 from srl.data.benchmarks import benchmark_sources, read_benchmark
 from srl.data.load import (
@@ -208,8 +208,7 @@ class ExpertDataModule(LightningDataModule):
         self,
         names: Sequence[str],
         batch_size: int,
-        adaptive: Adaptive | None = None,
-        reverse: Reverse | None = None,
+        choice: Choice = Choice(),  # noqa: B008 - frozen
     ) -> Stream:
         """The training stream over the examples of the objectives that the curriculum names. Runs once."""
         if self.stream is not None:
@@ -230,7 +229,7 @@ class ExpertDataModule(LightningDataModule):
             log.warning("%s", found)
         draws = self.draws_per_epoch or max(1, -(-max(map(len, sources.values())) // batch_size))
         seed = run_seed()
-        choice = Choice(adaptive, reverse or Reverse(), self.draw == "problem")
+        choice = replace(choice, together=self.draw == "problem")
         selectors = {name: known[name].selector(examples, seed, choice) for name, examples in sources.items()}
         self.stream = Stream(sources, draws, seed, selectors)
         return self.stream

@@ -1,4 +1,4 @@
-"""Which example of an objective comes next: all in turn, those of fitting difficulty, or backwards.
+"""Which example of an objective comes next: all in turn, or those of fitting difficulty.
 
 A selector is asked for one example at a time, told what its rollouts earned, and has a state that a
 checkpoint can hold. Its random choices are pure functions of (seed, objective, examples drawn so far).
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import random
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -186,106 +185,3 @@ class AdaptiveSelector:
         self._plain.load_state_dict(state["plain"])
         self._means, self._taken = dict(state["means"]), int(state["taken"])
         self._weights = None
-
-
-def by_difficulty(
-    examples: Sequence[Example], name: str, seed: int, choice: Choice
-) -> Shuffled | AdaptiveSelector:
-    """For objectives with rewards: all in turn, unless the curriculum prefers some."""
-    if choice.adaptive is None:
-        return Shuffled(examples, name, seed, choice.together)
-    return AdaptiveSelector(examples, name, seed, choice.adaptive, choice.together)
-
-
-@dataclass(frozen=True)
-class Reverse:
-    """How the start of a reverse curriculum slides from the end to the beginning (arXiv 2402.05808).
-
-    The frontier leaves 1 step to the model, then 2, and so on.
-    """
-
-    pass_rate: float = 0.5
-    """Mean share of right rollouts at the frontier from which it moves on by a step; in (0, 1]."""
-    window: int = 16
-    """Newest groups of the frontier over which that share is taken."""
-    frontier: float = 0.5
-    """Chance that a draw is of the frontier; else it is of any start reached so far, so that none is
-    forgotten."""
-
-    def __post_init__(self) -> None:
-        if not (0 < self.pass_rate <= 1 and self.window >= 1 and 0 < self.frontier <= 1):
-            raise ConfigError(
-                f"curriculum.reverse: pass_rate {self.pass_rate} and frontier {self.frontier} must lie in "
-                f"(0, 1], window {self.window} at least 1"
-            )
-
-
-class ReverseSelector:
-    """Draws starts of solutions that leave `left` steps to the model, or the whole of a shorter problem."""
-
-    def __init__(self, examples: Sequence[Example], name: str, seed: int, settings: Reverse) -> None:
-        self.name, self.seed, self.settings = name, seed, settings
-        self._starts: dict[int, Shuffled] = {}  # by steps left; none where every prompt was too long
-        for left in range(1, max(example.n_steps for example in examples) + 1):
-            fitting = [example for example in examples if _is_start(example, left)]
-            if fitting:
-                self._starts[left] = Shuffled(fitting, f"{name}/{left}", seed)
-        self.left = min(self._starts)
-        self._taken = 0
-        self._recent: deque[float] = deque(maxlen=settings.window)
-
-    def begin(self) -> None:
-        pass
-
-    def take(self) -> Example:
-        rng = random.Random(f"{self.seed}/{self.name}/reverse/{self._taken}")
-        self._taken += 1
-        if rng.random() < self.settings.frontier:
-            return self._starts[self.left].take()
-        return self._starts[rng.choice([left for left in self._starts if left <= self.left])].take()
-
-    def observe(self, example: Example, reward: float) -> None:
-        """Count a group of the frontier; at the pass rate, the next start begins with an empty window."""
-        if not _is_start(example, self.left):
-            return
-        self._recent.append(reward)
-        full = len(self._recent) == self.settings.window
-        further = [left for left in self._starts if left > self.left]
-        if full and further and sum(self._recent) / len(self._recent) >= self.settings.pass_rate:
-            self.left = min(further)
-            self._recent.clear()
-
-    def metrics(self) -> dict[str, float]:
-        return {f"curriculum/{self.name}_steps_left": float(self.left)}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "starts": {left: start.state_dict() for left, start in self._starts.items()},
-            "left": self.left,
-            "taken": self._taken,
-            "recent": list(self._recent),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        for left, start in self._starts.items():
-            start.load_state_dict(state["starts"][left])
-        self.left, self._taken = int(state["left"]), int(state["taken"])
-        self._recent = deque(state["recent"], maxlen=self.settings.window)
-
-
-def _is_start(example: Example, left: int) -> bool:
-    """Whether it leaves this many steps to the model, or all of a problem with fewer."""
-    return len(example.given) == max(0, example.n_steps - left)
-
-
-@dataclass(frozen=True)
-class Choice:
-    """How a run chooses examples; each objective heeds what is about it.
-
-    adaptive: of objectives with rewards, None for all in turn. reverse: of `reverse`. together: all of a
-    problem in a row, where it has several.
-    """
-
-    adaptive: Adaptive | None = None
-    reverse: Reverse = Reverse()
-    together: bool = False

@@ -117,7 +117,8 @@ class Stream:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Objectives that the checkpoint does not know begin afresh: a run may go on with more of them.
 
-        ConfigError: other data, an objective of the checkpoint is gone, or it has other fields.
+        ConfigError: other data, an objective of the checkpoint is gone, or drawn in another way, or it has
+        other fields.
         """
         unknown = sorted(set(state) ^ set(self.state_dict()))
         if unknown:
@@ -130,6 +131,11 @@ class Stream:
             )
         self._credit = dict.fromkeys(self.sources, 0.0) | state["credit"]
         for name, saved in state["selectors"].items():
+            if set(saved) != set(self.selectors[name].state_dict()):
+                raise ConfigError(
+                    f"the checkpoint drew the examples of {name} in another way: resume with its "
+                    "curriculum.adaptive and curriculum.reverse.mode"
+                )
             self.selectors[name].load_state_dict(saved)
         self._saved_pools, self.pools = state["pools"], None
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from srl.curriculum.choice import Choice
 from srl.curriculum.phases import Pool
-from srl.curriculum.selectors import Choice, Selector, Shuffled
+from srl.curriculum.selectors import Selector, Shuffled
 from srl.data.trajectory import Trajectory
 from srl.examples.builder import ExampleBuilder, Unit
 from srl.examples.lazy import StepExamples

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from srl.curriculum.choice import Choice
 from srl.curriculum.phases import Pool
-from srl.curriculum.selectors import Choice, Selector
+from srl.curriculum.selectors import Selector
 from srl.data.trajectory import Trajectory
 from srl.examples.builder import ExampleBuilder, Unit
 from srl.types import Completion, Example

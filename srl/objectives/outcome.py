@@ -2,16 +2,17 @@
 
 A verifier of the user's may give other numbers.
 
-`rlvr`: the whole solution in one response. `reverse`: the rest of it after the expert's first k steps; k
-falls as the rollouts succeed (reverse curriculum, arXiv 2402.05808; `ReverseSelector`).
+`rlvr`: the whole solution in one response. `reverse`, `prefix`: the rest of it after the expert's first k
+steps, which one frontier or each problem's own pass rate moves (`srl.curriculum.starts`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from srl.curriculum.choice import Choice, as_needed, backwards, by_difficulty
 from srl.curriculum.phases import Pool
-from srl.curriculum.selectors import Choice, ReverseSelector, Selector, by_difficulty
+from srl.curriculum.selectors import Selector
 from srl.data.trajectory import Trajectory
 from srl.examples.builder import ExampleBuilder, Unit
 from srl.objectives.objective import Build, Case, Parts
@@ -50,7 +51,11 @@ def whole_outcome(marked: bool) -> Outcome:
 
 
 def reverse_outcome(marked: bool) -> Outcome:
-    return Outcome("reverse", None, _suffixes, _backwards, marked)
+    return Outcome("reverse", None, _suffixes, backwards, marked)
+
+
+def prefix_outcome(marked: bool) -> Outcome:
+    return Outcome("prefix", None, _suffixes, as_needed, marked)
 
 
 def _problems(builder: ExampleBuilder, trajectories: Sequence[Trajectory], name: str) -> list[Example]:
@@ -59,10 +64,6 @@ def _problems(builder: ExampleBuilder, trajectories: Sequence[Trajectory], name:
 
 def _suffixes(builder: ExampleBuilder, trajectories: Sequence[Trajectory], name: str) -> list[Example]:
     return builder.each(trajectories, name, lambda one: builder.suffixes(one, name))
-
-
-def _backwards(examples: Sequence[Example], name: str, seed: int, choice: Choice) -> Selector:
-    return ReverseSelector(examples, name, seed, choice.reverse)
 
 
 def right_answers(cases: Sequence[Case], marked: bool = True) -> list[Parts]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from srl.objectives.imitation import IMITATIONS
 from srl.objectives.objective import Objective
-from srl.objectives.outcome import reverse_outcome, whole_outcome
+from srl.objectives.outcome import prefix_outcome, reverse_outcome, whole_outcome
 from srl.objectives.similarity import holistic_similarity, step_similarity
 from srl.rewards.step_reward import PAPER, StepReward
 
@@ -27,6 +27,7 @@ def objectives(
         whole_outcome(marked),
         holistic_similarity(autojunk, units),
         reverse_outcome(marked),
+        prefix_outcome(marked),
     ]
     return {objective.name: objective for objective in found}
 

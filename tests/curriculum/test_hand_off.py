@@ -153,6 +153,12 @@ def test_a_hand_off_decided_by_a_validation_that_was_cut_off_comes_where_it_woul
             ["--curriculum.reverse", "{window: 2, pass_rate: 0.25}"],
             "curriculum/reverse_steps_left",
         ),
+        (
+            "prefix",
+            ["--curriculum.prefix", "{rate: 1.0, half_without: true}"],
+            "curriculum/prefix_given",
+        ),
+        ("reverse", ["--curriculum.reverse", "{mode: mixed}"], "train/reward"),
         ("srl", ["--curriculum.adaptive", "{explore: 0.5}"], "curriculum/srl_seen"),
         ("holistic", [], "train/reward"),
     ],
@@ -166,7 +172,7 @@ def test_other_objectives_and_draws_run_and_resume(model_folder, tmp_path, monke
         assert run(model_folder, tmp_path / "whole", phases, *more) == 0
     values = [value for _, value in logged(tmp_path / "whole")[1][metric]]
     assert len(values) == 6
-    if mix == "reverse":
+    if metric == "curriculum/reverse_steps_left":
         assert (values[-1], values) == (2.0, sorted(values)), "the start slid back"
     after_14 = next(c for c in keep.copies if torch.load(c, weights_only=True)["global_step"] == 14)
     more += ["--ckpt_path", str(after_14), *UNLOGGED]

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srl.curriculum.selectors import Adaptive, AdaptiveSelector, Choice, Reverse, ReverseSelector, Shuffled
+from srl.curriculum.choice import Choice
+from srl.curriculum.selectors import Adaptive, AdaptiveSelector, Shuffled
+from srl.curriculum.starts import Reverse, ReverseSelector
 from srl.errors import ConfigError
 from srl.objectives.table import objectives
 from srl.types import Example

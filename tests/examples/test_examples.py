@@ -175,7 +175,7 @@ def test_an_objective_builds_its_own_examples(tokenizer):
     starts = [("u1", 0, ()), ("u1", 0, first[:1]), ("u1", 0, first), ("u2", 0, ()), ("u2", 0, ("a",))]
     assert {name: [(e.uid, e.step, e.given) for e in examples] for name, examples in found.items()} == {
         "sft": [], "sft_outline": whole, "sft_step": steps,
-        "srl": steps, "rlvr": whole, "holistic": whole, "reverse": starts,
+        "srl": steps, "rlvr": whole, "holistic": whole, "reverse": starts, "prefix": starts,
     }  # fmt: skip
     assert all(e.objective == name for name, examples in found.items() for e in examples)
     assert [name for name, examples in found.items() if any(e.target_ids for e in examples)] == [

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from srl.curriculum.selectors import Adaptive, Choice, by_difficulty
+from srl.curriculum.choice import Choice, by_difficulty
+from srl.curriculum.selectors import Adaptive
 from srl.curriculum.stream import Stream
 from srl.data.trajectory import Step, Trajectory
 from srl.errors import ConfigError

@@ -35,6 +35,7 @@ def test_every_objective_by_name():
         "rlvr": ("solution", True, "outcome"),
         "holistic": ("solution", True, None),
         "reverse": ("solution", True, None),
+        "prefix": ("solution", True, None),
     }
     assert [objective.name for objective in objectives().values()] == NAMES == list(kinds)
 
