@@ -1,9 +1,9 @@
 """Trajectories: an expert's solution as steps, checked, and as a row of JSONL.
 
 Expert JSONL, one row a line: `{"uid", "problem", "preamble", "steps": [{"title", "body"}], "answer",
-"conclusion", "answer_check", "reasoning"}`. A step may be a plain string, its body, and may have "thinking"
-and "observation". All but problem and steps may be left out or null; further fields are ignored. Rows
-without a list of steps are the matter of `srl/data/row_format.py`.
+"conclusion", "answer_check", "reasoning", "world"}`. A step may be a plain string, its body, and may have
+"thinking" and "observation". All but problem and steps may be left out or null; further fields are ignored.
+Rows without a list of steps are the matter of `srl/data/row_format.py`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ class Trajectory:
 
     answer: the final answer, None when unknown; answer_check: how `srl.rewards.answers` compares it, "math",
     "exact" or another of `srl.rewards.rules`. reasoning: what the expert thought before writing the solution;
-    only imitation (`sft`) uses it. style: which step style `auto` took.
+    only imitation (`sft`) uses it. style: which step style `auto` took. world: the task that an agent plays
+    (`srl.worlds`), of which the steps are the expert's play.
     """
 
     uid: str
@@ -35,6 +36,7 @@ class Trajectory:
     answer_check: str = MATH
     reasoning: str = field(default="", repr=False)
     style: str = ""
+    world: str | None = None
 
     @property
     def solution(self) -> str:
@@ -60,6 +62,8 @@ class Trajectory:
             row["reasoning"] = self.reasoning
         if self.style:
             row["style"] = self.style
+        if self.world is not None:
+            row["world"] = self.world
         return json.dumps(row, ensure_ascii=False)
 
     @staticmethod
@@ -85,6 +89,7 @@ class Trajectory:
             answer_check=check(row, where, verifier),
             reasoning=fields.optional(row, "reasoning", where).strip(),
             style=fields.optional(row, "style", where),
+            world=fields.optional(row, "world", where) or None,
         )
 
 

@@ -12,17 +12,14 @@ but a finite number gives NaN: named once, counted, and its group is left out.
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import logging
 import math
-import os
-import sys
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
 from srl.errors import ConfigError
+from srl.own_class import own_class
 from srl.rewards import verifier
 
 log = logging.getLogger(__name__)
@@ -92,18 +89,5 @@ def judged(name: str, response: str, answer: str, problem: str) -> float | str:
 
 @cache
 def _made(name: str) -> Callable[[str, str, str], Any]:
-    """An object of the class; its file may lie in the working folder, which is searched last."""
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
-    if ".py:" in name:
-        path, _, cls = name.rpartition(":")
-        spec = importlib.util.spec_from_file_location("_rule_of_user", path)
-        if spec is None or spec.loader is None:
-            raise ImportError(f"cannot read {path}")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    else:
-        where, _, cls = name.rpartition(".")
-        module = importlib.import_module(where)
-    made: Callable[[str, str, str], Any] = getattr(module, cls)()
+    made: Callable[[str, str, str], Any] = own_class(name)()
     return made

@@ -20,13 +20,13 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from srl.errors import ConfigError
+from srl.own_class import is_class_name
 from srl.response import after_thinking, without_thinking
 
 MATH = "math"
 REGEX = "regex:"
 LONGEST = 300  # characters of an expression that is read
 
-_OWN = re.compile(r"(?:[A-Za-z_]\w*\.)+[A-Za-z_]\w*|\S.*\.py:[A-Za-z_]\w*")
 _ROLE = re.compile(r"([A-Z]\w*) (?:is|must be|has to be) an? (knight|knave)\b", re.IGNORECASE)
 _ITEM = re.compile(r"\s*(?:[-*•]|\(?\d+[.):])")
 _EXPRESSION = re.compile(r"[\d+\-*/×÷().\s]*\d[\d+\-*/×÷().\s]*")
@@ -72,7 +72,7 @@ def rule(check: str) -> Rule | None:
 
 def is_own(check: str) -> bool:
     """Whether the name is that of a user's class."""
-    return not check.startswith(REGEX) and _OWN.fullmatch(check) is not None
+    return not check.startswith(REGEX) and is_class_name(check)
 
 
 def _by_pattern(pattern: str) -> Rule:

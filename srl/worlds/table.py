@@ -1,0 +1,74 @@
+"""From a task to its world: the adapters by name, and classes of the user's that the config allows."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Collection
+
+from srl.errors import ConfigError, first_line
+from srl.own_class import is_class_name, own_class
+from srl.worlds.world import World
+
+ADAPTERS = {"textworld": ("srl.worlds.textworld", "TextWorld", "textworld")}
+"""kind -> (module, class, extra that installs what it needs)."""
+
+_OWN = re.compile(r"(\S.*?\.py:[A-Za-z_]\w*|(?:[A-Za-z_]\w*\.)+[A-Za-z_]\w*)(?::(.*))?", re.DOTALL)
+
+
+def parted(task: str) -> tuple[str, str]:
+    """(kind, options) of a task. ConfigError: it names no world.
+
+    >>> parted("textworld:rooms=2,seed=17"), parted("worlds/maze.py:Maze:size=3:9")
+    (('textworld', 'rooms=2,seed=17'), ('worlds/maze.py:Maze', 'size=3:9'))
+    """
+    kind, _, options = task.partition(":")
+    if kind in ADAPTERS:
+        return kind, options
+    own = _OWN.fullmatch(task)
+    if own is None:
+        known = ", ".join([f"{name}:OPTIONS" for name in ADAPTERS])
+        raise ConfigError(
+            f"world {task!r:.200}: there is none of this name; write {known}, FILE.py:Class:OPTIONS or "
+            "module.Class:OPTIONS"
+        )
+    return own[1], own[2] or ""
+
+
+def check_allowed(task: str, own: Collection[str]) -> None:
+    """ConfigError: the task names no world, or a class that is not among `own`.
+
+    Tasks stand in data files, and data must not say what code runs: the config or the command line names
+    the classes.
+    """
+    kind, _ = parted(task)
+    if kind not in ADAPTERS and kind not in own:
+        raise ConfigError(
+            f"world {task!r:.200}: {kind} is not among the classes that the config allows "
+            f"({', '.join(own) or 'none'}); name it there if you trust its code"
+        )
+
+
+def world_of(kind: str) -> World:
+    """A new world of this kind. ConfigError: its package is not installed, or the class cannot be made."""
+    try:
+        if kind in ADAPTERS:
+            module, name, _ = ADAPTERS[kind]
+            made: World = getattr(importlib.import_module(module), name)()
+        else:
+            made = own_class(kind)()
+    except ImportError as error:
+        extra = ADAPTERS[kind][2] if kind in ADAPTERS else None
+        remedy = f"install it: pip install -c constraints.txt -e '.[{extra}]'" if extra else "check the path"
+        raise ConfigError(f"world {kind}: {first_line(error)[:200]}; {remedy}") from error
+    except Exception as error:
+        raise ConfigError(
+            f"world {kind}: cannot be made ({type(error).__name__}: {first_line(error)[:200]}); it is called "
+            "without arguments"
+        ) from error
+    if not all(hasattr(made, name) for name in ("reset", "step", "expert", "remaining", "close")):
+        raise ConfigError(f"world {kind}: write the five methods of srl.worlds.world.World")
+    return made
+
+
+__all__ = ["ADAPTERS", "check_allowed", "is_class_name", "parted", "world_of"]

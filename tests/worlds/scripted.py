@@ -1,0 +1,54 @@
+"""A world for the laws and faults of the pool: a corridor of `length` rooms, along which `right` leads.
+
+What its other actions do is what a bad world does. It is read by its path, in the workers.
+"""
+
+import os
+import time
+
+from srl.worlds.world import Observation
+
+
+class Corridor:
+    def reset(self, task: str) -> Observation:
+        if task == "unbeginnable":
+            raise RuntimeError("no such corridor")
+        self.length, self.place, self.turns = int(task or 3), 0, 0
+        return self._seen(f"Walk to room {self.length}.")
+
+    def step(self, action: str) -> Observation:
+        self.turns += 1
+        if action == "hang":
+            while True:
+                pass
+        if action == "sleep":
+            time.sleep(1000)
+        if action == "die":
+            os._exit(3)
+        if action == "raise":
+            raise ValueError("two\nlines")
+        if action == "print":
+            print("x" * 1_000_000, flush=True)
+        if action == "flood":
+            return self._seen("x" * 1_000_000)
+        if action == "nothing":
+            return None
+        if action == "dice":
+            return self._seen(str(os.urandom(8)))
+        if action == "echo" or len(action) > 100 or "\n" in action:
+            return self._seen(f"{len(action)} characters mean nothing")
+        self.place += {"right": 1, "left": -1}.get(action, 0)
+        return self._seen(f"You are in room {self.place}.")
+
+    def expert(self) -> str | None:
+        return "right"
+
+    def remaining(self) -> int | None:
+        return self.length - self.place
+
+    def close(self) -> None:
+        pass
+
+    def _seen(self, text: str) -> Observation:
+        won = self.place == self.length
+        return Observation(text, ("left", "right"), float(won), won, won)
