@@ -36,7 +36,8 @@ class RandomState(Callback):
         if self._restored is None:
             return
         torch.set_rng_state(self._restored["torch"])
-        if self._restored["cuda"]:
+        # nothing of ours draws from CUDA's; where the devices are others Rollout says that the run draws anew
+        if len(self._restored["cuda"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(self._restored["cuda"])
         version, internal, gauss = self._restored["python"]
         random.setstate((version, tuple(internal), gauss))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from srl.engine.engine import RolloutEngine
 
 
+log = logging.getLogger(__name__)
 ELSEWHERE = -1  # sampled_at of another engine's rollouts: never today's weights, so the ratio counts
 SEED_STEP = 1_000_003  # between the generators of two devices
 
@@ -95,8 +97,17 @@ class Rollout(Callback):
         seed = run_seed() if self.seed is None else self.seed
         self._generator = torch.Generator(pl_module.device).manual_seed(seed + SEED_STEP * ranks.rank())
         if self._restored is not None:
-            self._generator.set_state(self._restored)
+            self._go_on(self._generator, self._restored)
         self._try_longest(trainer, pl_module)
+
+    def _go_on(self, generator: torch.Generator, state: torch.Tensor) -> None:
+        if state.shape == generator.get_state().shape:
+            generator.set_state(state)
+        else:  # a CPU's generator and a GPU's keep states of their own kinds
+            log.warning(
+                "The checkpoint's random numbers are those of another kind of device than %s: from here on "
+                "the run draws others, and does not equal one that was not stopped", generator.device,
+            )  # fmt: skip
 
     def _try_longest(self, trainer: Trainer, pl_module: Any) -> None:
         """Before the first update of a fresh run on one device."""

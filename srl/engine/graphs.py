@@ -7,11 +7,11 @@ calling again.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from srl.engine.caches import Caches
 from srl.engine.decoder import Decoder
@@ -38,10 +38,10 @@ class Recorder(Protocol):
 def cuda_recorder() -> Recorder:
     """CUDA graphs in one memory pool."""
     pool = torch.cuda.graph_pool_handle()
+    side = torch.cuda.Stream()  # one for all: the allocator keeps freed memory for each stream
 
     def record(work: Callable[[], None]) -> Callable[[], None]:
-        side = torch.cuda.Stream()  # first calls set up what must not be set up while recording
-        side.wait_stream(torch.cuda.current_stream())
+        side.wait_stream(torch.cuda.current_stream())  # first calls set up what recording must not
         with torch.cuda.stream(side):
             for _ in range(2):
                 work()
@@ -170,9 +170,20 @@ class RecordedSteps:
 def _fingerprint(decoder: Decoder) -> Hashable:
     """What a recording depends on but for the caches."""
     kind = decoder.device.type
-    weights = tuple(parameter.data_ptr() for parameter in decoder.model.parameters())
+    weights = tuple(one.data_ptr() for one in _tensors(decoder.model))
     off = tuple(getattr(module, "disable_adapters", None) for module in decoder.model.modules())
     return weights, off, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
+
+
+def _tensors(model: nn.Module) -> Iterator[Tensor]:
+    """Parameters, the constants of 4-bit ones, and buffers, as the frequencies of rotary embeddings."""
+    for parameter in model.parameters():
+        yield parameter
+        state = getattr(parameter, "quant_state", None)
+        while state is not None:  # with double quantisation the scales have a state of their own
+            yield from (one for one in vars(state).values() if isinstance(one, Tensor))
+            state = state.state2
+    yield from model.buffers()
 
 
 def _uncached_autocast(device: torch.device) -> torch.autocast:

@@ -51,7 +51,8 @@ class Storage:
         """What it holds is whatever was there."""
         size, flat = math.prod(shape), self._flat.get(name)
         if flat is None or flat.numel() < size or flat.dtype != dtype:
-            self._flat[name] = flat = torch.zeros(size, dtype=dtype, device=self.device)
+            with torch.inference_mode(False):  # one made in a validation could not be written to in training
+                self._flat[name] = flat = torch.zeros(size, dtype=dtype, device=self.device)
             self.generation += 1
         return flat[:size].view(shape)
 
@@ -163,7 +164,8 @@ class StaticOwn:
     def append(self, key: Tensor, value: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         """As `OwnCache.append`, but all columns come back."""
         for states, new in ((self.keys[layer], key), (self.values[layer], value)):
-            states.index_copy_(2, self.column, new[:, :, None])
+            # over a float32 base autocast makes values in half precision; the cache's are the keys' float32
+            states.index_copy_(2, self.column, new[:, :, None].to(states.dtype))
         return self.keys[layer], self.values[layer]
 
 

@@ -75,9 +75,10 @@ class _FrozenHead(torch.autograd.Function):
             total = mass.sum(1, keepdim=True)  # [a, 1]
             found[here] = (chosen - total.log())[:, 0]
             if slope is not None:
-                weight = head.weight
-                mean = mass.to(weight.dtype) @ weight / total.to(weight.dtype)  # [a, H]
-                slope[here] = ((weight[target[:, 0]] - mean) / temperature).to(slope.dtype)
+                # one product of 1 - p at the target, -p elsewhere: in bfloat16 W[target] - mean would be the
+                # difference of two nearly equal vectors where p is near 1, and lose the gradient
+                rest = mass.div_(-total).scatter_add_(1, target, torch.ones_like(chosen))  # [a, V]
+                slope[here] = (rest.to(head.weight.dtype) @ head.weight / temperature).to(slope.dtype)
         if slope is not None:
             ctx.save_for_backward(slope)
         return found

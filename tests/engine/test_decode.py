@@ -7,12 +7,15 @@ from conftest import tiny_model, tiny_tokenizer
 from make import TEXTS, example, lora, plain_logprobs
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from srl.engine.decoder import Decoder
 from srl.engine.engine import RolloutEngine
-from srl.engine.graphs import RecordedSteps
+from srl.engine.graphs import RecordedSteps, _fingerprint
 from srl.engine.scheduler import Readback
 from srl.engine.settings import DecodeSettings
 from srl.errors import ConfigError
+from srl.model.loading import load_base
 from srl.model.merged_lora import merge_lora_forward
+from srl.model.sources import resolve
 from srl.types import Sampling
 
 ENDS = tuple(range(1, 24))  # a random model rarely writes one given token: rows must end early, too
@@ -232,6 +235,52 @@ def test_recorded_steps_see_the_next_update_and_the_adapter_switched_off(model):
         third = greedy()
     assert not torch.allclose(first, second, atol=1e-3)
     assert not torch.allclose(second, third, atol=1e-3)
+
+
+def test_what_a_validation_recorded_serves_training(model):
+    """Lightning validates in inference mode, and what is made there cannot be written to outside of it."""
+    tokenizer = tiny_tokenizer()
+    engine = recorded(RolloutEngine(model, tokenizer, ENDS))
+    examples = [example(text, tokenizer) for text in TEXTS]
+
+    def ids():
+        found = engine.generate(examples, 4, Sampling(), torch.Generator().manual_seed(0))
+        return [completion.ids for group in found for completion in group]
+
+    with torch.inference_mode():
+        before = ids()
+    assert ids() == before
+    assert not engine.recorded.failed
+
+
+def test_steps_over_a_float32_base_are_recorded_under_autocast(caplog):
+    """Autocast makes values in bfloat16, rotated keys are float32, and so is the cache of both."""
+    tokenizer = tiny_tokenizer()
+    base = tiny_model("qwen2", vocab_size=len(tokenizer))
+    examples = [example(text, tokenizer) for text in TEXTS]
+    with torch.autocast("cpu", torch.bfloat16):
+        engines = [recorded(RolloutEngine(base, tokenizer, ENDS)), RolloutEngine(base, tokenizer, ENDS)]
+        found = [one.generate(examples, 4, Sampling(), torch.Generator().manual_seed(0)) for one in engines]
+    assert not engines[0].recorded.failed, caplog.text
+    assert [[c.ids for c in group] for group in found[0]] == [[c.ids for c in group] for group in found[1]]
+
+
+def test_a_recording_depends_on_the_constants_of_4_bit_weights_and_on_buffers(tmp_path):
+    tokenizer = tiny_tokenizer()
+    tiny_model(vocab_size=len(tokenizer)).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    base = load_base(resolve(str(tmp_path)), quantization="nf4", device=torch.device("cpu"))
+    decoder = Decoder(base)
+    layer = base.model.layers[1].mlp.up_proj.weight
+    seen = {_fingerprint(decoder)}
+    for holder, name in (
+        (layer.quant_state, "absmax"), (layer.quant_state.state2, "code"),
+        (base.model.rotary_emb, "inv_freq"), (layer, "data"),
+    ):  # fmt: skip
+        moved = getattr(holder, name).clone()
+        setattr(holder, name, moved)
+        seen.add(_fingerprint(decoder))
+    assert len(seen) == 5
 
 
 def test_a_recording_that_computes_something_else_is_not_used(model, caplog):

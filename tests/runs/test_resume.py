@@ -169,6 +169,24 @@ def test_where_nothing_differs_nothing_is_said_and_another_split_is_refused(
     assert ["data.seed", "0", "3", "taken"] in cells(capsys.readouterr().out)
 
 
+def test_a_checkpoint_of_another_kind_of_device_goes_on_with_one_line(
+    model_folder, expert_file, tmp_path, capsys
+):
+    """A GPU's generators have 16 bytes of state, the CPU's 5056."""
+    run(model_folder, expert_file, tmp_path / "a", "--trainer.max_steps", "1", *UNLOGGED)
+    path = tmp_path / "gpu.ckpt"
+    state = torch.load(tmp_path / "a" / "last.ckpt", weights_only=True)
+    of_gpu = torch.zeros(16, dtype=torch.uint8)
+    state["callbacks"]["Rollout"]["generator"] = of_gpu
+    state["callbacks"]["RandomState"]["cuda"] = [of_gpu]
+    torch.save(state, path)
+    capsys.readouterr()
+    more = ["--trainer.max_steps", "2", "--ckpt_path", str(path), *UNLOGGED]
+    assert run(model_folder, expert_file, tmp_path / "b", *more) == 0
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if "random numbers" in line]
+    assert "another kind of device than cpu: from here on the run draws others" in said
+
+
 def test_another_base_in_a_folder_of_the_same_name_is_refused(model_folder, expert_file, tmp_path, capsys):
     import shutil
 
