@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from contextlib import ExitStack
@@ -244,6 +245,9 @@ class SRLCLI(LightningCLI):
             self.config_init[self.subcommand].checkpoint.own_folder(self.call.ends)
 
     def _run_subcommand(self, subcommand: str) -> None:
+        if not gc.isenabled():  # it rested while packages were loaded
+            gc.freeze()
+            gc.enable()
         if self.call.runs:
             super()._run_subcommand(subcommand)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import importlib.util
 import io
@@ -12,6 +13,7 @@ import sys
 import warnings
 from pathlib import Path
 
+from srl.cli import deferred
 from srl.cli.commands import COMMANDS, EXTRA, RENAMED, launched_rank, usage
 from srl.cli.faults import of_system
 from srl.errors import ConfigError, DataError, Interrupted, TrainingStopped
@@ -35,10 +37,8 @@ def main(argv: list[str] | None = None) -> int:
         return _fail(
             f"no command {arguments[0]!r}; there are {', '.join(COMMANDS)}. See python -m srl --help", 2
         )
-    if argv is None and arguments[1:] in (["--help"], ["-h"]) and arguments[0] not in EXTRA:
-        from srl.cli import placeholders
-
-        placeholders.install()  # this process does nothing else
+    if argv is None:  # a process of our own
+        _quick_imports(arguments)
     try:
         check_packages()
         return run(arguments)
@@ -59,6 +59,19 @@ def main(argv: list[str] | None = None) -> int:
         if isinstance(error.__context__, KeyboardInterrupt):
             return _interrupted()
         raise
+
+
+def _quick_imports(arguments: list[str]) -> None:
+    """Packages wait until they are used; the collector rests until a run begins: what imports make stays."""
+    if arguments[0] in EXTRA:
+        deferred.install()
+    elif arguments[1:] in (["--help"], ["-h"]):
+        from srl.cli import placeholders
+
+        placeholders.install()  # this process does nothing else
+    else:
+        deferred.install()
+        gc.disable()
 
 
 def _interrupted() -> int:
