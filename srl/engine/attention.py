@@ -21,15 +21,15 @@ from srl.packing.attention import NAME, Plan, flex_tree_attention, tree_attentio
 
 
 def decode_attention(
-    query: Tensor, key: Tensor, value: Tensor, layer: int, caches: Caches | StaticCaches
+    query: Tensor, key: Tensor, value: Tensor, layer: int, caches: Caches | StaticCaches, scaling: float
 ) -> Tensor:
-    """query [R, Hkv, rep, D], scaled, of one new token a row -> [R, Hkv, rep, D].
+    """query [R, Hkv, rep, D] of one new token a row -> [R, Hkv, rep, D].
 
     key, value [R, Hkv, t, D] are the rows' own. One softmax over the prompt and these, in float32: equal to
     attention over both concatenated.
     """
-    on_prompt = caches.shared.scores(query, layer)
-    on_own = scores(query, key)
+    on_prompt = caches.shared.scores(query, layer, scaling)
+    on_own = scores(query, key, scaling)
     if caches.own.hidden is not None:
         on_own = on_own + caches.own.hidden
     weights = torch.cat([on_prompt, on_own], dim=-1).softmax(-1).to(value.dtype)  # [R, Hkv, rep, Lp + t]
@@ -58,8 +58,8 @@ def shared_prefix_attention(
     rows, heads, _, width = query.shape
     layer: int = module.layer_idx  # type: ignore[assignment]
     grouped = query.view(rows, key.shape[1], heads // key.shape[1], width)
-    grouped = grouped * (width**-0.5 if scaling is None else scaling)
-    return decode_attention(grouped, key, value, layer, shared).reshape(rows, 1, heads, width), None
+    scaling = width**-0.5 if scaling is None else scaling
+    return decode_attention(grouped, key, value, layer, shared, scaling).reshape(rows, 1, heads, width), None
 
 
 AttentionInterface.register(NAME, shared_prefix_attention)

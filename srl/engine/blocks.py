@@ -43,8 +43,8 @@ def decode(decoder: Any, tokens: Tensor, caches: Caches | StaticCaches) -> Tenso
         if hasattr(attention, "q_norm"):
             query, key = _norm(attention.q_norm, query), _norm(attention.k_norm, key)
         keys, values = caches.own.append(rotate(key), attention.v_proj(normed).view(shape), number)
-        grouped = (rotate(query) * attention.scaling).view(len(tokens), keys.shape[1], -1, shape[2])
-        mixed = decode_attention(grouped, keys, values, number, caches)
+        grouped = rotate(query).view(len(tokens), keys.shape[1], -1, shape[2])
+        mixed = decode_attention(grouped, keys, values, number, caches, attention.scaling)
         hidden = hidden + attention.o_proj(mixed.reshape(len(tokens), -1))
         mlp, normed = layer.mlp, _norm(layer.post_attention_layernorm, hidden)
         gate = nn.functional.silu(mlp.gate_proj(normed), inplace=True)

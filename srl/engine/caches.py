@@ -69,9 +69,9 @@ class Shared:
     hidden: Tensor | None
     grid: Grid
 
-    def scores(self, query: Tensor, layer: int) -> Tensor:
-        """query [R, Hkv, rep, D], scaled -> scores on the prompt float32 [R, Hkv, rep, Lp]."""
-        found = scores(self.grid.spread(query), self.keys[layer])
+    def scores(self, query: Tensor, layer: int, scaling: float) -> Tensor:
+        """query [R, Hkv, rep, D] -> scores on the prompt float32 [R, Hkv, rep, Lp]."""
+        found = scores(self.grid.spread(query), self.keys[layer], scaling)
         return self.grid.collect(found if self.hidden is None else found + self.hidden, query.shape[2])
 
     def mix(self, weights: Tensor, layer: int) -> Tensor:
@@ -243,23 +243,25 @@ class Caches:
         self.own.exchange(stay, 0 if entering is None else len(entering.owner), columns)
 
 
-def scores(query: Tensor, key: Tensor) -> Tensor:
-    """query [n, Hkv, M, D], key [n, Hkv, N, D] -> products float32 [n, Hkv, M, N].
+def scores(query: Tensor, key: Tensor, scaling: float) -> Tensor:
+    """query [n, Hkv, M, D], key [n, Hkv, N, D] -> scaled products float32 [n, Hkv, M, N].
 
-    Never rounded to half precision, as in the kernels that training takes: of large scores, which key biases
-    make, rounding moves the output by 10 to 50 %.
+    Neither these nor the scaled query are rounded to half precision, as in the kernels that training takes:
+    of large scores, which key biases make, rounding moves the output by 10 to 50 %.
     """
     kind = query.device.type
     if torch.is_autocast_enabled(kind):
         half = torch.get_autocast_dtype(kind)
         query, key = query.to(half), key.to(half)
     if key.dtype == torch.float32:
-        return query @ key.transpose(-1, -2)
+        return (query * scaling) @ key.transpose(-1, -2)
     if kind == "cuda":
-        found = torch.bmm(query.flatten(0, 1), key.flatten(0, 1).transpose(1, 2), out_dtype=torch.float32)
+        flat = query.flatten(0, 1), key.flatten(0, 1).transpose(1, 2)
+        none = torch.empty((), dtype=torch.float32, device=key.device)  # what beta leaves out
+        found = torch.baddbmm(none, *flat, beta=0, alpha=scaling, out_dtype=torch.float32)
         return found.view(*query.shape[:3], -1)
     with torch.autocast(kind, enabled=False):
-        return query.float() @ key.float().transpose(-1, -2)
+        return (query.float() * scaling) @ key.float().transpose(-1, -2)
 
 
 def _minus_infinity(where: Tensor) -> Tensor:

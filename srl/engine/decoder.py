@@ -55,13 +55,20 @@ class Decoder:
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Eval mode without gradients, and the model's own mode back afterwards."""
-        training = self.model.training
+        """Eval mode without gradients, and the model's own mode back afterwards.
+
+        Lightning's autocast keeps no casts; here the weights stay as they are, so each is cast once.
+        """
+        training, kind = self.model.training, self.device.type
         self.model.eval()
+        cast = torch.autocast(
+            kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind), cache_enabled=True
+        )
         try:
-            with torch.no_grad():
+            with torch.no_grad(), cast:
                 yield
         finally:
+            torch.clear_autocast_cache()
             self.model.train(training)
 
     def prefill(self, prompts: Sequence[tuple[int, ...]], owner: list[int]) -> tuple[Prompts, Tensor]:

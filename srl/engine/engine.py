@@ -14,7 +14,7 @@ from srl.engine.graphs import RecordedSteps, recorded_steps
 from srl.engine.sampling import TokenTexts, sample
 from srl.engine.scheduler import Scheduler
 from srl.engine.settings import DecodeSettings
-from srl.engine.verify import verify
+from srl.engine.verify import ordinary, verify
 from srl.model.texts import text_of
 from srl.out_of_memory import fewer_rows, is_out_of_memory, release
 from srl.packing.attention import Attention
@@ -48,7 +48,7 @@ class RolloutEngine:
         self.rows_in_flight, self.decode = rows_in_flight, decode
         self.texts = TokenTexts(self.text_of)
         with self.decoder.evaluating():
-            verify(self.decoder)
+            verify(self.decoder, ordinary(tokenizer, self.decoder.vocab_size))
         self.recorded: RecordedSteps | None = recorded_steps(self.decoder) if decode.cuda_graphs else None
 
     @property

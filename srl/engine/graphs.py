@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from srl.engine.caches import Caches
 from srl.engine.decoder import Decoder
 from srl.engine.static import Shape, StaticCaches, Storage
-from srl.engine.verify import tolerance
+from srl.engine.verify import allowed, divergence
 
 log = logging.getLogger(__name__)
 
@@ -152,10 +152,9 @@ class RecordedSteps:
         play()
         found = static.logits[: len(tokens)].clone()
         expected = self.compute(tokens, caches)
-        scale = float(expected.abs().max()) + 1e-6
-        gap = float((found - expected).abs().max())
-        if not gap <= tolerance(self.decoder) * scale:
-            self._fail(f"a recorded decode step differs from the plain one by {gap:.3g} in the logits")
+        gap = divergence(expected, found)
+        if not gap <= allowed(self.decoder):
+            self._fail(f"a recorded decode step differs from the plain one by a KL divergence of {gap:.2g}")
         else:
             self.recorded[static.shape] = (static, play)
         return expected
