@@ -100,9 +100,9 @@ def _exact_attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, Tensor | None]:
     """Eager attention in float32 on what training's kernels get; by itself it rounds scores to theirs."""
-    kind, given = query.device.type, (query, key, value)
+    kind, given = query.device.type, [query, key, value]
     if torch.is_autocast_enabled(kind):
-        given = tuple(one.to(torch.get_autocast_dtype(kind)) for one in given)
+        given = [one.to(torch.get_autocast_dtype(kind)) for one in given]
     with torch.autocast(kind, enabled=False):
         out, weights = _eager(module)(module, *(one.float() for one in given), mask, **kwargs)
     return out.to(given[0].dtype), weights
