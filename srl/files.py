@@ -15,6 +15,11 @@ from pathlib import Path
 from typing import Any
 
 
+def default_cache() -> Path:
+    """The folder for everything fetched or converted: `$SRL_CACHE`, else `~/.cache/srl`."""
+    return Path(os.environ.get("SRL_CACHE") or "~/.cache/srl").expanduser()
+
+
 def put(draft: Path, path: Path, previous: Path | None = None) -> None:
     """Make the file `draft` the file `path`, on the disk itself; what `path` was becomes `previous`.
 

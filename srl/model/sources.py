@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from srl.errors import ConfigError, few
-from srl.files import file_sha256
-from srl.model.packages import cache_errors, default_cache, package_path
+from srl.files import default_cache, file_sha256
+from srl.model.packages import cache_errors, package_path
 
 logger = logging.getLogger(__name__)
 
