@@ -233,6 +233,13 @@ def run_of_checkpoint(path: str) -> str | None:
     return next((state.get("run_id") for name, state in states.items() if name == RunInfo.__name__), None)
 
 
+def config_of_checkpoint(path: str) -> dict[str, str]:
+    """The flat config of the run that wrote a checkpoint; empty where it has none."""
+    states = read_checkpoint(path).get("callbacks", {})
+    config: dict[str, str] = states.get(RunInfo.__name__, {}).get("config", {})
+    return config
+
+
 @contextmanager
 def status_kept(trainer: Trainer) -> Iterator[None]:
     """Leave status and end of an existing run as they were: Lightning's logger ends the run it logged to."""

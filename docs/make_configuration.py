@@ -52,7 +52,8 @@ it, as you would a program. Nothing else in configs, data and checkpoints runs
 TRAINER = """## trainer
 
 The keys of Lightning's Trainer. These defaults differ from Lightning's; `MLFLOW_TRACKING_URI` names another
-store.
+store. `trainer.precision: auto` is `bf16-mixed` where the processor (AVX512-BF16, AMX) or the GPU computes in
+bfloat16, else `32-true`; a run that is gone on with keeps that of its checkpoint.
 
 """
 
@@ -124,7 +125,7 @@ def cell(text: str) -> str:
 
 
 def trainer() -> str:
-    from srl.cli.lightning import trainer_defaults
+    from srl.cli.trainer import trainer_defaults
 
     kept = os.environ.pop("MLFLOW_TRACKING_URI", None)
     try:

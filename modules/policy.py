@@ -17,6 +17,7 @@ from srl.evaluation.benchmark import TestSettings, benchmark_records, prediction
 from srl.evaluation.validation import ValidationMetrics, ValidationSettings
 from srl.model.adapters import LoraSettings
 from srl.model.checkpoint import identity_of, read_trained, write_trained
+from srl.model.precision import MIXED, PLAIN, Dtype, base_dtype
 from srl.out_of_memory import TokenBudget
 from srl.types import run_seed
 from srl.update.bad_numbers import BadUpdates
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from srl.evaluation.scores import Record
 
 
-PRECISIONS = ("32-true", "bf16-mixed")
+PRECISIONS = (PLAIN, MIXED)
 
 
 class PolicyModule(LightningModule):
@@ -44,6 +45,8 @@ class PolicyModule(LightningModule):
             nothing.
         quantization: How the base lies in memory: nf4 (4-bit numbers, double quantisation), none, or auto
             (nf4 on CUDA, none on the CPU).
+        dtype: Numbers in which the weights of a base lie that are not in 4 bits: auto is float32, and for a
+            frozen base bfloat16 on CUDA and wherever trainer.precision is bf16-mixed.
         lora: Adapters that are trained while the base stays frozen; null trains all weights.
         gradient_checkpointing: Whether activations are computed again in the backward pass: less memory, more
             time.
@@ -66,6 +69,7 @@ class PolicyModule(LightningModule):
         base: str,
         sha256: str | None = None,
         quantization: Literal["nf4", "none", "auto"] = "auto",
+        dtype: Dtype = "auto",
         lora: LoraSettings | None = LoraSettings(),  # noqa: B008 - treated as read-only
         gradient_checkpointing: bool = False,
         optimizer: OptimizerCallable = torch.optim.AdamW,
@@ -81,6 +85,7 @@ class PolicyModule(LightningModule):
         self.automatic_optimization = False
         self.strict_loading = False  # checkpoints hold the trained weights only; their names are checked here
         self.base, self.sha256, self.quantization, self.lora = base, sha256, quantization, lora
+        self.base_dtype = dtype  # Lightning keeps the name dtype to itself
         self.gradient_checkpointing, self.trust_remote_code = gradient_checkpointing, trust_remote_code
         self.optimizer_factory = optimizer
         self.loss_settings, self.update_settings, self.validation_settings = loss, update, validation
@@ -176,11 +181,13 @@ class PolicyModule(LightningModule):
         from srl.model.texts import check_vocabulary
 
         device = self.trainer.strategy.root_device
+        mixed = str(self.trainer.precision) == MIXED
+        dtype = base_dtype(self.base_dtype, device.type, mixed, self.lora is not None)
         model: Any = load_base(
             self.files,
             quantization=self.quantization,
             device=device,
-            dtype=None if self.lora is not None else torch.float32,
+            dtype=getattr(torch, dtype),
             trust_remote_code=self.trust_remote_code,
         )
         checks_head(model)

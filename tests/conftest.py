@@ -146,8 +146,8 @@ def tracking_uri(folder: Path) -> str:
 def fit(model_folder: Path, expert_file: Path, folder: Path, *more: str, command: str = "fit") -> int:
     """The real command line on the tiny model, in this process; returns its exit status.
 
-    The reward of a random model rarely differs within a group: its temperature is high and nothing is
-    filtered unless a test says so.
+    In float32, whatever the processor has. The reward of a random model rarely differs within a group: its
+    temperature is high and nothing is filtered unless a test says so.
     """
     from srl.cli.main import main
 
@@ -164,7 +164,7 @@ def fit(model_folder: Path, expert_file: Path, folder: Path, *more: str, command
         "--trainer.logger.init_args.tracking_uri", tracking_uri(folder.parent),
         "--trainer.logger.init_args.artifact_location", str(folder.parent / "artifacts"),
         "--trainer.max_steps", "2", "--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu",
-        *more,
+        "--trainer.precision", "32-true", *more,
     ]  # fmt: skip
     return main(arguments)
 

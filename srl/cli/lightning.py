@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import os
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import date
@@ -43,12 +42,13 @@ from srl.cli.faults import OWN, ended_by, is_fault
 from srl.cli.mirroring import joins, log_locally
 from srl.cli.next_steps import next_steps
 from srl.cli.resumed import differences
+from srl.cli.trainer import SRLTrainer, resolved_precision, trainer_defaults
 from srl.errors import ConfigError, first_line
 from srl.memory_plan.check import PlanSettings, check_memory
 from srl.model.checkpoint import day_of, last_if_any, read_checkpoint, resolve_checkpoint
 from srl.runs.provenance import method_name
 from srl.runs.sender import Sender
-from srl.runs.store import LOCAL_STORE, check_store
+from srl.runs.store import check_store
 
 log = logging.getLogger(__name__)
 
@@ -64,30 +64,6 @@ CALLBACKS = {
     "tracking": Tracking,
     "checkpoint": Checkpoint,
 }
-
-
-def trainer_defaults() -> dict[str, Any]:
-    """Lightning's defaults where ours differ. MLFLOW_TRACKING_URI wins over the local sqlite file."""
-    logger = {
-        "class_path": "lightning.pytorch.loggers.MLFlowLogger",
-        "init_args": {
-            "experiment_name": "srl",
-            "tracking_uri": os.environ.get("MLFLOW_TRACKING_URI") or LOCAL_STORE,
-        },
-    }
-    return {
-        "logger": logger,
-        "devices": 1,
-        "precision": "32-true",
-        "max_epochs": -1,
-        "max_steps": 1000,
-        "num_sanity_val_steps": 0,  # fit validates before its first update instead
-        "log_every_n_steps": 1,
-        "check_val_every_n_epoch": None,
-        "val_check_interval": 50,
-        "enable_model_summary": False,
-        "use_distributed_sampler": False,
-    }
 
 
 def _mlflow_settings(config: jsonargparse.Namespace) -> list[jsonargparse.Namespace]:
@@ -164,6 +140,7 @@ class SRLCLI(LightningCLI):
         super().__init__(
             PolicyModule,
             ExpertDataModule,
+            trainer_class=SRLTrainer,
             save_config_callback=None,
             seed_everything_default=0,
             trainer_defaults=trainer_defaults(),
@@ -202,6 +179,8 @@ class SRLCLI(LightningCLI):
             config.ckpt_path = resolve_checkpoint(str(config.ckpt_path), config.checkpoint.dirpath)
         if config.get("ckpt_path") is not None:
             self.day = day_of(read_checkpoint(config.ckpt_path))  # refused here in words, if at all
+        if self.call.runs:
+            config.trainer.precision = resolved_precision(config)
         if self.call.command == "test":
             self._join_run(config)
         elif self.call.command == "predict":

@@ -26,6 +26,7 @@ from srl.model.adapters import (
     output_head,
     unwrapped,
 )
+from srl.model.precision import Dtype, base_dtype
 from srl.packing.attention import Attention
 
 BLOCK, BLOCK_OF_SCALES = 64, 256
@@ -37,6 +38,7 @@ class Build:
     """How a run builds its policy; two of the same values are equal, so that no pass is run twice.
 
     config: transformers'. nf4: a 4-bit base. autocast: to bf16. attention: of updates, see UpdateSettings.
+    wanted: model.dtype.
     """
 
     config: Any
@@ -46,6 +48,7 @@ class Build:
     checkpointing: bool
     autocast: bool
     attention: Attention = "auto"
+    wanted: Dtype = "auto"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Build) and self._key == other._key
@@ -57,7 +60,8 @@ class Build:
     def _key(self) -> tuple[object, ...]:
         """By text, as neither a config nor a list of modules has a hash."""
         config, lora = self.config.to_json_string(use_diff=False), str(self.lora)
-        return config, self.device, self.nf4, lora, self.checkpointing, self.autocast, self.attention
+        rest = self.checkpointing, self.autocast, self.attention, self.wanted
+        return config, self.device, self.nf4, lora, *rest
 
     @property
     def packed_attention(self) -> Attention:
@@ -68,8 +72,11 @@ class Build:
 
     @property
     def dtype(self) -> torch.dtype:
-        """As `srl.model.loading.load_base` chooses it, on CUDA that has bf16."""
-        return torch.bfloat16 if self.device == "cuda" and self.lora is not None else torch.float32
+        """Of the base."""
+        found: torch.dtype = getattr(
+            torch, base_dtype(self.wanted, self.device, self.autocast, self.lora is not None)
+        )
+        return found
 
     @property
     def computes_in(self) -> torch.dtype:

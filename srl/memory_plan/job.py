@@ -10,6 +10,7 @@ from srl.errors import ConfigError
 from srl.memory_plan.fake_model import Build
 from srl.memory_plan.model_shapes import shape_of
 from srl.memory_plan.rollouts import Call
+from srl.model.precision import MIXED, auto_precision
 from srl.out_of_memory import CPU_TOKENS, CUDA_TOKENS
 
 
@@ -78,14 +79,17 @@ def job_of(config: Any, device: Literal["cuda", "cpu"], shape: Any = None) -> Jo
         raise ConfigError(
             "model.lora is null, but a 4-bit base cannot be trained: set model.quantization: none"
         )
+    precision = str(config.trainer.precision)
+    mixed = (auto_precision(device)[0] if precision == "auto" else precision) == MIXED
     build = Build(
         config=shape or shape_of(model.base, model.sha256, model.trust_remote_code),
         device=device,
         nf4=nf4,
         lora=model.lora,
         checkpointing=model.gradient_checkpointing,
-        autocast=str(config.trainer.precision) == "bf16-mixed",
+        autocast=mixed,
         attention=model.update_settings.attention,
+        wanted=model.base_dtype,
     )
     tokens = model.update_settings.tokens_per_micro_batch
     start = CUDA_TOKENS if device == "cuda" else CPU_TOKENS

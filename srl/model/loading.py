@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from srl.errors import ConfigError, few
 from srl.files import file_sha256, fresh_folder
 from srl.model.adapters import unwrapped
+from srl.model.precision import base_dtype
 from srl.model.sources import ModelFiles
 from srl.model.turns import turn_end, turn_end_id
 
@@ -97,7 +98,7 @@ def load_base(
 
     if quantization not in ("nf4", "none", "auto"):
         raise ConfigError(f"quantization: expected nf4, none or auto, found {quantization!r}")
-    dtype = dtype or _default_dtype(device)
+    dtype = dtype or getattr(torch, base_dtype("auto", device.type, mixed=False, lora=True))
     options: dict[str, Any] = _hub_options(files, trust_remote_code)
     options.update(dtype=dtype, attn_implementation=attn_implementation, use_safetensors=True)
     if quantization == "nf4" or (quantization == "auto" and device.type == "cuda"):
@@ -112,15 +113,6 @@ def load_base(
     if "device_map" not in options:
         model = model.to(torch.device(device))
     return model.eval()
-
-
-def _default_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where CUDA computes in it; float32 on a CPU, where bfloat16 was measured 5-9 times slower."""
-    import torch
-
-    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
-        return torch.bfloat16
-    return torch.float32
 
 
 def _nf4(compute_dtype: torch.dtype) -> Any:

@@ -27,10 +27,12 @@ def half_model(kind, quantization, folder):
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen3"])  # Qwen2 has Llama's blocks with biases
+@pytest.mark.parametrize("base", ["nf4", "none"])
 @pytest.mark.parametrize("autocast", [True, False])  # trainer.precision bf16-mixed, and 32-true
-def test_sampler_and_trainer_agree_in_bfloat16_over_4_bit_weights(kind, autocast, tmp_path):
-    pytest.importorskip("bitsandbytes")
-    model = half_model(kind, "nf4", tmp_path)
+def test_sampler_and_trainer_agree_in_bfloat16(kind, autocast, base, tmp_path):
+    if base == "nf4":
+        pytest.importorskip("bitsandbytes")
+    model = half_model(kind, base, tmp_path)
     with torch.autocast("cpu", HALF, enabled=autocast):
         engine = RolloutEngine(model, tiny_tokenizer(), (1,))
         examples = [example(text, engine.tokenizer) for text in TEXTS]

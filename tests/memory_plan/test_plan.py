@@ -66,7 +66,8 @@ def build_of(folder, nf4=False, lora=True, checkpointing=False, autocast=False):
 def real(folder, build):
     """The policy as `fit` builds it."""
     device = torch.device("cpu")
-    model = load_base(resolve(str(folder)), quantization="nf4" if build.nf4 else "none", device=device)
+    kind: dict = {"quantization": "nf4" if build.nf4 else "none", "dtype": build.dtype}
+    model = load_base(resolve(str(folder)), device=device, **kind)
     if build.lora is None:
         model.requires_grad_(True)
     else:
