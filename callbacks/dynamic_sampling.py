@@ -93,8 +93,10 @@ class DynamicSampling(Callback):
         self.draws = 0
 
     def _informative(self, group: Group) -> bool:
-        """Imitation has no rewards and always counts."""
-        return not self.enabled or not group.completions or population_std(group.rewards) > self.epsilon
+        """Imitation has no rewards, and a teacher's distribution needs none: these always count."""
+        if not self.enabled or not group.completions or group.example.teaching == "target":
+            return True
+        return population_std(group.rewards) > self.epsilon
 
     def _new_phase(self, batch: Draw) -> None:
         """Groups of objectives that the new phase does not train are dropped, and that is said."""

@@ -15,6 +15,7 @@ from srl import ranks
 from srl.curriculum.stream import Draw
 from srl.engine.vllm import VllmEngine, VllmSettings, require
 from srl.errors import ConfigError
+from srl.evaluation.gap import LITTLE, gap
 from srl.examples.own_thinking import OwnThinking
 from srl.objectives.table import objectives
 from srl.types import Completion, Example, Group, Sampling, run_seed
@@ -98,6 +99,7 @@ class Rollout(Callback):
         self._generator = torch.Generator(pl_module.device).manual_seed(seed + SEED_STEP * ranks.rank())
         if self._restored is not None:
             self._go_on(self._generator, self._restored)
+        self._measure_gaps(trainer, pl_module)
         self._try_longest(trainer, pl_module)
 
     def _go_on(self, generator: torch.Generator, state: torch.Tensor) -> None:
@@ -108,6 +110,21 @@ class Rollout(Callback):
                 "The checkpoint's random numbers are those of another kind of device than %s: from here on "
                 "the run draws others, and does not equal one that was not stopped", generator.device,
             )  # fmt: skip
+
+    def _measure_gaps(self, trainer: Trainer, pl_module: Any) -> None:
+        """What the teachers of this run know that the policy does not, said and logged before it begins."""
+        if trainer.global_step:
+            return
+        for name, examples in trainer.datamodule.stream.sources.items():  # type: ignore[attr-defined]
+            if examples[0].teaching == "none":
+                continue
+            with trainer.precision_plugin.forward_context():
+                found = gap(pl_module.engine, objectives()[name], examples)
+            enough = found.knowing - found.without >= LITTLE
+            log.log(logging.INFO if enough else logging.WARNING, "%s", found.said(name))
+            figures = {f"gap/{name}/without": found.without, f"gap/{name}/knowing": found.knowing}
+            for logger in trainer.loggers:
+                logger.log_metrics(figures, step=0)
 
     def _try_longest(self, trainer: Trainer, pl_module: Any) -> None:
         """Before the first update of a fresh run on one device."""

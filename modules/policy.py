@@ -23,6 +23,7 @@ from srl.types import run_seed
 from srl.update.bad_numbers import BadUpdates
 from srl.update.loss import LossSettings
 from srl.update.optimizer import optimizer_name, take_settings
+from srl.update.teacher import TeacherSettings
 from srl.update.update import Update, UpdateSettings
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class PolicyModule(LightningModule):
         optimizer: Optimizer with its arguments, the learning rate among them: {class_path: torch.optim.AdamW,
             init_args: {lr: 5.0e-7}}.
         loss: Loss of the update: how tokens are weighed, advantages scaled and ratios clipped.
+        teacher: The teacher of the objectives rlsd and distil.
         update: How the groups of a batch become optimizer steps, and how much is computed at once.
         validation: What every validation measures on held-out problems besides one greedy response.
         test: How the commands test and predict solve each benchmark problem.
@@ -74,6 +76,7 @@ class PolicyModule(LightningModule):
         gradient_checkpointing: bool = False,
         optimizer: OptimizerCallable = torch.optim.AdamW,
         loss: LossSettings = LossSettings(),  # noqa: B008 - frozen
+        teacher: TeacherSettings = TeacherSettings(),  # noqa: B008 - frozen
         update: UpdateSettings = UpdateSettings(),  # noqa: B008 - frozen
         validation: ValidationSettings = ValidationSettings(),  # noqa: B008 - frozen
         test: TestSettings = TestSettings(),  # noqa: B008 - frozen
@@ -89,7 +92,7 @@ class PolicyModule(LightningModule):
         self.gradient_checkpointing, self.trust_remote_code = gradient_checkpointing, trust_remote_code
         self.optimizer_factory = optimizer
         self.loss_settings, self.update_settings, self.validation_settings = loss, update, validation
-        self.test_settings, self.decode = test, decode
+        self.test_settings, self.decode, self.teacher_settings = test, decode, teacher
         self.rows_in_flight = self.rows_set = rows_in_flight
         self.policy: nn.Module | None = None
         self.bad = BadUpdates(update.max_bad)
@@ -108,6 +111,11 @@ class PolicyModule(LightningModule):
             raise ConfigError(
                 "model.loss.kl needs the adapter: the reference policy is the base with the adapter switched "
                 "off. Set model.lora, or model.loss.kl: 0"
+            )
+        if teacher.weights == "base" and lora is None:
+            raise ConfigError(
+                "model.teacher.weights is base, the base with the adapter switched off, but model.lora is "
+                "null: set model.lora, or model.teacher.weights: policy"
             )
 
     # -- the model -------------------------------------------------------------------------------------
@@ -160,6 +168,7 @@ class PolicyModule(LightningModule):
                 self.token_budget,
                 self.bad,
                 self.manual_backward,
+                self.teacher_settings,
             )
         return self._update
 

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from srl.errors import ConfigError
 from srl.response import OPEN, split_response, split_solution
@@ -31,6 +31,10 @@ from srl.response import OPEN, split_response, split_solution
 if TYPE_CHECKING:
     import torch
 
+
+Teaching = Literal["none", "size", "target"]
+"""What a teacher, the model with the expert's answer before it, gives a response: nothing, the size of each
+token's advantage, or a distribution to come near to at each token (srl.update.teacher)."""
 
 LAST_POSITION = 10  # steps from here on are counted together
 
@@ -44,7 +48,7 @@ class Example:
     opened `<think>` tag, as some chat templates do: the tag then belongs to the response. `given` are the
     expert's first steps where the prompt shows them and the rest of the solution is asked for.
     `goes_on`: there are more steps, and a response that ends by the model's end token is outside the format
-    (data.limits.step_end).
+    (data.limits.step_end). `taught_ids`: what the teacher of `teaching` reads instead of the prompt.
     """
 
     uid: str
@@ -64,6 +68,8 @@ class Example:
     given: tuple[str, ...] = ()
     goes_on: bool = False
     context: tuple[str, ...] = ()  # of a step: what could be copied (srl.rewards.copying)
+    teaching: Teaching = "none"
+    taught_ids: tuple[int, ...] = ()
 
     @property
     def key(self) -> str:

@@ -17,12 +17,14 @@ from rich.table import Table
 from datamodules.expert import ExpertDataModule
 from srl.cli.curriculum_plan import plan_of, show_plan
 from srl.cli.lightning import instantiated
+from srl.cli.loading import base_engine
 from srl.cli.options import OptionParser
 from srl.data.duplicates import Overlap
 from srl.data.prepare import Distribution
 from srl.data.trajectory import problem_key
 from srl.errors import ConfigError, DataError
 from srl.evaluation.floors import FLOOR_STEPS, advice, copying_floors
+from srl.evaluation.gap import Gap, gap
 from srl.examples.writable import unwritable
 from srl.model.texts import ids_of, text_of
 from srl.objectives.objective import Objective
@@ -49,6 +51,7 @@ def _options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument("--examples", type=int, default=2, help="shown of each objective")
     parser.add_argument("--no_prompts", action="store_true", help="the curriculum alone")
+    parser.add_argument("--gap", action="store_true", help="whether the expert's answer helps the base")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options, rest = parser.split(arguments)
     if options.examples < 0:
@@ -57,7 +60,10 @@ def _options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def _found(config: Any, options: argparse.Namespace) -> dict[str, Any]:
-    """Weights are never loaded. Without prompts a tokenizer or data that cannot be had are noted, no more."""
+    """Weights are loaded for --gap alone.
+
+    Without prompts a tokenizer or data that cannot be had are noted, no more.
+    """
     missing = None
     try:
         config.data.prepare(config.model.tokenizer)
@@ -69,7 +75,18 @@ def _found(config: Any, options: argparse.Namespace) -> dict[str, Any]:
     plan = plan_of(config)
     plan["notes"] += [missing] if missing else []
     prompts = {} if options.no_prompts else inspected(config.data, config.model.tokenizer, options.examples)
-    return {"curriculum": plan, **prompts}
+    gaps = {"gaps": _gaps(config)} if options.gap else {}
+    return {"curriculum": plan, **prompts, **gaps}
+
+
+def _gaps(config: Any) -> dict[str, Gap]:
+    """Of every objective with a teacher, by the base as it is."""
+    sources = config.data.stream.sources
+    asked = {name: examples for name, examples in sources.items() if examples[0].teaching != "none"}
+    if not asked:
+        raise ConfigError("--gap: no objective of this curriculum has a teacher, as rlsd and distil have")
+    engine, known = base_engine(config.model), objectives()
+    return {name: gap(engine, known[name], examples) for name, examples in asked.items()}
 
 
 def inspected(data: ExpertDataModule, tokenizer: Any, count: int) -> dict[str, Any]:
@@ -170,6 +187,8 @@ def _over(data: ExpertDataModule, sources: Any, tokenizer: Any) -> dict[str, int
 def show(found: dict[str, Any]) -> None:
     console = Console(file=sys.stdout)
     show_plan(found["curriculum"], console)
+    for name, measured in found.get("gaps", {}).items():
+        console.print(measured.said(name), soft_wrap=True)
     if "examples" not in found:
         return
     for name, examples in found["examples"].items():

@@ -5,13 +5,16 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from callbacks.run_info import run_of_checkpoint
 from modules.policy import PolicyModule
 from srl.cli.lightning import instantiated
 from srl.errors import ConfigError
 from srl.model.checkpoint import read_checkpoint, read_trained, resolve_checkpoint
+
+if TYPE_CHECKING:
+    from srl.engine.engine import RolloutEngine
 
 
 @dataclass
@@ -69,6 +72,23 @@ class Trained:
                     if point.step == self.update:
                         found[name] = point.value
         return found
+
+
+def base_engine(model: PolicyModule) -> RolloutEngine:
+    """Rollouts of the base of a config, without adapter, on the GPU where there is one."""
+    import torch
+
+    from srl.engine.engine import RolloutEngine
+    from srl.model.loading import end_token_ids, load_base
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    base: Any = load_base(
+        model.files,
+        quantization=model.quantization,
+        device=device,
+        trust_remote_code=model.trust_remote_code,
+    )
+    return RolloutEngine(base, model.tokenizer, end_token_ids(model.tokenizer, base), model.rows_in_flight)
 
 
 def load_trained(ckpt_path: str, tracking_uri: str, rest: list[str]) -> Trained:

@@ -15,7 +15,7 @@ from srl.model.texts import ids_of
 from srl.response import OPEN, opens_thinking
 from srl.rewards.answers import gold_is_usable
 from srl.rewards.copying import copyable
-from srl.types import Example
+from srl.types import Example, Teaching
 
 Unit = Literal["step", "solution"]
 
@@ -94,12 +94,13 @@ class ExampleBuilder:
         objective: str,
         imitate: bool,
         thoughts: Sequence[str] = (),
+        teaching: Teaching = "none",
     ) -> list[Example]:
         """The example of one step: prompt [problem, step_1 .. step_{k-1}], target step_k (paper, 4.2).
 
         A preamble, what the expert wrote before step 1, belongs to the context and is never a target. Empty,
         and counted as skipped, where the prompt is too long. thoughts: thinking to show before the earlier
-        steps, "" for none.
+        steps, "" for none. teaching: by a teacher before whose prompt stands the expert's step.
         """
         step = trajectory.steps[index - 1]
         past = self.renderer.past(trajectory, index - 1, thoughts)
@@ -113,17 +114,34 @@ class ExampleBuilder:
         earlier = [said for one in trajectory.steps[: index - 1] for said in (one.text, one.observation)]
         context = copyable(trajectory.problem, trajectory.preamble, earlier)
         fields = {"target": step.text, "target_ids": target_ids, "goes_on": goes_on, "context": context}
+        if teaching != "none":
+            answer = Shot(self.renderer.request(trajectory.problem, past, hint), self._imitated(step, False))
+            shown = [*self.step_shots, answer]
+            fields["taught"] = self.renderer.step(trajectory.problem, past, hint, shown)
+            fields["teaching"] = teaching
         return self._step(trajectory, objective, index, text, **fields)
 
-    def problem(self, trajectory: Trajectory, objective: str, needs_answer: bool = True) -> list[Example]:
+    def problem(
+        self,
+        trajectory: Trajectory,
+        objective: str,
+        needs_answer: bool = True,
+        teaching: Teaching = "none",
+    ) -> list[Example]:
         """The whole problem as one example, its target the whole solution.
 
-        Skipped and counted: no answer that can be checked, where one is needed.
+        teaching: by a teacher before whose prompt stands the expert's solution, with its reasoning if there
+        is any. Skipped and counted: no answer that can be checked, where one is needed.
         """
         if needs_answer and not self._answerable(trajectory, objective):
             return []
         text = self.renderer.solution(trajectory.problem, self.solution_shots)
-        return self._solution(trajectory, objective, text)
+        if teaching == "none":
+            return self._solution(trajectory, objective, text)
+        solution = self._reasoned(trajectory, False) or trajectory.solution
+        shown = [*self.solution_shots, Shot(self.renderer.request(trajectory.problem), solution)]
+        taught = self.renderer.solution(trajectory.problem, shown)
+        return self._solution(trajectory, objective, text, taught=taught, teaching=teaching)
 
     def imitated(self, trajectory: Trajectory, objective: str, reasoning: bool) -> list[Example]:
         """The whole problem with the expert's solution to imitate: with its reasoning, or the outline alone.
@@ -243,20 +261,22 @@ class ExampleBuilder:
         return self._example(trajectory, objective, text, what, **fields)
 
     def _example(
-        self, trajectory: Trajectory, objective: str, text: str, what: str, **fields: Any
+        self, trajectory: Trajectory, objective: str, text: str, what: str, taught: str = "", **fields: Any
     ) -> list[Example]:
-        """One example; none, which is counted, where the prompt is too long or has signs without a token.
+        """One example; none, which is counted, where a prompt is too long or has signs without a token.
 
-        what: is asked for.
+        what: is asked for. taught: the teacher's prompt, where there is one.
         """
         try:
             prompt_ids = self.renderer.ids(text)
+            taught_ids = self.renderer.ids(taught) if taught else ()
         except DataError as error:
             return self._left_out(trajectory, objective, str(error))
         limit = self.limits.max_prompt_tokens
-        if len(prompt_ids) > limit:
-            reason = f"prompt over data.limits.max_prompt_tokens {limit}: {what} has {len(prompt_ids)} tokens"
-            return self._left_out(trajectory, objective, reason)
+        for whose, ids in (("prompt", prompt_ids), ("teacher's prompt", taught_ids)):
+            if len(ids) > limit:
+                reason = f"{whose} over data.limits.max_prompt_tokens {limit}: {what} has {len(ids)} tokens"
+                return self._left_out(trajectory, objective, reason)
         return [
             Example(
                 uid=trajectory.uid,
@@ -268,6 +288,7 @@ class ExampleBuilder:
                 think=self.think,
                 opened=self.think and opens_thinking(text),
                 n_steps=len(trajectory.steps),
+                taught_ids=taught_ids,
                 **fields,
             )
         ]

@@ -13,7 +13,7 @@ from rich.progress import track
 
 from srl.data.trajectory import Trajectory
 from srl.examples.builder import ExampleBuilder
-from srl.types import Example
+from srl.types import Example, Teaching
 
 log = logging.getLogger(__name__)
 
@@ -34,13 +34,19 @@ class StepExamples(Sequence[Example]):
     """
 
     def __init__(
-        self, builder: ExampleBuilder, trajectories: Sequence[Trajectory], objective: str, imitate: bool
+        self,
+        builder: ExampleBuilder,
+        trajectories: Sequence[Trajectory],
+        objective: str,
+        imitate: bool,
+        teaching: Teaching = "none",
     ) -> None:
         self.builder, self.trajectories = builder, trajectories
-        self.objective, self.imitate = objective, imitate
+        self.objective, self.imitate, self.teaching = objective, imitate, teaching
         self._over: set[Place] = set()  # drawn, and too long
         self._places = [(t, k) for t, one in enumerate(trajectories) for k in builder.target_steps(one)]
         room = builder.limits.max_prompt_tokens - self._around()
+        room = room if teaching == "none" else -1  # the teacher's prompt shows more, and is measured
         self._open = {place for place in self._places if not self._fits(place, room)}
         if sum(len(self._shown(place)) for place in self._open) <= MEASURED_AT_ONCE:
             self._measure()
@@ -93,7 +99,8 @@ class StepExamples(Sequence[Example]):
         self._open = set()
 
     def _step(self, place: Place) -> list[Example]:
-        return self.builder.step(self.trajectories[place[0]], place[1], self.objective, self.imitate)
+        trajectory, step = self.trajectories[place[0]], place[1]
+        return self.builder.step(trajectory, step, self.objective, self.imitate, teaching=self.teaching)
 
     def _built(self, place: Place) -> Example:
         known = len(self.builder.skipped)

@@ -8,6 +8,7 @@ from srl.objectives.imitation import IMITATIONS
 from srl.objectives.objective import Objective
 from srl.objectives.outcome import prefix_outcome, reverse_outcome, whole_outcome
 from srl.objectives.similarity import holistic_similarity, step_similarity
+from srl.objectives.taught import distilled_solutions, distilled_steps, sized_outcome, sized_similarity
 from srl.rewards.step_reward import PAPER, StepReward
 
 
@@ -28,6 +29,10 @@ def objectives(
         holistic_similarity(autojunk, units),
         reverse_outcome(marked),
         prefix_outcome(marked),
+        sized_outcome(marked),
+        sized_similarity(autojunk, units, options),
+        distilled_solutions(autojunk, units),
+        distilled_steps(autojunk, units),
     ]
     return {objective.name: objective for objective in found}
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from srl.packing.tree import TokenTree, families, grow, in_chunks, on_device, stack
+from srl.types import Teaching
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Row:
     """One response to train on. `weight` is the share of the loss of each of its tokens.
 
     nll: True for imitation (the action is the expert's text). `old_logprobs` [len(action_ids)] are those of
-    sampling. temperature is the one it was sampled at.
+    sampling. temperature is the one it was sampled at. taught_ids: of `teaching`, see `srl.types.Example`.
     """
 
     prompt_ids: tuple[int, ...]
@@ -33,6 +34,8 @@ class Row:
     old_logprobs: Tensor | None = None
     temperature: float = 1.0
     stale: bool = False  # sampled by earlier weights than today's
+    teaching: Teaching = "none"
+    taught_ids: tuple[int, ...] = ()
 
 
 @dataclass
@@ -52,6 +55,8 @@ class MicroBatch:
     stale: Tensor  # bool [A]: the ratio to old_logprobs counts; elsewhere the update is on-policy
     nll: Tensor  # bool [A]
     temperatures: Tensor  # float32 [A]
+    sized: Tensor  # bool [A]: a teacher sizes the advantage
+    taught: Tensor  # bool [A]: a teacher's distribution is the target
     rows: tuple[Row, ...] = ()  # whose action tokens these are, in this order
 
     @property
@@ -164,4 +169,6 @@ def _token_tensors(rows: list[Row]) -> dict[str, Tensor]:
         "stale": spread([row.stale for row in rows], torch.bool),
         "nll": spread([row.nll for row in rows], torch.bool),
         "temperatures": spread([row.temperature for row in rows]),
+        "sized": spread([row.teaching == "size" for row in rows], torch.bool),
+        "taught": spread([row.teaching == "target" for row in rows], torch.bool),
     }

@@ -82,6 +82,8 @@ def build_rows(
 ) -> list[Row]:
     """One mini-batch of groups -> its rows; the weights of all tokens of all groups sum to 1.
 
+    Rows whose target is a teacher's have the advantage 0: their rewards are for the log.
+
     Each objective's rows share a weight equal to its share of the groups, spread over its own rows, so that
     imitation and reinforcement add up in a mixture. Rows that cannot move anything (advantage 0 and no KL)
     are left out after weighting. A group sampled before `step`, or an update that is not the first since
@@ -102,7 +104,11 @@ def build_rows(
         )
         share = len(mine) / len(groups)
         rows += [_weighted(row, weight * share) for row, weight in zip(made, weights, strict=True)]
-    return [row for row in rows if row.nll or row.advantage != 0 or settings.kl > 0]
+    return [row for row in rows if _moves(row) or settings.kl > 0]
+
+
+def _moves(row: Row) -> bool:
+    return row.nll or row.advantage != 0 or row.teaching == "target"
 
 
 def _weighted(row: Row, weight: float) -> Row:
@@ -118,10 +124,12 @@ def _rows_of(group: Group, settings: LossSettings, temperature: float, stale: bo
             example.prompt_ids,
             completion.ids,
             weight=0.0,
-            advantage=float(advantage),
+            advantage=0.0 if example.teaching == "target" else float(advantage),
             old_logprobs=completion.logprobs,
             temperature=temperature,
             stale=stale,
+            teaching=example.teaching,
+            taught_ids=example.taught_ids,
         )
         for completion, advantage in zip(
             group.completions, advantages(group.rewards, settings.scaling), strict=True
@@ -138,27 +146,40 @@ def logprobs_of(
     attention: Attention = "auto",
 ) -> Tensor:
     """Log-probabilities of the action tokens under today's weights at each row's temperature, float32 [A]."""
+    actions = hidden_of(decoder, batch, attention)  # [A, H]
+    return token_logprobs(head, actions, batch.targets, batch.temperatures, vocab_size)
+
+
+def hidden_of(decoder: nn.Module, batch: MicroBatch, attention: Attention = "auto") -> Tensor:
+    """What the head reads to predict each action token, [A, H]."""
     hidden = decoder(
         input_ids=batch.input_ids,
         position_ids=batch.position_ids,
         use_cache=False,
         **attention_arguments(decoder, batch.trees, batch.segments, batch.ancestors, attention),
     ).last_hidden_state  # [n, T, H]
-    actions = hidden.flatten(0, 1)[batch.predicted_from]  # [A, H]
-    return token_logprobs(head, actions, batch.targets, batch.temperatures, vocab_size)
+    found: Tensor = hidden.flatten(0, 1)[batch.predicted_from]  # [A, H]
+    return found
 
 
 def loss_of(
-    new: Tensor, batch: MicroBatch, settings: LossSettings, ref: Tensor | None = None
+    new: Tensor,
+    batch: MicroBatch,
+    settings: LossSettings,
+    ref: Tensor | None = None,
+    sizes: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, float]]:
     """new [A], ref [A] -> this micro-batch's part of the loss, and sums over its tokens for the log.
+
+    sizes [A]: factors of the advantages, by `srl.update.teacher.sizes`.
 
     Where the update is on-policy the old log-probability is the new one, detached: the ratio is 1 and its
     gradient that of the policy, with no second forward pass.
     """
     rl = ~batch.nll  # [A]
     old = torch.where(batch.stale, batch.old_logprobs, new.detach())  # [A]
-    tokens = (new[rl], old[rl], batch.advantages[rl], batch.weights[rl])  # each [tokens of rl]
+    advantages = batch.advantages if sizes is None else batch.advantages * sizes  # [A]
+    tokens = (new[rl], old[rl], advantages[rl], batch.weights[rl])  # each [tokens of rl]
     if settings.truncated_ratio is None:
         surrogate, clipped = policy_loss(*tokens, settings.clip_low, settings.clip_high)
     else:

@@ -12,12 +12,14 @@ from torch import Tensor, nn
 
 from srl import ranks
 from srl.errors import ConfigError
+from srl.model.logprobs import token_logprobs
 from srl.out_of_memory import TokenBudget, is_out_of_memory, release
 from srl.packing.attention import Attention
 from srl.packing.micro_batches import MicroBatch, Row, micro_batches
 from srl.types import Group
 from srl.update.bad_numbers import BadUpdates, cause_of
-from srl.update.loss import LossSettings, build_rows, logprobs_of, loss_of, split_groups
+from srl.update.loss import LossSettings, build_rows, hidden_of, logprobs_of, loss_of, split_groups
+from srl.update.teacher import Teacher, TeacherSettings, divergences, sizes
 
 if TYPE_CHECKING:
     from srl.engine.decoder import Decoder
@@ -75,9 +77,11 @@ class Update:
         budget: TokenBudget,
         bad: BadUpdates,
         backward: Callable[[Tensor], Any] = Tensor.backward,
+        teacher: TeacherSettings = TeacherSettings(),  # noqa: B008 - frozen
     ) -> None:
         self.decoder, self.loss_settings, self.settings = decoder, loss, settings
         self.budget, self.bad, self._add_gradient = budget, bad, backward
+        self.teacher = Teacher(decoder, teacher)
 
     def steps(
         self, groups: Sequence[Group], optimizer: Any, temperature: float = 1.0, updates: int = 0
@@ -161,12 +165,42 @@ class Update:
 
     def loss(self, micro: MicroBatch) -> tuple[Tensor, dict[str, float]]:
         """This micro-batch's part of the loss, and sums over its tokens."""
-        new, ref = self.logprobs(micro), None  # [A]
+        own, ref = self.decoder, None
+        actions = hidden_of(own.backbone, micro, own.attention)  # [A, H]
+        new = token_logprobs(own.head, actions, micro.targets, micro.temperatures, own.vocab_size)  # [A]
         if self.loss_settings.kl > 0:
             model: Any = self.decoder.model
             with torch.no_grad(), model.disable_adapter():  # the base alone is the reference, free of charge
                 ref = self.logprobs(micro)  # [A]
-        return loss_of(new, micro, self.loss_settings, ref)
+        if all(row.teaching == "none" for row in micro.rows):
+            return loss_of(new, micro, self.loss_settings, ref)
+        return self._taught_loss(new, actions, micro, ref)
+
+    def _taught_loss(
+        self, new: Tensor, actions: Tensor, micro: MicroBatch, ref: Tensor | None
+    ) -> tuple[Tensor, dict[str, float]]:
+        """new [A], actions [A, H] -> `loss`, where some rows have a teacher."""
+        own, settings, chosen = self.decoder, self.teacher.settings, micro.taught
+        teacher = self.teacher.hidden(micro, actions)  # [A, H]
+        with torch.no_grad():
+            said = token_logprobs(own.head, teacher, micro.targets, micro.temperatures, own.vocab_size)  # [A]
+        factors = sizes(said, new.detach(), micro.advantages, micro.sized, settings.most)  # [A]
+        loss, stats = loss_of(new, micro, self.loss_settings, ref, factors)
+        asked = micro.sized | chosen  # [A]
+        stats["teacher_gap"] = float((said - new.detach())[asked].sum())
+        stats["teacher_tokens"] = float(asked.sum())
+        if bool(chosen.any()):
+            found = divergences(
+                own.head,
+                actions[chosen],
+                teacher[chosen],
+                micro.temperatures[chosen],
+                settings,
+                own.vocab_size,
+            )  # [tokens of these rows]
+            loss = loss + (micro.weights[chosen] * found).sum()
+            stats["divergence"], stats["taught_tokens"] = float(found.detach().sum()), float(chosen.sum())
+        return loss, stats
 
     def logprobs(self, micro: MicroBatch) -> Tensor:
         """Of the action tokens, under today's weights, float32 [A]."""
@@ -191,6 +225,10 @@ def update_metrics(totals: dict[str, float]) -> dict[str, float]:
         metrics["train/logprob_kl"] = totals["gap_kl"] / totals["gap_tokens"]
     if totals.get("ratio_tokens"):  # |log ratio| on rollouts of earlier weights, or of another engine
         metrics["train/ratio_gap_mean"] = totals["ratio_gap"] / totals["ratio_tokens"]
+    if totals.get("teacher_tokens"):  # of the sampled tokens: log p to one who knows the answer, less ours
+        metrics["train/teacher_gap"] = totals["teacher_gap"] / totals["teacher_tokens"]
+    if totals.get("taught_tokens"):
+        metrics["train/divergence"] = totals["divergence"] / totals["taught_tokens"]
     if "kl" in totals:
         metrics["train/kl"] = totals["kl"]
     return metrics

@@ -161,6 +161,8 @@ def test_a_hand_off_decided_by_a_validation_that_was_cut_off_comes_where_it_woul
         ("reverse", ["--curriculum.reverse", "{mode: mixed}"], "train/reward"),
         ("srl", ["--curriculum.adaptive", "{explore: 0.5}"], "curriculum/srl_seen"),
         ("holistic", [], "train/reward"),
+        ("rlsd", [], "train/reward"),
+        ("distil_step", ["--model.teacher", "{weights: base, top_k: 5}"], "train/divergence"),
     ],
 )
 def test_other_objectives_and_draws_run_and_resume(model_folder, tmp_path, monkeypatch, mix, more, metric):
@@ -172,6 +174,10 @@ def test_other_objectives_and_draws_run_and_resume(model_folder, tmp_path, monke
         assert run(model_folder, tmp_path / "whole", phases, *more) == 0
     values = [value for _, value in logged(tmp_path / "whole")[1][metric]]
     assert len(values) == 6
+    if mix in ("rlsd", "distil_step"):
+        metrics = logged(tmp_path / "whole")[1]
+        assert len(metrics[f"gap/{mix}/knowing"]) == len(metrics[f"gap/{mix}/without"]) == 1
+        assert metrics["train/teacher_gap"]
     if metric == "curriculum/reverse_steps_left":
         assert (values[-1], values) == (2.0, sorted(values)), "the start slid back"
     after_14 = next(c for c in keep.copies if torch.load(c, weights_only=True)["global_step"] == 14)

@@ -176,12 +176,31 @@ def test_an_objective_builds_its_own_examples(tokenizer):
     assert {name: [(e.uid, e.step, e.given) for e in examples] for name, examples in found.items()} == {
         "sft": [], "sft_outline": whole, "sft_step": steps,
         "srl": steps, "rlvr": whole, "holistic": whole, "reverse": starts, "prefix": starts,
+        "rlsd": whole, "rlsd_step": steps, "distil": whole, "distil_step": steps,
     }  # fmt: skip
     assert all(e.objective == name for name, examples in found.items() for e in examples)
     assert [name for name, examples in found.items() if any(e.target_ids for e in examples)] == [
         "sft_outline", "sft_step",
     ]  # fmt: skip
     assert {skip.where for skip in made.skipped} == {"sft"}  # no reasoning
+
+
+def test_a_teacher_reads_the_same_prompt_after_the_experts_own_answer(tokenizer):
+    steps = (Step(1, "", "a"), Step(2, "", "b"))
+    trajectory = Trajectory("u", "Q?", "", steps, answer="b")
+    made = builder(tokenizer, include_last=True)
+    _, second = objectives()["rlsd_step"].examples(made, [trajectory])
+    assert text_of(tokenizer, second) == "Q?\na\n"
+    taught = tokenizer.decode(list(second.taught_ids))
+    assert taught == "Q?\na\nb\n\nQ?\na\n"
+    assert (second.teaching, second.target) == ("size", "b")
+    (whole,) = objectives()["distil"].examples(made, [trajectory])
+    assert tokenizer.decode(list(whole.taught_ids)) == "Q?\na\nb\n\nQ?\n"
+    assert whole.teaching == "target"
+    short = builder(tokenizer, include_last=True, limits=ResponseLimits(max_prompt_tokens=9))
+    assert len(objectives()["srl"].examples(short, [trajectory])) == 2
+    assert [e.step for e in objectives()["rlsd_step"].examples(short, [trajectory])] == [1]
+    assert "teacher's prompt over data.limits.max_prompt_tokens 9" in short.skipped[-1].reason
 
 
 def test_solving_by_steps_shows_the_models_own_steps_alone(tokenizer):

@@ -36,6 +36,10 @@ def test_every_objective_by_name():
         "holistic": ("solution", True, None),
         "reverse": ("solution", True, None),
         "prefix": ("solution", True, None),
+        "rlsd": ("solution", True, "outcome"),
+        "rlsd_step": ("step", True, "steps"),
+        "distil": ("solution", True, None),
+        "distil_step": ("step", True, "steps"),
     }
     assert [objective.name for objective in objectives().values()] == NAMES == list(kinds)
 

@@ -1,0 +1,152 @@
+"""The teacher: the same model, which has read the expert's answer before the question.
+
+The policy writes, the teacher only reads what was written (one forward pass), and says of every token how
+likely it is to one who knows the answer. No gradient goes through it.
+
+size (RLSD, arXiv 2604.03128): A_t = A w_t, w_t = (p_T / p_S)^sign(A) of the sampled token, between 1 / most
+and most. The reward keeps the sign; tokens that the answer makes likelier get more of the credit, and those
+that it makes unlikely more of the blame.
+
+target (OPSD, arXiv 2601.18734; SDFT, 2601.19897): sum_t w_t D(p_T, p_S) over the whole vocabulary at each
+token. No reward is needed. forward is KL(T || S), reverse KL(S || T), jsd half of each against their mean.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from srl.errors import ConfigError
+from srl.model.logprobs import CHUNK_ELEMENTS
+from srl.packing.micro_batches import MicroBatch, micro_batches
+from srl.update.loss import hidden_of
+
+if TYPE_CHECKING:
+    from srl.engine.decoder import Decoder
+
+
+@dataclass(frozen=True)
+class TeacherSettings:
+    """The teacher of the objectives rlsd and distil: the model itself, with the expert's answer before it."""
+
+    weights: Literal["policy", "base"] = "policy"
+    """Whose weights read the answer: the policy's own as they stand, or those of the base without adapter."""
+    most: float = 2.0
+    """Objectives rlsd: a token's advantage is multiplied by at least 1 / most and at most this; above 1."""
+    divergence: Literal["forward", "reverse", "jsd"] = "forward"
+    """Objectives distil: forward is KL(teacher || policy), reverse KL(policy || teacher), jsd half of each
+    against their mean."""
+    top_k: int | None = None
+    """Objectives distil: compare only the teacher's so many likeliest tokens and all others as one; null
+    compares the whole vocabulary."""
+    entry_clip: float | None = None
+    """Objectives distil: what one entry of the vocabulary adds to a token's divergence, at most; null is no
+    bound. Tokens of style are said to outweigh those of content (arXiv 2601.18734)."""
+
+    def __post_init__(self) -> None:
+        if self.most <= 1:
+            raise ConfigError(f"model.teacher.most is {self.most}: it must lie above 1")
+        if self.top_k is not None and self.top_k < 1:
+            raise ConfigError(f"model.teacher.top_k is {self.top_k}: write 1 or more, or null for all")
+        if self.entry_clip is not None and self.entry_clip <= 0:
+            raise ConfigError(
+                f"model.teacher.entry_clip is {self.entry_clip}: write a positive number or null"
+            )
+
+
+class Teacher:
+    """What the teacher's model sees at every action token."""
+
+    def __init__(self, decoder: Decoder, settings: TeacherSettings) -> None:
+        self.decoder, self.settings = decoder, settings
+
+    @torch.no_grad()
+    def hidden(self, micro: MicroBatch, policy: Tensor) -> Tensor:
+        """policy [A, H] of the micro-batch's tokens -> the teacher's; 0 where none is asked.
+
+        It reads in parts no larger than the micro-batch is.
+        """
+        own: Any = self.decoder
+        found = list(torch.zeros_like(policy).split([len(row.action_ids) for row in micro.rows]))
+        rows = [replace(row, prompt_ids=row.taught_ids) for row in micro.rows if row.teaching != "none"]
+        places = [place for place, row in enumerate(micro.rows) if row.teaching != "none"]
+        place_of = dict(zip(map(id, rows), places, strict=True))
+        with own.model.disable_adapter() if self.settings.weights == "base" else nullcontext():
+            for part in micro_batches(rows, micro.tokens):
+                hidden = hidden_of(own.backbone, part.to(own.device), own.attention)
+                sizes = [len(row.action_ids) for row in part.rows]
+                for row, mine in zip(part.rows, hidden.split(sizes), strict=True):
+                    found[place_of[id(row)]] = mine
+        return torch.cat(found)
+
+
+def sizes(teacher: Tensor, policy: Tensor, advantages: Tensor, sized: Tensor, most: float) -> Tensor:
+    """Factors of the advantages, all [A]: (p_T / p_S)^sign(A) in [1 / most, most], 1 where not `sized`.
+
+    teacher, policy: log-probabilities of the sampled tokens, without gradient.
+    """
+    ratio = torch.exp(advantages.sign() * (teacher - policy)).clamp(1 / most, most)
+    return torch.where(sized, ratio, torch.ones_like(ratio))
+
+
+def divergences(
+    head: Callable[[Tensor], Tensor],
+    policy: Tensor,
+    teacher: Tensor,
+    temperatures: Tensor,
+    settings: TeacherSettings,
+    vocab_size: int,
+) -> Tensor:
+    """policy, teacher [A, H], temperatures [A] -> D(p_T, p_S) of each token, float32 [A].
+
+    The logits of one chunk of tokens exist at a time; they are computed again in the backward pass.
+    """
+    rows = max(1, CHUNK_ELEMENTS // (4 * vocab_size))  # both sides, and their logarithms
+    parts = [
+        checkpoint(_divergence, head, *chunk, settings, use_reentrant=False)
+        for chunk in zip(policy.split(rows), teacher.split(rows), temperatures.split(rows), strict=True)
+    ]
+    return torch.cat(parts)
+
+
+def _divergence(
+    head: Callable[[Tensor], Tensor],
+    policy: Tensor,
+    teacher: Tensor,
+    temperatures: Tensor,
+    settings: TeacherSettings,
+) -> Tensor:
+    exact = torch.promote_types(policy.dtype, torch.float32)
+    with torch.no_grad():
+        there = (head(teacher).to(exact) / temperatures[:, None]).log_softmax(1)  # [a, V]
+    here = (head(policy).to(exact) / temperatures[:, None]).log_softmax(1)  # [a, V]
+    if settings.top_k is not None and settings.top_k < there.shape[1]:
+        likeliest = there.topk(settings.top_k, 1).indices  # [a, k]
+        there, here = _with_tail(there, likeliest), _with_tail(here, likeliest)  # [a, k + 1]
+    if settings.divergence == "jsd":
+        mean = torch.logaddexp(there, here) - math.log(2)
+        entries = (_entries(there, mean) + _entries(here, mean)) / 2
+    else:
+        entries = _entries(there, here) if settings.divergence == "forward" else _entries(here, there)
+    if settings.entry_clip is not None:
+        entries = entries.clamp(max=settings.entry_clip)
+    return entries.sum(1)
+
+
+def _entries(p: Tensor, q: Tensor) -> Tensor:
+    """p (log p - log q) of each entry, from the logarithms."""
+    return p.exp() * (p - q)
+
+
+def _with_tail(logprobs: Tensor, kept: Tensor) -> Tensor:
+    """[a, V], kept [a, k] -> the log-probabilities of the kept entries and of all others together."""
+    chosen = logprobs.gather(1, kept)  # [a, k]
+    rest = torch.scatter(logprobs, 1, kept, -math.inf).logsumexp(1, keepdim=True)  # [a, 1]
+    return torch.cat([chosen, rest], 1)
