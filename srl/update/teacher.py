@@ -24,9 +24,9 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from srl.errors import ConfigError
-from srl.model.logprobs import CHUNK_ELEMENTS
+from srl.model.logprobs import CHUNK_ELEMENTS, token_logprobs
 from srl.packing.micro_batches import MicroBatch, micro_batches
-from srl.update.loss import hidden_of
+from srl.update.loss import LossSettings, hidden_of, loss_of
 
 if TYPE_CHECKING:
     from srl.engine.decoder import Decoder
@@ -62,10 +62,32 @@ class TeacherSettings:
 
 
 class Teacher:
-    """What the teacher's model sees at every action token."""
+    """The loss of rows that it reads, under its own prompt."""
 
     def __init__(self, decoder: Decoder, settings: TeacherSettings) -> None:
         self.decoder, self.settings = decoder, settings
+
+    def loss(
+        self, micro: MicroBatch, settings: LossSettings, ref: Tensor | None
+    ) -> tuple[Tensor, dict[str, float]]:
+        """This micro-batch's part of the loss, and sums over its tokens, where some rows have a teacher."""
+        own, chosen = self.decoder, micro.taught
+        actions = hidden_of(own.backbone, micro, own.attention)  # [A, H]
+        what = (micro.targets, micro.temperatures, own.vocab_size)
+        new, teacher = token_logprobs(own.head, actions, *what), self.hidden(micro, actions)  # [A], [A, H]
+        with torch.no_grad():
+            said = token_logprobs(own.head, teacher, *what)  # [A]
+        factors = sizes(said, new.detach(), micro.advantages, micro.sized, self.settings.most)  # [A]
+        loss, stats = loss_of(new, micro, settings, ref, factors)
+        asked = micro.sized | chosen  # [A]
+        stats["teacher_gap"] = float((said - new.detach())[asked].sum())
+        stats["teacher_tokens"] = float(asked.sum())
+        if bool(chosen.any()):
+            tensors = (actions[chosen], teacher[chosen], micro.temperatures[chosen])
+            found = divergences(own.head, *tensors, self.settings, own.vocab_size)  # [tokens of these rows]
+            loss = loss + (micro.weights[chosen] * found).sum()
+            stats["divergence"], stats["taught_tokens"] = float(found.detach().sum()), float(chosen.sum())
+        return loss, stats
 
     @torch.no_grad()
     def hidden(self, micro: MicroBatch, policy: Tensor) -> Tensor:

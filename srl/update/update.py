@@ -12,14 +12,13 @@ from torch import Tensor, nn
 
 from srl import ranks
 from srl.errors import ConfigError
-from srl.model.logprobs import token_logprobs
 from srl.out_of_memory import TokenBudget, is_out_of_memory, release
 from srl.packing.attention import Attention
 from srl.packing.micro_batches import MicroBatch, Row, micro_batches
 from srl.types import Group
 from srl.update.bad_numbers import BadUpdates, cause_of
-from srl.update.loss import LossSettings, build_rows, hidden_of, logprobs_of, loss_of, split_groups
-from srl.update.teacher import Teacher, TeacherSettings, divergences, sizes
+from srl.update.loss import LossSettings, build_rows, logprobs_of, loss_of, split_groups
+from srl.update.teacher import Teacher, TeacherSettings
 
 if TYPE_CHECKING:
     from srl.engine.decoder import Decoder
@@ -165,42 +164,14 @@ class Update:
 
     def loss(self, micro: MicroBatch) -> tuple[Tensor, dict[str, float]]:
         """This micro-batch's part of the loss, and sums over its tokens."""
-        own, ref = self.decoder, None
-        actions = hidden_of(own.backbone, micro, own.attention)  # [A, H]
-        new = token_logprobs(own.head, actions, micro.targets, micro.temperatures, own.vocab_size)  # [A]
+        ref = None
         if self.loss_settings.kl > 0:
             model: Any = self.decoder.model
             with torch.no_grad(), model.disable_adapter():  # the base alone is the reference, free of charge
                 ref = self.logprobs(micro)  # [A]
-        if all(row.teaching == "none" for row in micro.rows):
-            return loss_of(new, micro, self.loss_settings, ref)
-        return self._taught_loss(new, actions, micro, ref)
-
-    def _taught_loss(
-        self, new: Tensor, actions: Tensor, micro: MicroBatch, ref: Tensor | None
-    ) -> tuple[Tensor, dict[str, float]]:
-        """new [A], actions [A, H] -> `loss`, where some rows have a teacher."""
-        own, settings, chosen = self.decoder, self.teacher.settings, micro.taught
-        teacher = self.teacher.hidden(micro, actions)  # [A, H]
-        with torch.no_grad():
-            said = token_logprobs(own.head, teacher, micro.targets, micro.temperatures, own.vocab_size)  # [A]
-        factors = sizes(said, new.detach(), micro.advantages, micro.sized, settings.most)  # [A]
-        loss, stats = loss_of(new, micro, self.loss_settings, ref, factors)
-        asked = micro.sized | chosen  # [A]
-        stats["teacher_gap"] = float((said - new.detach())[asked].sum())
-        stats["teacher_tokens"] = float(asked.sum())
-        if bool(chosen.any()):
-            found = divergences(
-                own.head,
-                actions[chosen],
-                teacher[chosen],
-                micro.temperatures[chosen],
-                settings,
-                own.vocab_size,
-            )  # [tokens of these rows]
-            loss = loss + (micro.weights[chosen] * found).sum()
-            stats["divergence"], stats["taught_tokens"] = float(found.detach().sum()), float(chosen.sum())
-        return loss, stats
+        if any(row.teaching != "none" for row in micro.rows):
+            return self.teacher.loss(micro, self.loss_settings, ref)
+        return loss_of(self.logprobs(micro), micro, self.loss_settings, ref)
 
     def logprobs(self, micro: MicroBatch) -> Tensor:
         """Of the action tokens, under today's weights, float32 [A]."""
