@@ -1,4 +1,7 @@
-"""`python -m srl prepare INPUT --output FILE`: any data set of solutions -> expert JSONL, and a report."""
+"""`python -m srl prepare INPUT --output FILE`: any data set of solutions -> expert JSONL, and a report.
+
+INPUT may be a text world (`textworld:rooms=2,length=3 --games 500`): then its expert plays, and is recorded.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,8 @@ from srl.data.prepare import Preparation, Report, token_guess
 from srl.data.row_format import PRESETS, RowFormat
 from srl.errors import ConfigError, DataError, Interrupted, check_counts, first_line
 from srl.files import whole_file
+from srl.worlds.recording import recorded
+from srl.worlds.table import is_task
 
 _TEXTS = ("problem", "solution", "answer", "uid", "style", "remove", "answer_marker", "reasoning", "messages")
 
@@ -34,7 +39,7 @@ _TEXTS = ("problem", "solution", "answer", "uid", "style", "remove", "answer_mar
 def main(arguments: list[str]) -> None:
     """Read, write and report; nothing is written where no row is kept. ConfigError, DataError: as said."""
     options = _options(arguments)
-    check_counts("--", 1, limit=options.limit)
+    check_counts("--", 1, limit=options.limit, games=options.games, workers=options.workers)
     begun = time.perf_counter()
     row, hub_config, split = _mapping(options)
     work = Preparation(row, _overlap(options), _conditions(options.where), _counter(options.tokenizer))
@@ -60,7 +65,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "inputs",
         nargs="+",
-        help="files (.jsonl, .json, .csv, .parquet, .gz), folders of save_to_disk, a hub id, or -",
+        help="files (.jsonl, .json, .csv, .parquet, .gz), folders of save_to_disk, a hub id, a world, or -",
     )
     parser.add_argument("--output", "-o", required=True, help="the expert JSONL to write")
     parser.add_argument("--preset", choices=sorted(PRESETS), help="the fields of a known data set")
@@ -74,6 +79,11 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--hub_config", "--config_name", help="of a hub data set")
     parser.add_argument("--split", help="of a hub data set (train)")
     parser.add_argument("--where", action="append", default=[], metavar="FIELD=VALUE", help="drop other rows")
+    parser.add_argument("--games", type=int, help="of a world: how many of its games the expert plays")
+    parser.add_argument(
+        "--first_seed", type=int, default=0, help="of a world: the seed of the first game (0)"
+    )
+    parser.add_argument("--workers", type=int, default=2, help="of a world: processes that play (2)")
     parser.add_argument("--limit", type=int, help="read at most so many rows")
     parser.add_argument(
         "--benchmarks", nargs="+", default=[], help="files or folders of problems that must not be trained on"
@@ -177,7 +187,10 @@ def _rows(options: argparse.Namespace, hub_config: str | None, split: str) -> It
         for k, name in enumerate(options.inputs):
             before = sum(sizes[:k])
             moved = lambda place, before=before: progress.update(task, completed=before + place)  # noqa: E731
-            if is_file_name(name):
+            if is_task(name):
+                progress.update(task, total=options.games)
+                rows = _plays(options, name, lambda done: progress.update(task, completed=done))
+            elif is_file_name(name):
                 rows = file_rows(name, moved, split)
             else:
                 rows = numbered_rows(name, hub_set(name, hub_config, split, streaming=True))
@@ -188,6 +201,18 @@ def _rows(options: argparse.Namespace, hub_config: str | None, split: str) -> It
                 if count % 100 == 0:
                     progress.update(task, rows=count)
                 yield where, row
+
+
+def _plays(
+    options: argparse.Namespace, world: str, moved: Callable[[int], None]
+) -> Iterator[tuple[str, Item]]:
+    """The expert's plays of a world's games."""
+    if options.games is None:
+        raise ConfigError(f"{world}: give --games, how many games to record")
+    seeds = range(options.first_seed, options.first_seed + options.games)
+    for number, row in enumerate(recorded(world, seeds, options.workers), 1):
+        moved(number)
+        yield row
 
 
 @contextmanager

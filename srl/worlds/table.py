@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection
 
 from srl.errors import ConfigError, first_line
-from srl.own_class import is_class_name, own_class
+from srl.own_class import own_class
 from srl.worlds.world import World
 
 ADAPTERS = {"textworld": ("srl.worlds.textworld", "TextWorld", "textworld")}
@@ -33,6 +33,15 @@ def parted(task: str) -> tuple[str, str]:
             "module.Class:OPTIONS"
         )
     return own[1], own[2] or ""
+
+
+def is_task(name: str) -> bool:
+    """Whether a name means a world, and no file or data set.
+
+    >>> is_task("textworld:rooms=2"), is_task("maze.py:Maze"), is_task("data.jsonl"), is_task("openai/gsm8k")
+    (True, True, False, False)
+    """
+    return name.partition(":")[0] in ADAPTERS or (".py:" in name and _OWN.fullmatch(name) is not None)
 
 
 def check_allowed(task: str, own: Collection[str]) -> None:
@@ -69,6 +78,3 @@ def world_of(kind: str) -> World:
     if not all(hasattr(made, name) for name in ("reset", "step", "expert", "remaining", "close")):
         raise ConfigError(f"world {kind}: write the five methods of srl.worlds.world.World")
     return made
-
-
-__all__ = ["ADAPTERS", "check_allowed", "is_class_name", "parted", "world_of"]

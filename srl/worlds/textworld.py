@@ -19,11 +19,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import textworld
-from textworld.generator.data import KnowledgeBase
-from textworld.generator.game import Game, GameProgression
-from textworld.generator.inform7 import Inform7Game
-
 from srl.errors import ConfigError, DataError, first_line
 from srl.files import default_cache, fresh_folder
 from srl.worlds.textworld_text import short_text
@@ -38,8 +33,15 @@ _PROMPT = re.compile(r"\n>\s*(-=.*)?$")
 class TextWorld:
     """One game. expert: TextWorld's winning policy from the present state, which is followed as play goes."""
 
+    def __init__(self) -> None:
+        import textworld  # noqa: F401  # whether it is there is said when the world is made
+
     def reset(self, task: str) -> Observation:
         """Begin. ConfigError: an option that does not exist; DataError: a file that is no whole game."""
+        import textworld
+        from textworld.generator.game import GameProgression
+        from textworld.generator.inform7 import Inform7Game
+
         options = parsed(task)
         self.game, story = _from_file(options["file"]) if "file" in options else _made(options)
         self.progress = GameProgression(self.game)
@@ -112,7 +114,7 @@ def parsed(task: str) -> dict[str, Any]:
     return {**sizes, "text": given["text"], "seed": int(given["seed"])}
 
 
-def objective(game: Game) -> str:
+def objective(game: Any) -> str:
     """The objective without the greeting before it: "Rest the teaspoon on the bowl."."""
     text = " ".join(game.objective.split())
     while found := _GREETING.match(text):
@@ -120,14 +122,17 @@ def objective(game: Game) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _made(options: dict[str, Any]) -> tuple[Game, Path | None]:
+def _made(options: dict[str, Any]) -> tuple[Any, Path | None]:
     sizes = {name: options[name] for name in (*_SIZES, "seed")}
     game = _generated(**sizes)
     return game, _compiled(game, "-".join(map(str, sizes.values()))) if options["text"] == "game" else None
 
 
 @lru_cache(maxsize=64)
-def _generated(rooms: int, objects: int, length: int, seed: int) -> Game:
+def _generated(rooms: int, objects: int, length: int, seed: int) -> Any:
+    import textworld
+    from textworld.generator.data import KnowledgeBase
+
     options = textworld.GameOptions()
     options.kb = KnowledgeBase.default()  # else its rules are parsed again, which takes longest
     options.nb_rooms, options.nb_objects, options.quest_length, options.seeds = rooms, objects, length, seed
@@ -135,8 +140,10 @@ def _generated(rooms: int, objects: int, length: int, seed: int) -> Game:
     return textworld.generator.make_game(options)
 
 
-def _compiled(game: Game, name: str) -> Path:
+def _compiled(game: Any, name: str) -> Path:
     """The story file of a game, compiled by Inform 7 the first time."""
+    import textworld
+
     folder = default_cache() / "textworld" / textworld.__version__ / name
     if not folder.exists():
         with fresh_folder(folder) as fresh:
@@ -146,7 +153,9 @@ def _compiled(game: Game, name: str) -> Path:
     return folder / "game.z8"
 
 
-def _from_file(name: str) -> tuple[Game, Path | None]:
+def _from_file(name: str) -> tuple[Any, Path | None]:
+    from textworld.generator.game import Game
+
     path = Path(name).expanduser()
     try:
         game = Game.load(str(path.with_suffix(".json")))

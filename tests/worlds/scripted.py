@@ -1,4 +1,4 @@
-"""A world for the laws and faults of the pool: a corridor of `length` rooms, along which `right` leads.
+"""A world for the laws and faults of worlds: a corridor of so many rooms as the task says; `right` leads.
 
 What its other actions do is what a bad world does. It is read by its path, in the workers.
 """
@@ -13,7 +13,7 @@ class Corridor:
     def reset(self, task: str) -> Observation:
         if task == "unbeginnable":
             raise RuntimeError("no such corridor")
-        self.length, self.place, self.turns = int(task or 3), 0, 0
+        self.length, self.place, self.turns = int(task.rpartition("=")[2] or 3), 0, 0
         return self._seen(f"Walk to room {self.length}.")
 
     def step(self, action: str) -> Observation:
@@ -41,7 +41,10 @@ class Corridor:
         return self._seen(f"You are in room {self.place}.")
 
     def expert(self) -> str | None:
-        return "right"
+        """It knows the way, but not out of room 2 of seven, and does harm in room 1 of eight."""
+        if (self.length, self.place) == (8, 1):
+            return "raise"
+        return None if (self.length, self.place) == (7, 2) else "right"
 
     def remaining(self) -> int | None:
         return self.length - self.place

@@ -2,12 +2,14 @@
 
 import random
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
 from srl.errors import ConfigError, DataError
 from srl.worlds.pool import Worlds
+from srl.worlds.table import world_of
 from srl.worlds.world import Lost, Observation
 
 pytest.importorskip("textworld", reason="needs the extra: pip install -c constraints.txt -e '.[textworld]'")
@@ -125,3 +127,11 @@ def test_a_game_of_a_file_is_played_in_its_own_prose_and_a_damaged_one_is_refuse
     (torn,) = worlds.reset([f"textworld:file={path}"])
     assert isinstance(torn.seen, Lost)
     worlds.close()
+
+
+def test_without_the_package_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "textworld", None)
+    with pytest.raises(
+        ConfigError, match=re.escape("install it: pip install -c constraints.txt -e '.[textworld]'")
+    ):
+        world_of("textworld")
