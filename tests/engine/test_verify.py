@@ -3,12 +3,15 @@
 import pytest
 import torch
 import transformers
+from committed import ROOT
 from conftest import tiny_model, tiny_tokenizer
 
 from srl.engine.decoder import Decoder, context_length
 from srl.engine.engine import RolloutEngine
 from srl.engine.verify import ordinary, verify
 from srl.errors import ConfigError
+from srl.model.loading import load_tokenizer
+from srl.model.sources import resolve
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt_neox"])
@@ -74,3 +77,12 @@ def test_a_response_beyond_the_context_is_refused_before_sampling():
     long = example("a" * 20, tiny_tokenizer(), max_new_tokens=500)
     with pytest.raises(ConfigError, match="exceed the 512 tokens"):
         engine.generate([long], 1, Sampling(), torch.Generator())
+
+
+def test_a_vocabulary_without_some_signs_still_gives_text():
+    tokenizer = load_tokenizer(
+        resolve(str(ROOT / "data/quickstart/base"))
+    )  # of words, none for an unknown one
+    found = ordinary(tokenizer, 10_000)
+    assert len(found) == 16
+    assert set(found) <= set(range(len(tokenizer)))
