@@ -14,6 +14,7 @@ from srl.curriculum.stream import Draw
 from srl.engine.settings import DecodeSettings
 from srl.errors import ConfigError
 from srl.evaluation.benchmark import TestSettings, benchmark_records, predictions
+from srl.evaluation.shared import Measured
 from srl.evaluation.validation import ValidationMetrics, ValidationSettings
 from srl.model.adapters import LoraSettings
 from srl.model.checkpoint import identity_of, read_trained, write_trained
@@ -104,6 +105,7 @@ class PolicyModule(LightningModule):
         self._engine: RolloutEngine | None = None
         self._update: Update | None = None
         self._metrics = ValidationMetrics(validation)
+        self.known_validation: Measured | None = None  # of another run (callbacks.shared_validation)
         self.lr_scale = 1.0  # of the phase's rate; an alarm may lower it (callbacks.health)
         if rows_in_flight < 1:
             raise ConfigError(f"model.rows_in_flight is {rows_in_flight}: it must be at least 1")
@@ -250,12 +252,20 @@ class PolicyModule(LightningModule):
         """The held-out steps of the newest validation: uid, position, response, expert_action, reward."""
         return self._metrics.rows
 
+    @property
+    def measured(self) -> Measured:
+        """All of the newest validation."""
+        return Measured(self._metrics.compute(), self.validation_rows)
+
     def on_validation_epoch_start(self) -> None:
-        self._metrics = self.validation_settings.begin(self.trainer)
+        self._metrics = self.validation_settings.begin(self.trainer, self.known_validation)
+        self.known_validation = None
         self._generator = torch.Generator(self.device).manual_seed(self.validation_settings.seed)
 
     def validation_step(self, batch: ValidationBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Loader 0: held-out steps. Loader 1: held-out problems, both ways. Same names in every phase."""
+        if self._metrics.known is not None:
+            return
         if dataloader_idx == 0:
             self._metrics.steps(self.engine, batch, self._generator)
         else:

@@ -154,7 +154,7 @@ def fit(model_folder: Path, expert_file: Path, folder: Path, *more: str, command
     arguments = [
         command,
         "--model.base", str(model_folder), "--model.lora", "{r: 4, alpha: 8}",
-        "--model.validation.attempts", "2",
+        "--model.validation.attempts", "2", "--model.validation.share", "false",
         "--data.path", str(expert_file), "--data.think", "false", "--data.include_last", "true",
         "--data.prompt.template", "raw", "--data.validation.problems", "4",
         "--data.limits", "{step_tokens: 8, solution_tokens: 16, step_stop: [\"\\n\"]}",

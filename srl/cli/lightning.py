@@ -30,6 +30,7 @@ from callbacks.reward import Reward
 from callbacks.rollout import Rollout
 from callbacks.rollout_tables import RolloutTables
 from callbacks.run_info import RunInfo, run_of_checkpoint, status_kept
+from callbacks.shared_validation import SharedValidation
 from callbacks.tracking import Tracking
 from callbacks.validation_due import ValidationDue
 from datamodules.expert import ExpertDataModule
@@ -245,6 +246,9 @@ class SRLCLI(LightningCLI):
         else:
             core = [config[key] for key in CALLBACKS]
             ours = [RandomState(), ValidationDue(), Summary(), info]
+            shares = self.subcommand == "fit" and self.model.validation_settings.share
+            if shares and not user:  # whose callbacks may look at its steps
+                ours.append(SharedValidation(info.flat))
         shows_bar = config.trainer.get("enable_progress_bar") is not False
         if shows_bar and not any(isinstance(callback, ProgressBar) for callback in user):
             ours.insert(0, UpdateBar())  # it ends before the tables are printed

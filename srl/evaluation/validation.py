@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from srl.engine.engine import RolloutEngine
     from srl.evaluation.batches import ValidationBatch
+    from srl.evaluation.shared import Measured
     from srl.examples.builder import ExampleBuilder
 
 
@@ -46,6 +47,10 @@ class ValidationSettings:
     behind =), or a regular expression; null measures none."""
     seed: int = 1234
     """Seed of the sampling noise, the same in every validation."""
+    share: bool = True
+    """Whether the validation before the first update is taken from the cache folder ($SRL_CACHE, else
+    ~/.cache/srl) where a run has measured it with the same weights, held-out examples, settings, code and
+    machine."""
 
     def __post_init__(self) -> None:
         if self.attempts < 0:
@@ -57,19 +62,28 @@ class ValidationSettings:
         if self.full_every < 1:
             raise ConfigError(f"model.validation.full_every is {self.full_every}: it must be at least 1")
 
-    def begin(self, trainer: Trainer) -> ValidationMetrics:
-        """A validation of the weights as they are now, with or without what `full_every` is about."""
+    def begin(self, trainer: Trainer, known: Measured | None = None) -> ValidationMetrics:
+        """A validation of the weights as they are now, with or without what `full_every` is about.
+
+        known: what another run has measured, and this one takes.
+        """
         ends = trainer.should_stop or trainer.state.fn != "fit"
-        return ValidationMetrics(self, full=ends or trainer.global_step % self.full_every == 0)
+        return ValidationMetrics(self, full=ends or trainer.global_step % self.full_every == 0, known=known)
 
 
 class ValidationMetrics:
-    """Collects one validation; `compute` gives the names and values to log. full: see `full_every`."""
+    """Collects one validation; `compute` gives the names and values to log. full: see `full_every`.
 
-    def __init__(self, settings: ValidationSettings, full: bool = True) -> None:
-        self.settings, self.full = settings, full
+    known: all of it, where nothing has to be measured.
+    """
+
+    def __init__(
+        self, settings: ValidationSettings, full: bool = True, known: Measured | None = None
+    ) -> None:
+        self.settings, self.full, self.known = settings, full, known
         self._means: dict[str, MeanMetric] = defaultdict(MeanMetric)
-        self.rows: list[dict[str, Any]] = []  # one a held-out step, for pairing and for reading
+        # one a held-out step, for pairing and for reading
+        self.rows: list[dict[str, Any]] = [] if known is None else known.rows
 
     def _mean(self, name: str, value: float | torch.Tensor) -> None:
         self._means[name].update(value)
@@ -146,4 +160,6 @@ class ValidationMetrics:
                 self._mean("val/outcome/informative", float(0 < share < 1))
 
     def compute(self) -> dict[str, float]:
+        if self.known is not None:
+            return dict(self.known.values)
         return {name: float(metric.compute()) for name, metric in sorted(self._means.items())}
