@@ -30,7 +30,7 @@ from srl.runs.store import FOLDER_TAG
 log = logging.getLogger(__name__)
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 BAD_ROWS = "bad_rows.jsonl"
-FALLBACK = "val/steps/reward"  # where no held-out problem has an answer
+FALLBACKS = ("val/episode/success", "val/steps/reward")  # where no held-out problem has an answer
 
 
 class Checkpoint(LightningCheckpoint):
@@ -137,7 +137,8 @@ class Checkpoint(LightningCheckpoint):
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         self._validated_at = trainer.global_step
-        name = self.monitor if self.monitor in trainer.callback_metrics else FALLBACK
+        there = (name for name in (self.monitor, *FALLBACKS) if name in trainer.callback_metrics)
+        name = next(there, FALLBACKS[-1])
         value = trainer.callback_metrics.get(name)
         if value is not None and (self.best is None or float(value) > self.best):
             self.best, self.best_step = float(value), trainer.global_step

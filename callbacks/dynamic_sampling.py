@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from srl.curriculum.stream import Draw
 from srl.errors import ConfigError, TrainingStopped
 from srl.types import Group, position_name
-from srl.update.grpo import population_std
+from srl.update.grpo import population_std, spread
 
 log = logging.getLogger(__name__)
 SHOWN = 3  # sample responses in the diagnosis
@@ -96,7 +96,7 @@ class DynamicSampling(Callback):
         """Imitation has no rewards, and a teacher's distribution needs none: these always count."""
         if not self.enabled or not group.completions or group.example.teaching == "target":
             return True
-        return population_std(group.rewards) > self.epsilon
+        return spread(group) > self.epsilon
 
     def _new_phase(self, batch: Draw) -> None:
         """Groups of objectives that the new phase does not train are dropped, and that is said."""
@@ -122,13 +122,14 @@ class DynamicSampling(Callback):
             sums["groups"] += 1
             sums["silent"] += silent
             sums["seconds_rejected"] += silent * batch.cost.rollout_seconds * own / max(tokens, 1)
-            sums["rollouts"] += len(group.completions)
+            sums["rollouts"] += len(group.rewards)
+            sums["responses"] += len(group.completions)
             sums["truncated"] += sum(not c.finished for c in group.completions)
             self._average("reward", float(group.rewards.mean()))
             self._average("reward_std", population_std(group.rewards))
             for name, part in group.parts.items():
                 self._average(name, float(part.mean()))
-            if group.example.step:
+            if group.example.step and not group.episodes:
                 place = position_name(group.example.step)
                 self._average(f"silent_{place}", silent)
                 if "exact" in group.parts:
@@ -141,7 +142,7 @@ class DynamicSampling(Callback):
     def _report(self, batch: Draw) -> None:
         """Figures of everything drawn since the last update, kept or not."""
         sums = self.sums
-        batch.metrics["rollouts/used"] = float(sum(len(group.completions) for group in batch.groups))
+        batch.metrics["rollouts/used"] = float(sum(len(group.rewards) for group in batch.groups))
         batch.metrics["rollouts/draws"] = sums["draws"]
         if sums["groups"]:
             batch.metrics |= {
@@ -150,13 +151,14 @@ class DynamicSampling(Callback):
                 "rollouts/seconds_rejected": sums["seconds_rejected"],
                 "rollouts/tokens_per_second": sums["tokens"] / max(sums["seconds"], 1e-9),
                 "rollouts/tokens": sums["tokens"],
-                "rollouts/truncated": sums["truncated"] / sums["rollouts"],
+                "rollouts/truncated": sums["truncated"] / sums["responses"],
                 "rollouts/silent": sums["silent"] / sums["groups"],
                 "train/kept": 1 - sums["silent"] / sums["groups"],
             }
         for key in [key for key in sums if key.startswith("mean/")]:
             name = key.removeprefix("mean/")
-            batch.metrics[f"train/{name}"] = sums[key] / sums[f"count/{name}"]
+            room = "rollouts" if name.startswith("episodes/") else "train"
+            batch.metrics[f"{room}/{name}"] = sums[key] / sums[f"count/{name}"]
         self.sums = defaultdict(float)
 
     def _diagnosis(self, batch: Draw) -> str:
@@ -209,4 +211,5 @@ class DynamicSampling(Callback):
 
 def _made_equal(group: Group) -> Group:
     """The group with its mean reward for all, whose advantages are 0: below epsilon they would be noise."""
-    return replace(group, rewards=torch.full_like(group.rewards, float(group.rewards.mean())))
+    equal = torch.full_like(group.rewards, float(group.rewards.mean()))
+    return replace(group, rewards=equal, credits=None)

@@ -25,6 +25,14 @@ SHOWN = (
     "val/outcome/avg_at",
     "val/outcome/pass_at",
     "val/outcome/informative",
+    "val/episode/success",
+    "val/episode/score",
+    "val/episode/turns",
+    "val/episode/invalid",
+    "val/episode/repeated",
+    "val/episode/cut",
+    "val/episode/pass_at",
+    "val/episode/informative",
     "val/steps/reward",
     "val/steps/exact",
     "val/steps/format",
@@ -103,6 +111,7 @@ class UpdateBar(ProgressBar):
         for label, name in (
             ("reward", "train/reward"),
             ("kept", "train/kept"),
+            ("val", "val/episode/success"),
             ("val", "val/outcome/accuracy"),
         ):
             if name in values:

@@ -11,6 +11,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from srl import ranks
 from srl.curriculum.stream import Draw
 from srl.errors import ConfigError, TrainingStopped
+from srl.objectives.episode import Episodes, Pays
+from srl.objectives.objective import Parts
 from srl.objectives.similarity import Compared, token_units
 from srl.objectives.table import objectives
 from srl.rewards.own_rule import check_made
@@ -45,6 +47,10 @@ class Reward(Callback):
         verifier: How answers are compared where a row's answer_check says nothing else: math, exact,
             last_lines, regex:PATTERN, countdown, knights_and_knaves, or a class of yours, as
             my_rules.EndsWith.
+        episode: What an episode of the objective episode earns: won, 1 where it is won and else 0, or score,
+            what the world says.
+        progress_discount: Weight of what the next turn earns in the credit of a turn of progress, from 0, the
+            turn alone, to 1, the whole way from there.
     """
 
     def __init__(
@@ -58,14 +64,22 @@ class Reward(Callback):
         key: Key | None = None,
         marked: bool = True,
         verifier: str = MATH,
+        episode: Pays = "won",
+        progress_discount: float = 0.0,
     ) -> None:
         if max_bad < 1:
             raise ConfigError(f"reward.max_bad is {max_bad}: it must be at least 1")
-        self.autojunk, self.unit, self.max_bad = autojunk, unit, max_bad
+        self.unit, self.max_bad = unit, max_bad
         self.options = StepReward(copying, floor, exact, key)
         rule(verifier)  # ConfigError for what is none
-        self.marked, self.verifier = marked, verifier
-        self.objectives = objectives(autojunk, options=self.options, marked=marked)
+        if not 0 <= progress_discount <= 1:
+            raise ConfigError(f"reward.progress_discount is {progress_discount}: it must lie in [0, 1]")
+        self.verifier = verifier
+        self._settings: dict[str, Any] = {
+            "autojunk": autojunk, "options": self.options, "marked": marked, "pays": episode,
+            "discount": progress_discount,
+        }  # fmt: skip
+        self.objectives = objectives(**self._settings)
         self.bad_draws = 0  # in a row
         self.dropped = 0  # groups, in all
 
@@ -73,15 +87,14 @@ class Reward(Callback):
         if is_own(self.verifier):
             check_made(self.verifier)
         if self.unit == "token":
-            self.objectives = objectives(
-                self.autojunk, token_units(pl_module.tokenizer), self.options, self.marked
-            )
+            self.objectives = objectives(units=token_units(pl_module.tokenizer), **self._settings)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Draw, batch_idx: int
     ) -> None:
         self._score([group for group in batch.groups if group.completions])
-        batch.groups = ranks.all_groups(batch.groups, batch.examples)  # each device scored its part
+        groups = ranks.all_groups(batch.groups, batch.examples)  # each device scored its part
+        batch.groups = [one for one in groups if one.completions or not self._samples(one)]  # else unplayed
         bad = [group for group in batch.groups if fault_of(group) is not None]
         self.bad_draws = self.bad_draws + 1 if bad else 0
         batch.metrics["reward/dropped_groups"] = float(self.dropped + len(bad))
@@ -111,17 +124,30 @@ class Reward(Callback):
         """All groups of an objective at once, so that the verifier's processes share the draw."""
         for name in dict.fromkeys(group.example.objective for group in groups):
             mine = [group for group in groups if group.example.objective == name]
-            found = self.objectives[name].reward([(group.example, group.completions) for group in mine])
+            objective = self.objectives[name]
+            if isinstance(objective, Episodes):
+                for group in mine:
+                    _take(group, *objective.earned(group.episodes))
+                continue
+            found = objective.reward([(group.example, group.completions) for group in mine])
             for group, parts in zip(mine, found, strict=True):
-                tensors = {part: torch.tensor(values, dtype=torch.float32) for part, values in parts.items()}
-                group.rewards = tensors.pop("reward")
-                group.parts = tensors
+                _take(group, parts)
+
+    def _samples(self, group: Group) -> bool:
+        return self.objectives[group.example.objective].samples
 
     def state_dict(self) -> dict[str, Any]:
         return {"bad_draws": self.bad_draws, "dropped": self.dropped}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.bad_draws, self.dropped = int(state_dict["bad_draws"]), int(state_dict["dropped"])
+
+
+def _take(group: Group, parts: Parts, credits: list[float] | None = None) -> None:
+    tensors = {part: torch.tensor(values, dtype=torch.float32) for part, values in parts.items()}
+    group.rewards = tensors.pop("reward")
+    group.parts = tensors
+    group.credits = None if credits is None else torch.tensor(credits, dtype=torch.float32)
 
 
 def fault_of(group: Group) -> str | None:

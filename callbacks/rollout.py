@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -18,6 +19,7 @@ from srl.errors import ConfigError
 from srl.evaluation.gap import LITTLE, gap
 from srl.examples.own_thinking import OwnThinking
 from srl.objectives.table import objectives
+from srl.play.player import Sample
 from srl.types import Completion, Example, Group, Sampling, run_seed
 
 if TYPE_CHECKING:
@@ -75,6 +77,7 @@ class Rollout(Callback):
         self._vllm: VllmEngine | None = None
         self._thinking: OwnThinking | None = None
         self._samples = {name: one.samples for name, one in objectives().items()}
+        self._plays = {name: one.plays for name, one in objectives().items()}
         self._generator: torch.Generator | None = None
         self._restored: torch.Tensor | None = None
 
@@ -140,21 +143,59 @@ class Rollout(Callback):
         assert self._generator is not None
         start = time.perf_counter()
         examples = ranks.share(batch.examples)  # of several devices each samples its part
+        sampled_at = ELSEWHERE if self.engine == "vllm" else trainer.global_step
         with trainer.precision_plugin.forward_context():
             if self._thinking is not None and any(map(self._has_history, batch.examples)):
                 examples = self._with_thinking(self._thinking, examples, pl_module, batch)
                 batch.examples = ranks.all_examples(examples, batch.examples)
-            sampled = [example for example in examples if self._samples[example.objective]]
-            found = self._generate(pl_module, sampled, self.num_generations)
-        groups = {id(e): completions for e, completions in zip(sampled, found, strict=True)}
-        empty = torch.empty(0)
+            if any(self._plays[one.objective] == "state" for one in batch.examples):
+                examples = self._played_to(examples, trainer, pl_module, batch)
+                batch.examples = ranks.all_examples(examples, batch.examples)
+            batch.groups = self._groups(examples, trainer, pl_module, batch)
+        for group in batch.groups:
+            group.sampled_at = sampled_at
         batch.temperature = self.sampling.temperature
         batch.metrics["rollouts/rows_in_flight"] = float(pl_module.engine.rows_in_flight)
-        sampled_at = ELSEWHERE if self.engine == "vllm" else trainer.global_step
-        batch.groups = [
-            Group(example, groups.get(id(example), []), empty, sampled_at=sampled_at) for example in examples
-        ]
         batch.cost.rollout_seconds = max(ranks.gathered(time.perf_counter() - start))
+
+    def _groups(
+        self, examples: Sequence[Example], trainer: Trainer, pl_module: Any, batch: Draw
+    ) -> list[Group]:
+        """A group of each example: imitation has no completions, and neither has what could not be played."""
+        played = [one for one in examples if self._plays[one.objective] == "episode"]
+        sampled = [
+            one
+            for one in examples
+            if self._samples[one.objective] and self._plays[one.objective] != "episode" and one.prompt_ids
+        ]
+        found = self._generate(pl_module, sampled, self.num_generations) if sampled else []
+        empty = torch.empty(0)
+        groups = {id(one): Group(one, made, empty) for one, made in zip(sampled, found, strict=True)}
+        if any(self._plays[one.objective] == "episode" for one in batch.examples):
+            player = trainer.datamodule.player  # type: ignore[attr-defined]
+            made = player.groups(played, self.num_generations, self._one_each(pl_module))
+            groups |= {id(one): group for one, group in zip(played, made.groups, strict=True)}
+            batch.metrics["rollouts/episodes/lost"] = ranks.total(player.lost)
+            batch.cost.history_tokens += ranks.total(made.lost_tokens)
+        return [groups.get(id(one)) or Group(one, [], empty) for one in examples]
+
+    def _played_to(
+        self, examples: list[Example], trainer: Trainer, pl_module: Any, batch: Draw
+    ) -> list[Example]:
+        """The same examples, some with the prompt and the target of a state of the policy's own play."""
+        player = trainer.datamodule.player  # type: ignore[attr-defined]
+        wanted = [one for one in examples if self._plays[one.objective] == "state"]
+        states, tokens = player.states(wanted, self._one_each(pl_module))
+        batch.metrics["rollouts/episodes/lost"] = ranks.total(player.lost)
+        batch.cost.history_tokens += ranks.total(tokens)
+        batch.metrics["rollouts/history_tokens"] = batch.cost.history_tokens
+        found = {
+            id(one): state or replace(one, prompt_ids=()) for one, state in zip(wanted, states, strict=True)
+        }
+        return [found.get(id(one), one) for one in examples]
+
+    def _one_each(self, pl_module: Any) -> Sample:
+        return lambda prompts: [one for (one,) in self._generate(pl_module, prompts, 1)]
 
     def _with_thinking(
         self, thinking: OwnThinking, examples: list[Example], pl_module: Any, batch: Draw
@@ -162,16 +203,16 @@ class Rollout(Callback):
         """The same examples, some of which show the policy's thinking before the earlier steps."""
         assert self._generator is not None
         wanted = [one for one in examples if self._has_history(one)]
-        drawn = thinking.draw(
-            wanted, lambda prompts: [one for (one,) in self._generate(pl_module, prompts, 1)], self._generator
-        )
+        drawn = thinking.draw(wanted, self._one_each(pl_module), self._generator)
         batch.metrics |= drawn.metrics()
-        batch.cost.history_tokens = batch.metrics["rollouts/history_tokens"]
+        batch.cost.history_tokens += batch.metrics["rollouts/history_tokens"]
         found = {id(before): after for before, after in zip(wanted, drawn.examples, strict=True)}
         return [found.get(id(example), example) for example in examples]
 
     def _has_history(self, example: Example) -> bool:
-        return self._samples[example.objective] and example.step > 1
+        """Of recorded steps; a play has the policy's own."""
+        recorded = self._samples[example.objective] and self._plays[example.objective] == "nothing"
+        return recorded and example.step > 1
 
     def _generate(self, pl_module: Any, examples: Sequence[Example], n: int) -> list[list[Completion]]:
         assert self._generator is not None

@@ -15,11 +15,13 @@ from callbacks.run_info import mlflow_loggers
 from srl.curriculum.stream import Draw
 from srl.errors import ConfigError
 from srl.model.texts import text_of
+from srl.play.player import turn_rows
 from srl.rewards.similarity import similarity
 from srl.types import Group
-from srl.update.grpo import advantages
+from srl.update.grpo import advantages, group_advantages
 
 ARTIFACT = "rollouts.json"
+EPISODES = "episodes.json"
 HISTOGRAMS = "reward_histograms.json"
 NOT_KEPT = 1 / 4  # of the rows, for groups that the update leaves out
 
@@ -28,8 +30,9 @@ class RolloutTables(Callback):
     """Rollouts of an update as rows of one table in MLflow, and how rewards spread as another.
 
     kept: whether the update trained on the row's group; one that is silent, or waits for the next update, is
-    left out of it. Such groups have up to a quarter of the rows. Each validation adds a table of its own with
-    every held-out step: what was written, and its reward.
+    left out of it. Such groups have up to a quarter of the rows. Episodes have a table of their own, a row a
+    turn. Each validation adds a table with every held-out step: what was written, and its reward; and one
+    with the turns of the greedy episodes.
 
     Args:
         every_n_updates: Updates between two additions to the table.
@@ -58,20 +61,36 @@ class RolloutTables(Callback):
         self._last = step
         place = {"update": step, "phase": batch.phase.name}
         _log(trainer, [place | row for row in self._rows(batch, pl_module)], ARTIFACT)
+        _log(trainer, [place | row for row in self._turns(batch)], EPISODES)
         _log(trainer, [place | row for row in self._histogram.rows()], HISTOGRAMS)
 
     def _rows(self, batch: Draw, pl_module: Any) -> list[dict[str, Any]]:
-        kept = [group for group in batch.groups if group.completions]
+        kept = [group for group in batch.groups if group.completions and not group.episodes]
         ids = {id(group) for group in kept}
-        left = [group for group in batch.scored if group.completions and id(group) not in ids]
+        scored = [group for group in batch.scored if group.completions and not group.episodes]
+        left = [group for group in scored if id(group) not in ids]
         count = min(int(self.rollouts * NOT_KEPT), len(left))
         rows = _spread(kept, pl_module.tokenizer, self.rollouts - count, kept=True)
         return rows + _spread(left, pl_module.tokenizer, count, kept=False)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        rows: Any = pl_module.validation_rows
-        if rows and not trainer.sanity_checking:
-            _log(trainer, rows, f"validation/steps_{trainer.global_step:06d}.json")
+    def _turns(self, batch: Draw) -> list[dict[str, Any]]:
+        """Of the first groups that were played, kept ones first, an episode each."""
+        played = [group for group in (*batch.groups, *batch.scored) if group.episodes]
+        groups = {id(group): group for group in played}
+        ids = {id(group) for group in batch.groups}
+        rows = []
+        for group in list(groups.values())[: self.rollouts]:
+            turns = group_advantages(group).tolist()
+            about = {"objective": group.example.objective, "reward": float(group.rewards[0])}
+            for row, advantage in zip(turn_rows(group, at_most=1), turns):  # noqa: B905  # those of the first
+                rows.append(about | row | {"advantage": advantage, "kept": id(group) in ids})
+        return rows
+
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+        tables = {"steps": pl_module.validation_rows, "episodes": pl_module.validation_episodes}
+        for name, rows in tables.items():
+            if rows and not trainer.sanity_checking:
+                _log(trainer, rows, f"validation/{name}_{trainer.global_step:06d}.json")
 
     def state_dict(self) -> dict[str, Any]:
         return {"last": self._last, "histogram": self._histogram.state_dict()}

@@ -33,6 +33,7 @@ from srl.examples.prompts import PromptFormat, PromptRenderer
 from srl.examples.writable import unwritable
 from srl.model.checkpoint import DAY
 from srl.objectives.table import objectives
+from srl.play.player import Player, WorldSettings
 from srl.types import Example, run_seed
 
 if TYPE_CHECKING:
@@ -55,11 +56,14 @@ class Validation:
     """Held-out steps that each validation writes, at most, spread over the problems; null is all."""
     max_solve: int | None = None
     """Held-out problems that each validation solves, at most; null is all."""
+    max_play: int | None = None
+    """Held-out tasks that each validation plays, at most, where rows have a world; null is all."""
     batch_size: int = 64
     """Prompts in a validation batch."""
 
     def __post_init__(self) -> None:
         counts = {"problems": self.problems, "max_examples": self.max_examples, "max_solve": self.max_solve}
+        counts["max_play"] = self.max_play
         check_counts("data.validation.", 0, **counts)
         check_counts("data.validation.", 1, batch_size=self.batch_size)
 
@@ -92,6 +96,7 @@ class ExpertDataModule(LightningDataModule):
             problems.
         benchmarks: What test and predict solve: known names such as math500 or gsm8k, files and hub ids as
             of path (split test), or heldout.
+        worlds: How the worlds run that rows name (field world) and objectives such as episode play in.
         changed: What a resumed run does when its data files have other content than when it began: refuse to
             go on, or allow it.
     """
@@ -115,6 +120,7 @@ class ExpertDataModule(LightningDataModule):
         draw: Literal["step", "problem"] = "step",
         seed: int = 0,
         benchmarks: tuple[str, ...] = ("heldout",),
+        worlds: WorldSettings = WorldSettings(),  # noqa: B008 - frozen
         changed: Changed = "refuse",
     ) -> None:
         super().__init__()
@@ -125,13 +131,14 @@ class ExpertDataModule(LightningDataModule):
         self.row, self.think, self.title_hint, self.include_last = row, think, title_hint, include_last
         self.shots, self.prompt, self.limits, self.validation = shots, prompt, limits, validation
         self.max_problems, self.draws_per_epoch, self.seed = max_problems, draws_per_epoch, seed
-        self.draw = draw
+        self.draw, self.worlds = draw, worlds
         self.report = DataReport()
         self.day = date.today()  # for chat templates that write it; that of the checkpoint where there is one
         self.train: list[Trajectory] = []
         self.held_out: list[Trajectory] = []
         self.builder: ExampleBuilder | None = None
         self.stream: Stream | None = None
+        self._player: Player | None = None
         self._loaders: list[ListLoader] = []
         self.sources = benchmark_sources(benchmarks)
         self.benchmarks: list[BenchmarkLoader] = []
@@ -176,6 +183,18 @@ class ExpertDataModule(LightningDataModule):
             shots=demonstrations,
             end_id=renderer.end_id,
         )
+
+    @property
+    def player(self) -> Player:
+        """Plays with these prompts, limits and worlds, whose processes start with the first play."""
+        if self._player is None:
+            assert self.builder is not None
+            self._player = Player(self.builder, self.worlds.pool())
+        return self._player
+
+    def teardown(self, stage: str) -> None:
+        if self._player is not None:
+            self._player.worlds.close()
 
     def _read(self) -> None:
         trajectories = self._load(self.path)
@@ -269,9 +288,25 @@ class ExpertDataModule(LightningDataModule):
             for example in builder.problem(trajectory, "validation")
         )
         problems = list(islice(solvable, self.validation.max_solve))
+        tasks = self._held_out_tasks(builder)
         self.report.counts |= {"examples/val_steps": len(steps), "examples/val_problems": len(problems)}
+        if tasks:
+            self.report.counts["examples/val_episodes"] = len(tasks)
         self.step_targets = [(one.trajectory, one.example.step) for one in steps]
-        self._loaders = [ListLoader(held, self.validation.batch_size) for held in (steps, problems)]
+        held = (steps, problems, tasks) if tasks else (steps, problems)
+        self._loaders = [ListLoader(one, self.validation.batch_size) for one in held]
+
+    def _held_out_tasks(self, builder: ExampleBuilder) -> list[Held]:
+        """Those that can be played, where prompts show what the world answers."""
+        if self.prompt.context_turns is None:
+            return []
+        playable = (
+            Held.of(example, trajectory)
+            for trajectory in self.held_out
+            if trajectory.world
+            for example in builder.episode(trajectory, "validation")
+        )
+        return list(islice(playable, self.validation.max_play))
 
     def _read_benchmarks(self, needs_answers: bool, settings: TestSettings) -> None:
         assert self.builder is not None

@@ -257,20 +257,29 @@ class PolicyModule(LightningModule):
         """All of the newest validation."""
         return Measured(self._metrics.compute(), self.validation_rows)
 
+    @property
+    def validation_episodes(self) -> list[dict[str, Any]]:
+        """The turns of the greedy episodes of the newest validation (`srl.play.player.turn_rows`)."""
+        return self._metrics.episode_rows
+
     def on_validation_epoch_start(self) -> None:
         self._metrics = self.validation_settings.begin(self.trainer, self.known_validation)
         self.known_validation = None
         self._generator = torch.Generator(self.device).manual_seed(self.validation_settings.seed)
 
     def validation_step(self, batch: ValidationBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Loader 0: held-out steps. Loader 1: held-out problems, both ways. Same names in every phase."""
+        """Loader 0: held-out steps. 1: held-out problems, both ways. 2: held-out tasks, played. Same names in
+        every phase.
+        """
         if self._metrics.known is not None:
             return
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         if dataloader_idx == 0:
             self._metrics.steps(self.engine, batch, self._generator)
+        elif dataloader_idx == 1:
+            self._metrics.problems(self.engine, batch, data.builder, self._generator)
         else:
-            builder = self.trainer.datamodule.builder  # type: ignore[attr-defined]
-            self._metrics.problems(self.engine, batch, builder, self._generator)
+            self._metrics.episodes(self.engine, batch, data.player, self._generator)
 
     def on_validation_epoch_end(self) -> None:
         metrics = self._metrics.compute()

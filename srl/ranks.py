@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
@@ -55,14 +54,10 @@ def all_groups(mine: Sequence[Group], examples: Sequence[Example]) -> list[Group
 
 
 def all_examples(mine: Sequence[Example], examples: Sequence[Example]) -> list[Example]:
-    """The examples of a whole draw with the prompts that each rank gave to its `share` of it."""
+    """The examples of a whole draw as each rank has made them anew in its `share` of it."""
     if size() == 1:
         return list(mine)
-    prompts = _whole([torch.tensor(one.prompt_ids, dtype=torch.int64) for one in mine], len(examples))
-    return [
-        replace(example, prompt_ids=tuple(prompt.tolist()))
-        for prompt, example in zip(prompts, examples, strict=True)
-    ]
+    return [Example.from_state(one) for one in _whole([one.state_dict() for one in mine], len(examples))]
 
 
 def _whole(mine: list[T], count: int) -> list[T]:

@@ -22,7 +22,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from srl.errors import ConfigError
@@ -70,6 +70,8 @@ class Example:
     context: tuple[str, ...] = ()  # of a step: what could be copied (srl.rewards.copying)
     teaching: Teaching = "none"
     taught_ids: tuple[int, ...] = ()
+    world: str = ""  # the task KIND:OPTIONS in which it can be played (srl.worlds); "" for none
+    turns: int = 1  # that an answer to it has, at most; above 1 it is played
 
     @property
     def key(self) -> str:
@@ -86,6 +88,21 @@ class Example:
             return None
         split = split_response if self.step else split_solution
         return split(self.response(completion.text), self.think)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()
+        }
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Example:
+        """The example that `state_dict` wrote; TypeError: unknown field."""
+        fields: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in state.items()
+            if name != "source"  # in checkpoints of the version before; the objective says it now
+        }
+        return cls(**fields)
 
 
 @dataclass(frozen=True)
@@ -129,56 +146,113 @@ class Completion:
     logprobs: torch.Tensor  # float32 [len(ids)], of sampling
     finished: bool
     end_token: bool = False
+    prompt_ids: tuple[int, ...] | None = None  # of a turn: what it answers; None for the example's prompt
+
+
+End = Literal["won", "lost", "turns", "tokens", "prompt", "format", "gone"]
+"""How a play came to its end. By the world: won or lost. By a limit: max_turns, step_tokens of one turn, or
+max_prompt_tokens of the next turn's history. By a response outside the format, or an action of several lines.
+Gone: its world hung, died or raised."""
+CUT = ("turns", "tokens", "prompt")
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One play of a task: its outcome, and of what its turns came to.
+
+    turns: responses of the policy. seen: what the world answered to each action; a last turn that is no
+    action has no answer. invalid: actions that the world says it does not admit. repeated: actions taken
+    before in the same episode behind the same answer. left: the expert's actions to the goal at the beginning
+    and after each action, None where it knows none.
+    """
+
+    end: End
+    turns: int
+    score: float = 0.0
+    invalid: int = 0
+    repeated: int = 0
+    seen: tuple[str, ...] = ()
+    left: tuple[int | None, ...] = ()
+
+    @property
+    def won(self) -> bool:
+        return self.end == "won"
+
+    @property
+    def cut(self) -> bool:
+        return self.end in CUT
 
 
 @dataclass
 class Group:
-    """One example with its G rollouts and their rewards. An imitation example has none of either."""
+    """One example with its G rollouts and their rewards. An imitation example has none of either.
+
+    Where it was played, a rollout is an episode: `completions` are the turns of the first, then those of the
+    next. credits: what each turn earns, where an objective tells them apart.
+    """
 
     example: Example
     completions: list[Completion]
     rewards: torch.Tensor  # float32 [G]
     parts: dict[str, torch.Tensor] = field(default_factory=dict)  # name -> float32 [G]
     sampled_at: int = 0  # global_step of the weights that sampled it
+    episodes: tuple[Episode, ...] = ()  # [G], or none
+    credits: torch.Tensor | None = None  # float32 [turns of all episodes]
+
+    @property
+    def rollouts(self) -> list[list[Completion]]:
+        """The completions of each rollout: one, or the turns of an episode."""
+        if not self.episodes:
+            return [[completion] for completion in self.completions]
+        rest = iter(self.completions)
+        return [[next(rest) for _ in range(episode.turns)] for episode in self.episodes]
 
     def state_dict(self) -> dict[str, Any]:
         """Built-in types and tensors only, so that a checkpoint loads with weights_only=True.
 
         ids as a tensor: a list of numbers is read 50 times slower.
         """
-        import torch
-
-        return {
-            "example": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.example).items()},
-            "completions": [
-                {
-                    "ids": torch.tensor(c.ids, dtype=torch.int64),
-                    "text": c.text,
-                    "logprobs": c.logprobs.cpu(),
-                    "finished": c.finished,
-                    "end_token": c.end_token,
-                }
-                for c in self.completions
-            ],
+        found: dict[str, Any] = {
+            "example": self.example.state_dict(),
+            "completions": [_written(completion) for completion in self.completions],
             "rewards": self.rewards.cpu(),
             "parts": {name: part.cpu() for name, part in self.parts.items()},
             "sampled_at": self.sampled_at,
         }
+        if self.episodes:
+            found["episodes"] = [vars(episode).copy() for episode in self.episodes]
+        if self.credits is not None:
+            found["credits"] = self.credits.cpu()
+        return found
 
     @classmethod
     def from_state(cls, state: dict[str, Any], example: Example | None = None) -> Group:
         """The group that `state_dict` wrote, of `example` where that is at hand; TypeError: unknown field."""
-        written: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in state["example"].items()
-            if name != "source"  # in checkpoints of the version before; the objective says it now
-        }
-        completions = [  # ids are a list in checkpoints of earlier versions
-            Completion(**{**c, "ids": tuple(c["ids"] if isinstance(c["ids"], list) else c["ids"].tolist())})
-            for c in state["completions"]
-        ]
-        rest = {k: v for k, v in state.items() if k not in ("example", "completions")}
-        return cls(example or Example(**written), completions, **rest)
+        completions = [_read(written) for written in state["completions"]]
+        rest = {k: v for k, v in state.items() if k not in ("example", "completions", "episodes")}
+        episodes = tuple(Episode(**one) for one in state.get("episodes", ()))
+        own = Example.from_state(state["example"]) if example is None else example
+        return cls(own, completions, episodes=episodes, **rest)
+
+
+def _written(completion: Completion) -> dict[str, Any]:
+    import torch
+
+    found = vars(completion) | {"logprobs": completion.logprobs.cpu()}
+    for name in ("ids", "prompt_ids"):
+        if found[name] is not None:
+            found[name] = torch.tensor(found[name], dtype=torch.int64)
+    return found
+
+
+def _read(written: dict[str, Any]) -> Completion:
+    fields: dict[str, Any] = {k: _ids(v) if k in ("ids", "prompt_ids") else v for k, v in written.items()}
+    return Completion(**fields)
+
+
+def _ids(value: Any) -> tuple[int, ...] | None:
+    """A list in checkpoints of earlier versions."""
+    return None if value is None else tuple(value if isinstance(value, list) else value.tolist())
 
 
 def position_name(step: int) -> str:

@@ -14,10 +14,12 @@ from srl.compare.runs import Run, joined
 from srl.errors import DataError
 
 METRIC = "val/outcome/accuracy"
-FALLBACK = "val/steps/reward"  # where no held-out problem has an answer
+FALLBACKS = ("val/episode/success", "val/steps/reward")  # where no held-out problem has an answer
 HELD_OUT = (
     "val/outcome/accuracy", "val/outcome/steps_accuracy", "val/outcome/avg_at", "val/outcome/pass_at",
-    "val/outcome/informative", "val/steps/reward", "val/steps/exact", "val/steps/format", "val/steps/tokens",
+    "val/outcome/informative", "val/episode/success", "val/episode/score", "val/episode/pass_at",
+    "val/episode/informative", "val/episode/turns", "val/episode/invalid", "val/episode/repeated",
+    "val/steps/reward", "val/steps/exact", "val/steps/format", "val/steps/tokens",
 )  # fmt: skip
 BENCHMARK = re.compile(r"(test|test_steps)/(.+)/(accuracy|avg_at_\d+|pass_at_\d+|maj_at_\d+|mean_of_figures)")
 INTERVALS = (
@@ -160,9 +162,11 @@ def compare(runs: list[Run], metric: str | None = None) -> Comparison:
     left, notes = joined(runs)
     parents = {run.tags.get("mlflow.parentRunId") for run in left}
     left = [run for run in left if run.run_id not in parents or run.history]
-    metric = metric or (METRIC if any(METRIC in run.history for run in left) else FALLBACK)
+    usual = (METRIC, *FALLBACKS)
+    there = (name for name in usual if any(name in run.history for run in left))
+    metric = metric or next(there, FALLBACKS[-1])
     having = [run for run in left if metric in run.history or _benchmarked(run)]
-    if not any(metric in run.history for run in having) and not (having and metric in (METRIC, FALLBACK)):
+    if not any(metric in run.history for run in having) and not (having and metric in usual):
         raise DataError(_without(metric, left))
     notes += [f"{run.name} is left out: it has no {metric}" for run in left if run not in having]
     groups, more = grouped(having)

@@ -12,6 +12,8 @@ from torchmetrics import MeanMetric
 from srl.errors import ConfigError
 from srl.evaluation.floors import is_copy
 from srl.evaluation.metrics import mean_of, pass_of
+from srl.objectives.episode import figures
+from srl.play.player import turn_rows
 from srl.rewards.decisions import agreement, finder
 from srl.rewards.similarity import reward_of
 from srl.types import Example, Sampling, position_name
@@ -23,10 +25,13 @@ if TYPE_CHECKING:
     from srl.evaluation.batches import ValidationBatch
     from srl.evaluation.shared import Measured
     from srl.examples.builder import ExampleBuilder
+    from srl.play.player import Player, Sample
 
 
-ONLY_FULL = ("val/outcome/steps_accuracy", "val/outcome/informative", "val/outcome/avg_", "val/outcome/pass_")
+ONLY_FULL = ("val/outcome/steps_accuracy", "val/outcome/informative", "val/outcome/avg_", "val/outcome/pass_",
+             "val/episode/informative", "val/episode/avg_", "val/episode/pass_")  # fmt: skip
 """How the names begin of what ValidationSettings.full_every is about."""
+NAMED = {"episodes/won": "success"}
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ class ValidationSettings:
     """What a validation measures on held-out problems besides one greedy response."""
 
     attempts: int = 8
-    """Sampled attempts at each held-out problem, for avg@k, pass@k and informative; 0 makes none."""
+    """Sampled attempts at each held-out problem or task, for avg@k, pass@k and informative; 0 makes none."""
     temperature: float = 1.0
     """Sampling temperature of these attempts; above 0."""
     by_steps: bool = True
@@ -84,6 +89,7 @@ class ValidationMetrics:
         self._means: dict[str, MeanMetric] = defaultdict(MeanMetric)
         # one a held-out step, for pairing and for reading
         self.rows: list[dict[str, Any]] = [] if known is None else known.rows
+        self.episode_rows: list[dict[str, Any]] = []  # one a turn of a greedy episode, for reading
 
     def _mean(self, name: str, value: float | torch.Tensor) -> None:
         self._means[name].update(value)
@@ -158,6 +164,32 @@ class ValidationMetrics:
             self._mean(f"val/outcome/pass_at_{k}", pass_of(correct, k))
             for share in correct.float().mean(1).tolist():
                 self._mean("val/outcome/informative", float(0 < share < 1))
+
+    def episodes(
+        self, engine: RolloutEngine, batch: ValidationBatch, player: Player, generator: torch.Generator
+    ) -> None:
+        """Held-out tasks played: greedy once, and `attempts` times with noise. A lost play counts in `lost`
+        alone, and its task not in what several attempts give.
+        """
+
+        def sampler(sampling: Sampling) -> Sample:
+            return lambda prompts: [one for (one,) in engine.generate(prompts, 1, sampling, generator)]
+
+        for group in player.groups(batch.examples, 1, sampler(Sampling(temperature=0.0))).groups:
+            self._mean("val/episode/lost", float(not group.episodes))
+            for name, (value,) in figures(group.episodes).items() if group.episodes else ():
+                self._mean(f"val/episode/{NAMED.get(name, name.removeprefix('episodes/'))}", value)
+            self.episode_rows += turn_rows(group)
+        if (k := self.settings.attempts) and self.full:
+            tries = player.groups(batch.examples, k, sampler(Sampling(self.settings.temperature))).groups
+            whole = [[one.won for one in group.episodes] for group in tries if len(group.episodes) == k]
+            if not whole:
+                return
+            won = torch.tensor(whole)  # [tasks, k]
+            self._mean(f"val/episode/avg_at_{k}", mean_of(won))
+            self._mean(f"val/episode/pass_at_{k}", pass_of(won, k))
+            for share in won.float().mean(1).tolist():
+                self._mean("val/episode/informative", float(0 < share < 1))
 
     def compute(self) -> dict[str, float]:
         if self.known is not None:

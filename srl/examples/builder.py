@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from rich.progress import track
@@ -38,10 +38,13 @@ class ResponseLimits:
     """What may end a step: any is step_stop or the end token; stop is step_stop alone, and the end token
     counts as broken format but at the expert's last step."""
     max_prompt_tokens: int = 2048
-    """Longest prompt, in tokens; an example with a longer one is skipped and counted, never cut."""
+    """Longest prompt, in tokens; an example with a longer one is skipped and counted, never cut. An episode
+    whose history grows longer ends there and counts as not won."""
+    max_turns: int = 30
+    """Turns of an episode, at most; one that is not won by then is cut, and counts as not won."""
 
     def __post_init__(self) -> None:
-        for name in ("step_tokens", "solution_tokens", "max_prompt_tokens"):
+        for name in ("step_tokens", "solution_tokens", "max_prompt_tokens", "max_turns"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"data.limits.{name} is {getattr(self, name)}: it must be at least 1")
         if self.step_end == "stop" and not self.step_stop:
@@ -200,6 +203,54 @@ class ExampleBuilder:
         text = self.renderer.step(trajectory.problem, shown, "", self.step_shots)
         return self._step(trajectory, objective, len(past) + 1, text, target="")
 
+    def episode(self, trajectory: Trajectory, objective: str) -> list[Example]:
+        """The first turn of a play: the prompt of the recorded trajectory's first step, but for a title.
+
+        Skipped, counted and refused as by `playable`.
+        """
+        if not self.playable([trajectory], objective):
+            return []
+        fields = {"goes_on": self.limits.step_end == "stop", "turns": self.limits.max_turns}
+        text = self.renderer.step(trajectory.problem, [], "", self.step_shots)
+        return self._step(trajectory, objective, 1, text, target="", **fields)
+
+    def playable(self, trajectories: Sequence[Trajectory], objective: str) -> list[Trajectory]:
+        """Those with a world; others are skipped and counted. ConfigError: prompts show no observations."""
+        found = [one for one in trajectories if one.world]
+        if found and self.renderer.format.context_turns is None:
+            raise ConfigError(
+                f"objective {objective} plays, but data.prompt.context_turns is null: the history would show "
+                "no answer of the world; write the number of last turns to show, such as context_turns: 20"
+            )
+        for one in trajectories:
+            if not one.world:
+                self._left_out(one, objective, "no world to play in (field world)")
+        return found
+
+    def turn(self, first: Example, taken: Sequence[Step]) -> Example | None:
+        """The prompt after the policy's own actions, each with what the world answered; None: too long, or
+        with signs without a token.
+
+        It has the form of the prompts of recorded trajectories (`step`).
+        """
+        own = Trajectory(first.uid, first.problem, "", tuple(taken), None)
+        text = self.renderer.step(first.problem, self.renderer.past(own, len(taken)), "", self.step_shots)
+        try:
+            prompt_ids = self.renderer.ids(text)
+        except DataError:  # the world wrote signs without a token
+            return None
+        if len(prompt_ids) > self.limits.max_prompt_tokens:
+            return None
+        said = [part for one in taken for part in (one.text, one.observation)]
+        return replace(
+            first,
+            step=len(taken) + 1,
+            prompt_ids=prompt_ids,
+            opened=self.think and opens_thinking(text),
+            goes_on=self.limits.step_end == "stop",
+            context=copyable(first.problem, "", said),
+        )
+
     @property
     def step_shots(self) -> list[Shot]:
         """Of each demonstration its second step, so that the model sees how earlier steps look."""
@@ -289,6 +340,7 @@ class ExampleBuilder:
                 opened=self.think and opens_thinking(text),
                 n_steps=len(trajectory.steps),
                 taught_ids=taught_ids,
+                world=trajectory.world or "",
                 **fields,
             )
         ]

@@ -15,7 +15,7 @@ from srl.curriculum.selectors import Selector, Shuffled
 from srl.data.trajectory import Trajectory
 from srl.examples.builder import ExampleBuilder, Unit
 from srl.examples.lazy import StepExamples
-from srl.objectives.objective import Build, Case, Parts
+from srl.objectives.objective import Build, Case, Parts, Plays
 from srl.types import Example
 
 
@@ -24,6 +24,7 @@ class Imitation:
 
     samples = False
     needs_answer = False
+    plays: Plays = "nothing"
 
     def __init__(self, name: str, unit: Unit, pool: Pool | None, build: Build) -> None:
         self.name, self.unit, self.pool, self.build = name, unit, pool, build

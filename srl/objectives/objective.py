@@ -7,7 +7,7 @@ reward, its selector and the kind of its rows. To add one: a file here, and its 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 from srl.curriculum.choice import Choice
 from srl.curriculum.phases import Pool
@@ -22,6 +22,11 @@ Build = Callable[[ExampleBuilder, Sequence[Trajectory], str], Sequence[Example]]
 """The examples of an objective, which bear its name."""
 
 
+Plays = Literal["nothing", "state", "episode"]
+"""What the policy plays for a group: nothing, as the prompt is recorded; to a state, whose prompt is asked;
+or whole episodes, which are rewarded."""
+
+
 class Objective(Protocol):
     """unit: what one response is. samples: whether the policy writes the rows and a reward weighs them; else
     they are the expert's text, by likelihood, without engine, reward or filter. needs_answer: the final
@@ -32,6 +37,7 @@ class Objective(Protocol):
     unit: Unit
     samples: bool
     needs_answer: bool
+    plays: Plays
     pool: Pool | None
 
     def examples(self, builder: ExampleBuilder, trajectories: Sequence[Trajectory]) -> Sequence[Example]:

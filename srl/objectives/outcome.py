@@ -15,7 +15,7 @@ from srl.curriculum.phases import Pool
 from srl.curriculum.selectors import Selector
 from srl.data.trajectory import Trajectory
 from srl.examples.builder import ExampleBuilder, Unit
-from srl.objectives.objective import Build, Case, Parts
+from srl.objectives.objective import Build, Case, Parts, Plays
 from srl.rewards.answers import scores
 from srl.rewards.rules import rule
 from srl.types import Completion, Example
@@ -31,6 +31,7 @@ class Outcome:
     unit: Unit = "solution"
     samples = True
     needs_answer = True
+    plays: Plays = "nothing"
 
     def __init__(self, name: str, pool: Pool | None, build: Build, select: Select, marked: bool) -> None:
         self.name, self.pool, self.build, self.select, self.marked = name, pool, build, select, marked

@@ -15,7 +15,7 @@ from srl.curriculum.selectors import Selector
 from srl.data.trajectory import Trajectory
 from srl.examples.builder import ExampleBuilder, Unit
 from srl.examples.lazy import StepExamples
-from srl.objectives.objective import Build, Case, Parts
+from srl.objectives.objective import Build, Case, Parts, Plays
 from srl.rewards.step_reward import PAPER, StepReward
 from srl.types import Completion, Example
 
@@ -32,6 +32,7 @@ class Similarity:
 
     samples = True
     needs_answer = False
+    plays: Plays = "nothing"
 
     def __init__(
         self,

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from srl.objectives.episode import Pays, whole_episode
 from srl.objectives.imitation import IMITATIONS
 from srl.objectives.objective import Objective
 from srl.objectives.outcome import prefix_outcome, reverse_outcome, whole_outcome
+from srl.objectives.own_states import own_states
+from srl.objectives.progress import progress
 from srl.objectives.similarity import holistic_similarity, step_similarity
 from srl.objectives.taught import distilled_solutions, distilled_steps, sized_outcome, sized_similarity
 from srl.rewards.step_reward import PAPER, StepReward
@@ -17,10 +20,12 @@ def objectives(
     units: Callable[[str], str] | None = None,
     options: StepReward = PAPER,
     marked: bool = True,
+    pays: Pays = "won",
+    discount: float = 0.0,
 ) -> dict[str, Objective]:
-    """autojunk, units: of those that compare texts; see `srl.objectives.similarity`. options: of `srl`.
-
-    marked: of the outcome rewards; see `srl.rewards.extract.extract_answer`.
+    """autojunk, units: of those that compare texts; see `srl.objectives.similarity`. options: of `srl`,
+    `srl_own`. marked: of the outcome rewards; see `srl.rewards.extract.extract_answer`. pays: of `episode`.
+    discount: of `progress`.
     """
     found: list[Objective] = [
         *IMITATIONS,
@@ -33,6 +38,9 @@ def objectives(
         sized_similarity(autojunk, units, options),
         distilled_solutions(autojunk, units),
         distilled_steps(autojunk, units),
+        own_states(autojunk, units, options),
+        whole_episode(pays),
+        progress(discount),
     ]
     return {objective.name: objective for objective in found}
 

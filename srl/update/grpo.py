@@ -12,6 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from srl.types import Group
+
 Weighting = Literal["sequence", "token", "constant"]
 Scaling = Literal["std", "none"]
 
@@ -39,6 +41,48 @@ def advantages(rewards: Tensor, scaling: Scaling = "std") -> Tensor:
         return torch.zeros_like(rewards, dtype=torch.float32)
     centred = rewards.double() - rewards.double().mean()  # [G]
     return (centred / std if scaling == "std" else centred).float()
+
+
+def group_advantages(group: Group, scaling: Scaling = "std") -> Tensor:
+    """Of each completion of a group, float32 [completions]. All turns of an episode have that of its reward,
+    unless they earn credits of their own (`turn_advantages`).
+    """
+    turns = [len(rollout) for rollout in group.rollouts]
+    if group.credits is not None:
+        return turn_advantages(group.credits, turns, scaling)
+    return advantages(group.rewards, scaling).repeat_interleave(torch.tensor(turns, dtype=torch.int64))
+
+
+def turn_advantages(credits: Tensor, turns: Sequence[int], scaling: Scaling = "std") -> Tensor:
+    """credits [sum(turns)], those of each episode in a row -> advantages of the same shape, float32.
+
+    A_t = (c_t - mean c_t) / std: the mean over the group's episodes that have a turn t, the standard
+    deviation (population form) over all the differences of the group. The mean at the same turn depends on
+    no action but this one, so it leaves the expected gradient where it is, up to the factor (n - 1) / n of
+    its n episodes; a turn that only one episode reached has none to be compared with, and 0.
+
+    >>> turn_advantages(torch.tensor([1.0, 1.0, -1.0]), [2, 1], "none")  # turn 1: 1 and -1; turn 2: 1 alone
+    tensor([ 1.,  0., -1.])
+    """
+    place = (
+        torch.cat([torch.arange(count) for count in turns]) if turns else torch.empty(0, dtype=torch.int64)
+    )
+    values = credits.double()
+    sums = torch.zeros(max(turns, default=0), dtype=torch.float64)
+    counts = sums.clone().index_add(0, place, torch.ones_like(values))
+    sums = sums.index_add(0, place, values)
+    centred = values - (sums / counts)[place]
+    std = population_std(centred) if len(centred) else 0.0
+    if std == 0.0:
+        return torch.zeros_like(credits, dtype=torch.float32)
+    return (centred / std if scaling == "std" else centred).float()
+
+
+def spread(group: Group) -> float:
+    """The standard deviation of what a group's advantages are made of; 0 teaches nothing."""
+    if group.credits is None:
+        return population_std(group.rewards)
+    return population_std(group_advantages(group, "none"))
 
 
 def token_weights(

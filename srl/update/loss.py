@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
@@ -18,7 +18,7 @@ from srl.types import Group
 from srl.update.grpo import (
     Scaling,
     Weighting,
-    advantages,
+    group_advantages,
     imitation_loss,
     kl_penalty,
     policy_loss,
@@ -85,25 +85,33 @@ def build_rows(
     Rows whose target is a teacher's have the advantage 0: their rewards are for the log.
 
     Each objective's rows share a weight equal to its share of the groups, spread over its own rows, so that
-    imitation and reinforcement add up in a mixture. Rows that cannot move anything (advantage 0 and no KL)
-    are left out after weighting. A group sampled before `step`, or an update that is not the first since
-    sampling (`on_policy` False), uses the ratio to the sampling log-probabilities.
+    imitation and reinforcement add up in a mixture. An episode is one response of the paper's equation, its
+    tokens those of all its turns; where turns earn credits of their own, each turn is one. Rows that cannot
+    move anything (advantage 0 and no KL) are left out after weighting. A group sampled before `step`, or an
+    update that is not the first since sampling (`on_policy` False), uses the ratio to the sampling
+    log-probabilities.
     """
     rows: list[Row] = []
     for objective in dict.fromkeys(group.example.objective for group in groups):
         mine = [group for group in groups if group.example.objective == objective]
-        made = [
-            row
+        responses = [
+            response
             for group in mine
-            for row in _rows_of(group, settings, temperature, not on_policy or group.sampled_at != step)
+            for response in _responses(
+                group, settings, temperature, not on_policy or group.sampled_at != step
+            )
         ]
         weights = token_weights(
-            [len(row.action_ids) for row in made],
+            [sum(len(row.action_ids) for row in response) for response in responses],
             settings.weighting,
-            longest=max((group.example.max_new_tokens for group in mine), default=1),
+            longest=max((_longest(group) for group in mine), default=1),
         )
         share = len(mine) / len(groups)
-        rows += [_weighted(row, weight * share) for row, weight in zip(made, weights, strict=True)]
+        rows += [
+            replace(row, weight=weight * share)
+            for response, weight in zip(responses, weights, strict=True)
+            for row in response
+        ]
     return [row for row in rows if _moves(row) or settings.kl > 0]
 
 
@@ -111,31 +119,41 @@ def _moves(row: Row) -> bool:
     return row.nll or row.advantage != 0 or row.teaching == "target"
 
 
-def _weighted(row: Row, weight: float) -> Row:
-    return Row(**{**vars(row), "weight": weight})
+def _longest(group: Group) -> int:
+    """Tokens of a response, at most."""
+    example = group.example
+    return example.max_new_tokens * (1 if group.credits is not None else example.turns)
 
 
-def _rows_of(group: Group, settings: LossSettings, temperature: float, stale: bool) -> list[Row]:
+def _responses(group: Group, settings: LossSettings, temperature: float, stale: bool) -> list[list[Row]]:
+    """The rows of each response: one, or the turns of an episode."""
     example = group.example
     if not group.completions:
-        return [Row(example.prompt_ids, example.target_ids, weight=0.0, nll=True)]
-    return [
-        Row(
-            example.prompt_ids,
-            completion.ids,
-            weight=0.0,
-            advantage=0.0 if example.teaching == "target" else float(advantage),
-            old_logprobs=completion.logprobs,
-            temperature=temperature,
-            stale=stale,
-            teaching=example.teaching,
-            taught_ids=example.taught_ids,
-        )
-        for completion, advantage in zip(
-            group.completions, advantages(group.rewards, settings.scaling), strict=True
-        )
-        if completion.finished or not settings.mask_truncated
+        return [[Row(example.prompt_ids, example.target_ids, weight=0.0, nll=True)]]
+    left = iter(group_advantages(group, settings.scaling).tolist())
+    made = [
+        [
+            Row(
+                completion.prompt_ids or example.prompt_ids,
+                completion.ids,
+                weight=0.0,
+                advantage=next(left) * (example.teaching != "target"),
+                old_logprobs=completion.logprobs,
+                temperature=temperature,
+                stale=stale,
+                teaching=example.teaching,
+                taught_ids=example.taught_ids,
+            )
+            for completion in rollout
+        ]
+        for rollout in group.rollouts
     ]
+    kept = [
+        rows
+        for rows, rollout in zip(made, group.rollouts, strict=True)
+        if not settings.mask_truncated or all(completion.finished for completion in rollout)
+    ]
+    return kept if group.credits is None else [[row] for rows in kept for row in rows]
 
 
 def logprobs_of(

@@ -177,12 +177,15 @@ def test_an_objective_builds_its_own_examples(tokenizer):
         "sft": [], "sft_outline": whole, "sft_step": steps,
         "srl": steps, "rlvr": whole, "holistic": whole, "reverse": starts, "prefix": starts,
         "rlsd": whole, "rlsd_step": steps, "distil": whole, "distil_step": steps,
+        "srl_own": [], "episode": [], "progress": [],
     }  # fmt: skip
     assert all(e.objective == name for name, examples in found.items() for e in examples)
     assert [name for name, examples in found.items() if any(e.target_ids for e in examples)] == [
         "sft_outline", "sft_step",
     ]  # fmt: skip
-    assert {skip.where for skip in made.skipped} == {"sft"}  # no reasoning
+    assert {skip.where for skip in made.skipped} == {
+        "sft", "srl_own", "episode", "progress",
+    }  # fmt: skip  # no reasoning, no worlds
 
 
 def test_a_teacher_reads_the_same_prompt_after_the_experts_own_answer(tokenizer):

@@ -40,7 +40,12 @@ def test_every_objective_by_name():
         "rlsd_step": ("step", True, "steps"),
         "distil": ("solution", True, None),
         "distil_step": ("step", True, "steps"),
+        "srl_own": ("step", True, None),
+        "episode": ("step", True, "outcome"),
+        "progress": ("step", True, None),
     }
+    played = {name: o.plays for name, o in objectives().items() if o.plays != "nothing"}
+    assert played == {"srl_own": "state", "episode": "episode", "progress": "episode"}
     assert [objective.name for objective in objectives().values()] == NAMES == list(kinds)
 
 

@@ -1,0 +1,241 @@
+"""Plays of tasks by the policy, all in flight: each turn is one call of the engine and one of the worlds.
+
+The first turn answers the prompt of the recorded trajectory's first step; later ones the same form of prompt,
+with the policy's own actions and the world's answers in it. What the world says is never trained on: it
+stands in prompts alone.
+
+An episode ends when the world says so, at a limit (`srl.types.CUT`), or at a response that is no action:
+outside the format, or of several lines. An action that the world does not admit is answered by the world in
+its own words, counted, and the play goes on. A play that the worlds lost has no episode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import torch
+
+from srl.data.trajectory import Step
+from srl.errors import ConfigError, check_counts
+from srl.examples.builder import ExampleBuilder
+from srl.types import Completion, End, Episode, Example, Group
+from srl.worlds.pool import Play, Worlds
+from srl.worlds.world import Lost
+
+
+@dataclass(frozen=True)
+class WorldSettings:
+    """How worlds are run (`srl.worlds.pool`)."""
+
+    workers: int = 2
+    """Processes that worlds run in; one that hangs or dies is replaced, and its play is counted as lost."""
+    step_seconds: float = 10.0
+    """Seconds of the processor that an action may take; by the clock six times as much."""
+    reset_seconds: float = 60.0
+    """Seconds of the processor that the beginning of a play may take; by the clock six times as much."""
+    max_text: int = 4000
+    """Characters of an observation; a play whose world says more is lost."""
+    own: tuple[str, ...] = ()
+    """Classes of yours that the field world of a row may name, such as my_worlds.Maze or maze.py:Maze."""
+
+    def __post_init__(self) -> None:
+        check_counts("data.worlds.", 1, workers=self.workers, max_text=self.max_text)
+        if min(self.step_seconds, self.reset_seconds) <= 0:
+            raise ConfigError("data.worlds: step_seconds and reset_seconds must be above 0")
+
+    def pool(self) -> Worlds:
+        """Nothing starts before the first play."""
+        return Worlds(self.workers, self.step_seconds, self.reset_seconds, self.max_text, self.own)
+
+
+Sample = Callable[[Sequence[Example]], Sequence[Completion]]
+"""One completion for each prompt."""
+
+
+class Played(NamedTuple):
+    """An episode with its turns, each with the prompt that it answers."""
+
+    episode: Episode
+    turns: list[Completion]
+
+
+class Groups(NamedTuple):
+    """A group of each task, not rewarded yet; one whose plays were all lost has no completions. lost_tokens:
+    what was written in lost plays.
+    """
+
+    groups: list[Group]
+    lost_tokens: int
+
+
+class Player:
+    """Plays with the builder's prompts and limits. lost: plays that the worlds lost, so far."""
+
+    def __init__(self, builder: ExampleBuilder, worlds: Worlds) -> None:
+        self.builder, self.worlds, self.lost = builder, worlds, 0
+
+    def play(self, examples: Sequence[Example], sample: Sample) -> list[Played]:
+        """An episode of each example, in order; a lost play has the end "gone" and what was written in it."""
+        ways = self._begin(examples)
+        while active := [way for way in ways if way.end is None]:
+            self._turn(active, sample)
+        self._leave(ways)
+        return [way.played() for way in ways]
+
+    def groups(self, examples: Sequence[Example], n: int, sample: Sample) -> Groups:
+        """n episodes of each example, all in flight together; lost plays are left out of their group."""
+        found = self.play([example for example in examples for _ in range(n)], sample)
+        gone = [one for one in found if one.episode.end == "gone"]
+        groups = []
+        for place, example in enumerate(examples):
+            mine = [one for one in found[place * n : (place + 1) * n] if one.episode.end != "gone"]
+            turns = [turn for one in mine for turn in one.turns]
+            episodes = tuple(one.episode for one in mine if one.turns)
+            groups.append(Group(example, turns, torch.empty(0), episodes=episodes))
+        return Groups(groups, sum(len(turn.ids) for one in gone for turn in one.turns))
+
+    def states(self, examples: Sequence[Example], sample: Sample) -> tuple[list[Example | None], int]:
+        """Each step example as it stands in the policy's own play: step k behind k - 1 turns of the policy,
+        its target the expert's action from that very state. Second: the tokens that this took.
+
+        Where the play ends before, or the expert knows no action, it is the last state from which he does;
+        None for a lost play.
+        """
+        ways = self._begin(examples)
+        active = ways
+        while active := [way for way in active if way.end is None]:
+            for way in active:
+                way.keep_state()
+            active = [way for way in active if len(way.steps) + 1 < way.example.step]
+            self._turn(active, sample)
+        self._leave(ways)
+        tokens = sum(len(completion.ids) for way in ways for completion in way.turns)
+        return [None if way.end == "gone" else way.state for way in ways], tokens
+
+    def _begin(self, examples: Sequence[Example]) -> list[_Way]:
+        plays = self.worlds.reset([example.world for example in examples])
+        return [_Way(example, play, self.builder) for example, play in zip(examples, plays, strict=True)]
+
+    def _turn(self, ways: Sequence[_Way], sample: Sample) -> None:
+        """One response in each play, and the world's answer to those that are actions."""
+        if not ways:
+            return
+        completions = sample([way.prompt for way in ways])
+        asked = [(way, way.action_of(one)) for way, one in zip(ways, completions, strict=True)]
+        acting = [(way, action) for way, action in asked if action is not None]
+        self.worlds.step([way.play for way, _ in acting], [action for _, action in acting])
+        for way, action in acting:
+            way.answered(action)
+
+    def _leave(self, ways: Iterable[_Way]) -> None:
+        self.worlds.drop([way.play for way in ways if not way.play.over])
+        self.lost += sum(way.end == "gone" for way in ways)
+
+
+def turn_rows(group: Group, at_most: int | None = None) -> list[dict[str, Any]]:
+    """One row a turn of a group's first episodes: what was written, and what the world answered."""
+    rows = []
+    example = group.example
+    for number, (episode, turns) in enumerate(zip(group.episodes, group.rollouts, strict=True)):
+        if number == at_most:
+            break
+        for place, turn in enumerate(turns):
+            thinking, action = example.read(turn) or ("", example.response(turn.text))
+            rows.append(
+                {
+                    "uid": example.uid,
+                    "episode": number,
+                    "turn": place + 1,
+                    "thinking": thinking,
+                    "action": action,
+                    "answer": episode.seen[place] if place < len(episode.seen) else "",
+                    "left": episode.left[place],
+                    "end": episode.end,
+                    "score": episode.score,
+                }
+            )
+    return rows
+
+
+@dataclass
+class _Way:
+    """One play as it goes on. prompt: of the next turn. met: what was seen, and the action that followed."""
+
+    example: Example
+    play: Play
+    builder: ExampleBuilder
+    prompt: Example = field(init=False)
+    end: End | None = None
+    steps: list[Step] = field(default_factory=list)
+    turns: list[Completion] = field(default_factory=list)
+    left: list[int | None] = field(default_factory=list)
+    met: set[tuple[str, str]] = field(default_factory=set)
+    invalid: int = 0
+    repeated: int = 0
+    score: float = 0.0
+    state: Example | None = None
+
+    def __post_init__(self) -> None:
+        self.admissible: frozenset[str] | None = None
+        self._look()
+
+    def action_of(self, completion: Completion) -> str | None:
+        """Take a response; None, and the end, where it is no action."""
+        self.turns.append(replace(completion, prompt_ids=self.prompt.prompt_ids))
+        if not completion.finished:
+            self.end = "tokens"
+            return None
+        parts = self.prompt.read(completion)
+        if parts is None or len(parts[1].splitlines()) > 1:
+            self.end = "format"
+            return None
+        return parts[1]
+
+    def answered(self, action: str) -> None:
+        """The world has answered the action."""
+        before = self.steps[-1].observation if self.steps else ""
+        self.invalid += self.admissible is not None and _plain(action) not in self.admissible
+        self.repeated += (before, _plain(action)) in self.met
+        self.met.add((before, _plain(action)))
+        said = "" if isinstance(self.play.seen, Lost) else self.play.seen.text
+        self.steps.append(Step(len(self.steps) + 1, "", action, observation=said))
+        self._look()
+
+    def keep_state(self) -> None:
+        """Remember where the play stands, if the expert knows what to do there."""
+        if self.play.expert is not None:
+            place = self.example.step  # as drawn: its selector knows it by that
+            self.state = replace(self.prompt, step=place, target=self.play.expert, turns=1)
+
+    def played(self) -> Played:
+        assert self.end is not None
+        seen = tuple(step.observation for step in self.steps)
+        found = Episode(
+            self.end, len(self.turns), self.score, self.invalid, self.repeated, seen, tuple(self.left)
+        )
+        return Played(found, self.turns)
+
+    def _look(self) -> None:
+        """What the world shows now decides whether there is a next turn, and what it is asked."""
+        seen, limits = self.play.seen, self.builder.limits
+        if isinstance(seen, Lost):
+            self.end = "gone"
+            return
+        self.score = seen.score
+        self.left.append(self.play.remaining)
+        self.admissible = None if seen.admissible is None else frozenset(map(_plain, seen.admissible))
+        if seen.done or seen.won:
+            self.end = "won" if seen.won else "lost"
+        elif len(self.turns) >= limits.max_turns:
+            self.end = "turns"
+        elif (prompt := self.builder.turn(self.example, self.steps)) is None:
+            self.end = "prompt"
+        else:
+            self.prompt = prompt
+
+
+def _plain(action: str) -> str:
+    """Case and white space aside."""
+    return " ".join(action.casefold().split())

@@ -1,0 +1,61 @@
+"""Runs that play: phases, figures, tables, and a resume from the middle of waiting groups."""
+
+import json
+
+import torch
+from conftest import fit, tracking_uri, write_rows
+from letters import CLASS, rows
+from mlflow import MlflowClient
+from resumed import Keep, equal, what_counts
+
+PHASES = """[
+ {name: copy, mix: {sft_step: 1.0}, lr: 0.03, batch_groups: 24, until: {updates: 6}},
+ {name: play, mix: {episode: 1.0, progress: 1.0, srl_own: 1.0}, lr: 0.003, batch_groups: 3,
+  until: {metric: val/episode/success, above: 2, updates: 3}},
+ {name: end, mix: {episode: 1.0}}
+]"""
+
+
+def run(model_folder, file, folder, *more):
+    return fit(
+        model_folder, file, folder, "--curriculum.phases", PHASES, "--curriculum.draw_prompts", "5",
+        "--data.prompt.context_turns", "9", "--data.limits.max_turns", "4", "--data.limits.step_tokens", "3",
+        "--data.worlds.own", json.dumps([CLASS]), "--dynamic_sampling.patience", "100",
+        "--rollout.num_generations", "6", "--rollout_tables.every_n_updates", "1",
+        "--trainer.max_steps", "10", "--trainer.val_check_interval", "100",
+        "--checkpoint.every_n_updates", "1", *more,
+    )  # fmt: skip
+
+
+def test_a_run_that_imitates_plays_and_is_resumed_bit_for_bit(model_folder, tmp_path, monkeypatch):
+    file = write_rows(tmp_path / "plays.jsonl", rows(["a", "b", "aa", "ab", "ba", "bb"] * 3))
+    with monkeypatch.context() as patch:
+        keep = Keep(patch, tmp_path)
+        assert run(model_folder, file, tmp_path / "whole") == 0
+    client = MlflowClient(tracking_uri(tmp_path))
+    (found,) = client.search_runs(["1"])
+    metrics = found.data.metrics
+    names = {name.removeprefix("val/episode/") for name in metrics if name.startswith("val/episode/")}
+    assert names == {
+        "success", "score", "turns", "invalid", "repeated", "format", "cut", "lost", "avg_at_2", "pass_at_2",
+        "informative",
+    }  # fmt: skip
+    assert metrics["val/episode/lost"] == metrics["rollouts/episodes/lost"] == 0
+    assert 0 <= metrics["rollouts/episodes/cut"] <= 1
+    # every token that a play took is in the budget: more than those of the rollouts that trained
+    assert metrics["cost/tokens_generated"] > metrics["cost/tokens_trained"] / 2
+    artifacts = {file.path for file in client.list_artifacts(found.info.run_id)}
+    assert "episodes.json" in artifacts
+    assert any("episodes" in file.path for file in client.list_artifacts(found.info.run_id, "validation"))
+    states = {copy: torch.load(copy, weights_only=True) for copy in keep.copies}
+    waiting = [
+        copy
+        for copy, state in states.items()
+        if state["global_step"] < 10
+        for name, value in state["callbacks"].items()
+        if "DynamicSampling" in name and any("episodes" in group for group in value["buffer"])
+    ]
+    assert waiting, "no checkpoint had episodes waiting: the test would prove less than it says"
+    folder = tmp_path / "again"
+    assert run(model_folder, file, folder, "--ckpt_path", str(waiting[0])) == 0
+    equal(what_counts(tmp_path / "whole" / "last.ckpt"), what_counts(folder / "last.ckpt"))
