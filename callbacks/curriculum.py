@@ -117,13 +117,17 @@ class Curriculum(Callback):
         self._validated = {name: float(value) for name, value in metrics.items() if name.startswith("val/")}
         self._check_validated()
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            self._hand_off(trainer, self.schedule.observe(self._validated))
+            found = self.schedule.observe(self._validated)
+            if found is None and self.schedule.phase.follows:
+                self._mix(trainer)
+            self._hand_off(trainer, found)
 
     # -- what ------------------------------------------------------------------------------------------
 
     def _enter(self, trainer: Trainer) -> None:
         """Point the stream at the phase's mixture; the next draw is the first of it."""
         self._known = set()
+        self.schedule.follow(self._validated)
         self._mix(trainer)
         set_tag(trainer, "phase", self.schedule.phase.name)
 
@@ -153,34 +157,36 @@ class Curriculum(Callback):
     def _check_measured(self, full_every: int) -> None:
         """What a phase waits for must be measured by every validation."""
         for phase in self.schedule.phases:
-            metric = (phase.until and phase.until.metric) or ""
-            if full_every > 1 and metric.startswith(ONLY_FULL):
-                raise ConfigError(
-                    f"curriculum: phase {phase.name} waits for {metric}, which model.validation.full_every "
-                    f"{full_every} leaves out of most validations: set full_every to 1"
-                )
+            for metric in phase.watched:
+                if full_every > 1 and metric.startswith(ONLY_FULL):
+                    raise ConfigError(
+                        f"curriculum: phase {phase.name} waits for {metric}, which model.validation."
+                        f"full_every {full_every} leaves out of most validations: set full_every to 1"
+                    )
 
     def _check_validated(self) -> None:
         """Every validation metric that a phase waits for must be there. ConfigError lists those that are."""
         for phase in self.schedule.phases:
-            metric = phase.until.metric if phase.until else None
-            if metric is not None and metric.startswith("val/") and metric not in self._validated:
-                raise ConfigError(
-                    f"curriculum: phase {phase.name} waits for {metric}, which the validation does not "
-                    f"measure; there are {', '.join(sorted(self._validated))}"
-                )
+            for metric in phase.watched:
+                if metric.startswith("val/") and metric not in self._validated:
+                    raise ConfigError(
+                        f"curriculum: phase {phase.name} waits for {metric}, which the validation does not "
+                        f"measure; there are {', '.join(sorted(self._validated))}"
+                    )
 
     def _check_metric(self, metrics: dict[str, float]) -> None:
         """After the first update of a phase its other metrics are known, too."""
-        until = self.schedule.phase.until
-        if self._known or until is None or until.metric is None or until.metric.startswith("val/"):
+        phase = self.schedule.phase
+        wanted = [metric for metric in phase.watched if not metric.startswith("val/")]
+        if self._known or not wanted:
             return
         self._known = set(metrics)
-        if until.metric not in metrics:
-            raise ConfigError(
-                f"curriculum: phase {self.schedule.phase.name} waits for {until.metric}, which its updates "
-                f"do not log; there are {', '.join(sorted(self._known))}"
-            )
+        for metric in wanted:
+            if metric not in metrics:
+                raise ConfigError(
+                    f"curriculum: phase {phase.name} waits for {metric}, which its updates do not log; "
+                    f"there are {', '.join(sorted(self._known))}"
+                )
 
     def state_dict(self) -> dict[str, Any]:
         return self.schedule.state_dict()

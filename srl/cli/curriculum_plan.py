@@ -48,7 +48,7 @@ def _phase(phase: Phase, config: Any, counts: dict[str, int]) -> dict[str, Any]:
         "name": phase.name,
         "mix": phase.shares or "per problem: " + " or ".join(phase.objectives),
         "ends": f"update {max_steps} (trainer.max_steps)" if phase.until is None else str(phase.until),
-        "anneal": phase.anneal,
+        "anneal": phase.anneal if isinstance(phase.anneal, int) else str(phase.anneal),
         "groups_an_update": groups,
         "prompts_a_draw": config.curriculum.draw_size(phase),
         "rollouts_an_update": groups * config.rollout.num_generations if sampled else 0,
@@ -82,8 +82,8 @@ def show_plan(plan: dict[str, Any], console: Console) -> None:
     for phase in plan["phases"]:
         mix = phase["mix"]
         mix = mix if isinstance(mix, str) else ", ".join(f"{name} {share:.0%}" for name, share in mix.items())
-        if phase["anneal"]:
-            mix += f" (from the mix before, over {phase['anneal']} updates)"
+        if blend := phase["anneal"]:
+            mix += f" (from the mix before, {blend if isinstance(blend, str) else f'over {blend} updates'})"
         passes = phase["updates_a_pass"]
         cells = (
             phase["name"], mix, phase["ends"], str(phase["groups_an_update"]),

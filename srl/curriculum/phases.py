@@ -83,6 +83,36 @@ class Until:
 
 
 @dataclass(frozen=True)
+class Follow:
+    """A mix that follows a figure, to and fro, instead of a count of updates."""
+
+    metric: str
+    """Figure that it follows, such as val/outcome/informative; until it is measured the mix is the one
+    before."""
+    low: float = 0.05
+    """Value up to which the mix is that of the phase before."""
+    high: float = 0.5
+    """Value from which the mix is this phase's own; between the two it goes linearly."""
+
+    def __post_init__(self) -> None:
+        if not self.metric.startswith(MEASURED):
+            raise ConfigError(
+                f"curriculum: anneal.metric is {self.metric}; the names of metrics begin with "
+                f"{', '.join(MEASURED)}, e.g. val/outcome/informative"
+            )
+        if not self.low < self.high:
+            raise ConfigError(f"curriculum: anneal.low {self.low} must lie below anneal.high {self.high}")
+
+    def __str__(self) -> str:
+        """In words.
+
+        >>> str(Follow("val/outcome/informative"))
+        'as val/outcome/informative goes from 0.05 to 0.5'
+        """
+        return f"as {self.metric} goes from {self.low:g} to {self.high:g}"
+
+
+@dataclass(frozen=True)
 class Phase:
     """A mixture of objectives and the few numbers that may change with it."""
 
@@ -95,8 +125,9 @@ class Phase:
     """What ends the phase; the last phase has none and ends with trainer.max_steps."""
     per_problem: PerProblem | None = None
     """Instead of a mix: each problem trains on steps until its own rollouts solve it, then on outcomes."""
-    anneal: int = 0
-    """Updates at the start of the phase over which the mix before turns into this one; 0 changes at once."""
+    anneal: int | Follow = 0
+    """Updates at the start of the phase over which the mix before turns into this one, 0 changes at once; or
+    a figure that the mix follows, as {metric: val/outcome/informative, low: 0.05, high: 0.5}."""
     lr: float | None = None
     """Learning rate of the phase; null keeps the optimizer's own."""
     warmup: int = 0
@@ -125,6 +156,33 @@ class Phase:
         if self.per_problem is not None:
             return [self.per_problem.steps, self.per_problem.outcome]
         return list(self.shares)
+
+    @property
+    def follows(self) -> str | None:
+        """The figure that the mix follows."""
+        return self.anneal.metric if isinstance(self.anneal, Follow) else None
+
+    @property
+    def watched(self) -> list[str]:
+        """The figures that the phase needs: what ends it, and what its mix follows."""
+        ends = self.until.metric if self.until else None
+        return [name for name in (ends, self.follows) if name]
+
+    def way(self, updates: int, signal: float | None) -> float:
+        """How far the mix has gone from the one before to this phase's own, from 0 to 1.
+
+        updates: made in the phase. signal: the newest value of what it follows.
+
+        >>> Phase("b", {"rlvr": 1.0}, anneal=4).way(3, None)
+        0.75
+        >>> slow = Phase("b", {"rlvr": 1.0}, anneal=Follow("val/outcome/informative", 0.25, 0.5))
+        >>> slow.way(9, None), slow.way(9, 0.375), slow.way(9, 0.9)
+        (0.0, 0.5, 1.0)
+        """
+        if isinstance(self.anneal, Follow):
+            low, high = self.anneal.low, self.anneal.high
+            return 0.0 if signal is None else min(1.0, max(0.0, (signal - low) / (high - low)))
+        return 1.0 if updates >= self.anneal else updates / self.anneal
 
     def lr_at(self, update: int, base_lr: float) -> float:
         """Learning rate of the update with this index (from 0) in the phase: a pure function.
@@ -192,7 +250,7 @@ def _check_numbers(phase: Phase, where: str) -> None:
         raise ConfigError(f"{where}: batch_groups is {phase.batch_groups}; it must be at least 1")
     if phase.lr is not None and phase.lr <= 0:
         raise ConfigError(f"{where}: lr is {phase.lr}; it must be positive")
-    if phase.anneal < 0 or phase.warmup < 0 or phase.decay < 0:
+    if (isinstance(phase.anneal, int) and phase.anneal < 0) or phase.warmup < 0 or phase.decay < 0:
         raise ConfigError(f"{where}: anneal, warmup and decay count updates; they must not be negative")
     if 0 < phase.decay <= phase.warmup:
         raise ConfigError(f"{where}: decay {phase.decay} must lie after warmup {phase.warmup}")

@@ -31,6 +31,7 @@ class Schedule:
         self.updates = 0  # optimizer steps made in the current phase
         self.best: float | None = None  # of the watched metric, in this phase
         self.stale = 0  # measurements in a row without a gain
+        self.signal: float | None = None  # the newest value of what the mix follows
 
     @property
     def phase(self) -> Phase:
@@ -38,7 +39,7 @@ class Schedule:
 
     @property
     def shares(self) -> dict[str, float]:
-        """Of each objective now: annealed linearly from the phase before; sums to 1 (per problem: empty).
+        """Of each objective now: annealed from the phase before; sums to 1 (per problem: empty).
 
         >>> made = Schedule([Phase("a", {"srl": 1.0}, Until(1)), Phase("b", {"rlvr": 1.0}, anneal=4)])
         >>> _ = made.advance(2), made.advance(1)
@@ -46,9 +47,10 @@ class Schedule:
         {'srl': 0.75, 'rlvr': 0.25}
         """
         own = self.phase.shares
-        if self.updates >= self.phase.anneal:
+        way = self.phase.way(self.updates, self.signal)
+        if way == 1:
             return own
-        before, way = self.phases[self.index - 1].shares, self.updates / self.phase.anneal
+        before = self.phases[self.index - 1].shares
         blend = {
             name: (1 - way) * before.get(name, 0.0) + way * own.get(name, 0.0) for name in {**before, **own}
         }
@@ -64,6 +66,7 @@ class Schedule:
 
     def observe(self, metrics: Mapping[str, float]) -> HandOff | None:
         """Look at one measurement. A metric that is not in it, and a value of NaN, change nothing."""
+        self.follow(metrics)
         until = self.phase.until
         value = None if until is None or until.metric is None else metrics.get(until.metric)
         if until is None or value is None or math.isnan(value):
@@ -73,6 +76,12 @@ class Schedule:
             return None
         figures = {str(until.metric): float(value), "updates": float(self.updates)}
         return self._hand_off(reason, figures)
+
+    def follow(self, metrics: Mapping[str, float]) -> None:
+        """Take the figure that the mix follows, where it is among these; NaN changes nothing."""
+        value = metrics.get(self.phase.follows or "")
+        if value is not None and not math.isnan(value):
+            self.signal = float(value)
 
     def _reason(self, until: Until, value: float) -> str | None:
         """Why this value ends the phase; None when it does not. Keeps the plateau's count."""
@@ -99,10 +108,12 @@ class Schedule:
         return HandOff(left, self.phase, reason, figures)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"phase": self.phase.name, "updates": self.updates, "best": self.best, "stale": self.stale}
+        names = ("updates", "best", "stale", "signal")
+        return {"phase": self.phase.name, **{name: getattr(self, name) for name in names}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Errors: ConfigError for a phase that the config does not have, or a field of another version."""
+        state = {"signal": None} | state  # not in checkpoints of the version before
         unknown = sorted(set(state) ^ set(self.state_dict()))
         if unknown:
             raise ConfigError(f"the checkpoint's curriculum has other fields ({', '.join(unknown)})")
@@ -114,3 +125,4 @@ class Schedule:
             )
         self._begin(names.index(state["phase"]))
         self.updates, self.best, self.stale = int(state["updates"]), state["best"], int(state["stale"])
+        self.signal = state["signal"]

@@ -98,6 +98,18 @@ def test_annealing_shifts_the_draws(model_folder, tmp_path):
     assert shares == {2: 1.0, 3: 0.75, 4: 0.5, 5: 0.25}  # then 0: no longer logged
 
 
+def test_a_mix_follows_a_figure(model_folder, tmp_path):
+    phases = """[{name: srl, mix: {srl: 1.0}, until: {updates: 1}},
+                 {name: blend, mix: {sft_step: 1.0}, batch_groups: 4,
+                  anneal: {metric: train/format, low: -1, high: 3}}]"""
+    assert run(model_folder, tmp_path / "run", phases, "--trainer.max_steps", "5") == 0
+    metrics = logged(tmp_path / "run")[1]
+    shares, figures = (dict(metrics[name]) for name in ("curriculum/share_srl", "train/format"))
+    assert shares[2] == 1.0, "until the figure is measured in this phase"
+    for step in (3, 4, 5):  # srl keeps what is left of the way from -1 to 3
+        assert shares[step] == pytest.approx((3 - figures[step - 1]) / 4)
+
+
 OUTLINES = LEARN.replace("sft_step", "sft_outline")  # so that some whole solutions come out right
 PER_PROBLEM = f"[{OUTLINES}, {{name: each, per_problem: {{probe: 0.5}}, batch_groups: 6}}]"
 

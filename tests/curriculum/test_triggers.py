@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srl.curriculum.phases import PerProblem, Phase, Until, check_phases
+from srl.curriculum.phases import Follow, PerProblem, Phase, Until, check_phases
 from srl.curriculum.schedule import Schedule
 from srl.errors import ConfigError
 from srl.objectives.table import NAMES
@@ -154,6 +154,33 @@ def test_annealing_goes_linearly_from_the_mix_before():
     assert seen[3] == {"srl": 0.25, "rlvr": 0.5625, "sft_step": 0.1875}
     assert seen[4] == seen[5] == {"rlvr": 0.75, "sft_step": 0.25}
     assert all(sum(shares.values()) == pytest.approx(1) for shares in seen)
+
+
+def test_a_mix_that_follows_a_figure_goes_to_and_fro_and_is_kept_in_a_checkpoint():
+    blend = Phase("blend", {"rlvr": 1.0}, anneal=Follow("val/outcome/informative", low=0.1, high=0.3))
+    phases = [Phase("srl", {"srl": 1.0}, Until(1)), blend]
+    schedule = Schedule(phases)
+    schedule.advance()
+    seen = []
+    for value in (None, 0.1, 0.15, 0.25, math.nan, 0.2, 0.9):
+        schedule.observe({} if value is None else {"val/outcome/informative": value})
+        seen.append(schedule.shares.get("rlvr", 0.0))
+        schedule.advance(7)
+    # (value - 0.1) / 0.2, within 0 and 1; NaN changes nothing
+    assert seen == pytest.approx([0.0, 0.0, 0.25, 0.75, 0.75, 0.5, 1.0])
+    schedule.observe({"val/outcome/informative": 0.2})
+    again = Schedule(phases)
+    again.load_state_dict(schedule.state_dict())
+    assert again.shares == schedule.shares
+    before = {name: value for name, value in schedule.state_dict().items() if name != "signal"}
+    again.load_state_dict(before)  # of the version before
+    assert again.shares == {"srl": 1.0}
+
+
+def test_a_figure_to_follow_has_a_name_and_a_way():
+    for wrong in (lambda: Follow("loss"), lambda: Follow("val/x", low=0.5, high=0.5)):
+        with pytest.raises(ConfigError, match=r"curriculum: anneal\."):
+            wrong()
 
 
 def test_the_learning_rate_decays_by_a_cosine_after_its_warm_up():
