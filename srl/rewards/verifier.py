@@ -1,7 +1,6 @@
 """Questions to math-verify, answered by worker processes with a hard limit of processor time for each.
 
-Plain subprocesses that talk JSON lines: nothing is forked from a process that holds torch's threads, and the
-user's `__main__` is not imported again. A worker that hangs is killed and replaced; its question counts as
+They talk JSON lines (`srl.line_process`). A worker that hangs is killed and replaced; its question counts as
 wrong this time, and only that one: the rest of its chunk is asked again. It works from any thread, sets no
 signal handler here, and starts nothing before the first question. Calls of several threads wait for one
 another.
@@ -10,30 +9,24 @@ another.
 takes the task; it imports `__main__` again; and a question costs it 0.8 ms.)
 """
 
-import atexit
-import contextlib
 import itertools
 import json
 import os
 import selectors
 import signal
-import subprocess
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from srl.errors import ConfigError
+from srl.line_process import PATIENCE, LineProcess, program_of
 
 TIME_LIMIT = 5.0
 """Seconds of the processor for one question; then its worker is killed."""
-
-PATIENCE = 6.0
-"""Times the limit that a question may take by the clock, for workers that stand still."""
 
 WORKERS = max(1, min(4, os.cpu_count() or 1))
 """Worker processes, at most; as many start as there are chunks of questions."""
@@ -49,10 +42,7 @@ START_LIMIT = 60.0
 
 _CHUNK, _CHUNK_BYTES = 16, 32_000  # less than a pipe holds: writing a chunk to an idle worker never blocks
 _STARTS, _TRIES = 3, 2  # of a worker that dies before it is ready, of a question whose worker dies
-_PROGRAM = f"""import sys
-sys.path[:] = [{str(Path(__file__).resolve().parents[2])!r}, *filter(None, sys.path)]  # not the cwd
-from srl.rewards.verifier_worker import main
-main()"""
+_PROGRAM = program_of("srl.rewards.verifier_worker")
 
 Question = tuple[str, ...]
 """("equal", gold, found), answered True or False; ("find", text), answered by a text or None; ("own", class,
@@ -74,7 +64,6 @@ counts = Counts()
 _cache: dict[Question, Any] = {}
 _lock = threading.RLock()
 _idle: "list[_Worker]" = []  # the pool of this process, when no call has its workers
-_living: "list[_Worker]" = []
 
 
 def ask(questions: Sequence[Question]) -> list[Any]:
@@ -95,61 +84,32 @@ def ask(questions: Sequence[Question]) -> list[Any]:
 
 
 def close() -> None:
-    """End the worker processes; the next question starts new ones. Also called at exit."""
+    """End the worker processes; the next question starts new ones. Also done at exit."""
     while _idle:
-        _idle.pop().end()
+        _idle.pop().line.end()
 
 
 @dataclass(eq=False)
 class _Worker:
     """One process; it is at work on `asked`, of which the first is due at `deadline`."""
 
-    process: "subprocess.Popen[bytes]"
+    line: LineProcess
     ready: bool = False
     asked: deque[int] = field(default_factory=deque)
     deadline: float = 0.0
-    partial: bytes = b""
 
     @classmethod
     def start(cls) -> "_Worker":
-        command = [sys.executable, "-c", _PROGRAM, str(MEMORY_LIMIT)]
-        pipe, null = subprocess.PIPE, subprocess.DEVNULL
         try:
-            process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=null, bufsize=0)
+            line = LineProcess(_PROGRAM, str(MEMORY_LIMIT))
         except OSError as error:
             raise ConfigError(f"the answer verifier cannot start {sys.executable}: {error}") from error
-        worker = cls(process, deadline=time.monotonic() + START_LIMIT)
-        _living.append(worker)
-        return worker
+        return cls(line, deadline=time.monotonic() + START_LIMIT)
 
     def send(self, lines: list[bytes], indices: list[int]) -> None:
         self.asked.extend(indices)
         self.deadline = time.monotonic() + PATIENCE * TIME_LIMIT
-        with contextlib.suppress(OSError):  # dead: the end of its output says so too
-            self.process.stdin.write(b"".join(lines))  # type: ignore[union-attr]
-
-    def receive(self) -> list[Any] | None:
-        """Return what it has said since; None when it is dead."""
-        try:
-            data = os.read(self.process.stdout.fileno(), 65_536)  # type: ignore[union-attr]
-        except OSError:
-            return None
-        if not data:
-            return None
-        *lines, self.partial = (self.partial + data).split(b"\n")
-        return [json.loads(line) for line in lines]
-
-    def close_pipes(self) -> None:
-        self.process.stdin.close()  # type: ignore[union-attr]
-        self.process.stdout.close()  # type: ignore[union-attr]
-
-    def end(self) -> None:
-        """Kill: it has nothing to save. SIGKILL also ends one that is stopped."""
-        self.process.kill()
-        self.close_pipes()
-        self.process.wait()
-        if self in _living:
-            _living.remove(self)
+        self.line.tell(b"".join(lines))
 
 
 class _Batch:
@@ -176,10 +136,10 @@ class _Batch:
         finally:
             self.selector.close()
             for worker in self.workers:
-                if worker.ready and not worker.asked and not worker.partial:
+                if worker.ready and not worker.asked and not worker.line.partial:
                     _idle.append(worker)
                 else:
-                    worker.end()
+                    worker.line.end()
         return self.answers
 
     def employ(self) -> None:
@@ -190,12 +150,14 @@ class _Batch:
         starting = sum(not worker.ready for worker in self.workers)
         while len(self.workers) < WORKERS and len(self.waiting) > starting * _CHUNK:
             worker = _idle.pop() if _idle else _Worker.start()
-            if worker.ready and worker.process.poll() is not None:  # killed while idle: no question's fault
+            if (
+                worker.ready and worker.line.process.poll() is not None
+            ):  # killed while idle: no question's fault
                 counts.deaths += 1
-                worker.end()
+                worker.line.end()
                 continue
             self.workers.append(worker)
-            self.selector.register(worker.process.stdout, selectors.EVENT_READ, worker)  # type: ignore[arg-type]
+            self.selector.register(worker.line.stdout, selectors.EVENT_READ, worker)  # type: ignore[arg-type]
             if worker.ready:
                 self.send_chunk(worker)
             else:
@@ -221,7 +183,7 @@ class _Batch:
         return max(0.0, min(due, default=0.0) - time.monotonic())
 
     def hear(self, worker: _Worker) -> None:
-        said = worker.receive()
+        said = worker.line.hear()
         if said is None:
             self.bury(worker)
             return
@@ -252,7 +214,7 @@ class _Batch:
 
     def bury(self, worker: _Worker) -> None:
         """Replace a worker that died, by its own limit or otherwise: then its question is tried once more."""
-        code = worker.process.wait()
+        code = worker.line.process.wait()
         if code == -signal.SIGPROF and worker.asked:
             self.give_up(worker)
             return
@@ -279,25 +241,20 @@ class _Batch:
 
     def remove(self, worker: _Worker) -> None:
         self.waiting.extendleft(reversed(worker.asked))
-        self.selector.unregister(worker.process.stdout)  # type: ignore[arg-type]
+        self.selector.unregister(worker.line.stdout)  # type: ignore[arg-type]
         self.workers.remove(worker)
-        worker.end()
+        worker.line.end()
 
     def wrong(self, index: int) -> bool | None:
         return False if self.questions[index][0] == "equal" else None
 
 
 def _after_fork() -> None:
-    """Give a forked child a pool of its own: two readers of one pipe would take each other's answers."""
+    """Give a forked child a pool of its own (`srl.line_process` has closed its copies of the pipes)."""
     global _lock
     _lock = threading.RLock()
-    for worker in _living:
-        worker.close_pipes()  # else the workers would outlive their parent for as long as this child
-        worker.process.returncode = 0  # not this process's child: never wait for it
     _idle.clear()
-    _living.clear()
 
 
-atexit.register(close)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)

@@ -10,14 +10,12 @@ thread and no Python signal handler stops it; a process can be killed. The lines
 """
 
 import contextlib
-import json
-import os
 import resource
-import signal
 import sys
 from collections.abc import Callable
 from typing import Any
 
+from srl.line_process import limited, lines_told
 from srl.rewards.own_rule import judged, made
 
 
@@ -54,25 +52,22 @@ def find(text: str) -> str | None:
 def main() -> None:
     """Answer lines from stdin until it ends. A question that takes too much processor time kills the
     worker."""
-    speak = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what a library prints must not look like an answer
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # kills even inside one endless C call
+    answers: dict[str, Callable[..., Any]] = {"equal": equal, "find": find, "own": judged, "made": made}
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _limit_memory(int(sys.argv[1]))
-    try:
-        _prepare()
-    except Exception as error:  # said to the parent, which raises it as ConfigError
-        speak.write(json.dumps(["broken", f"{type(error).__name__}: {error}"]) + "\n")
-        return
-    speak.write('["ready"]\n')
-    answer: dict[str, Callable[..., Any]] = {"equal": equal, "find": find, "own": judged, "made": made}
-    for line in sys.stdin:
-        index, seconds, kind, *texts = json.loads(line)
-        signal.setitimer(signal.ITIMER_PROF, seconds)  # of the processor: a busy machine takes nothing away
-        result = answer[kind](*texts)
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        speak.write(json.dumps([index, result]) + "\n")
+    for told, answer in lines_told():
+        if told is None:
+            try:
+                _prepare()
+            except Exception as error:  # said to the parent, which raises it as ConfigError
+                answer(["broken", f"{type(error).__name__}: {error}"])
+                return
+            answer(["ready"])
+        else:
+            index, seconds, kind, *texts = told
+            with limited(seconds):
+                result = answers[kind](*texts)
+            answer([index, result])
 
 
 def _limit_memory(size: int) -> None:

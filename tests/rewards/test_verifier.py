@@ -91,17 +91,17 @@ def test_a_timeout_is_not_kept(one_worker: None, monkeypatch: pytest.MonkeyPatch
 def test_a_stopped_worker_is_replaced(one_worker: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verifier, "TIME_LIMIT", LIMIT)
     ask(fresh())
-    stopped = verifier._idle[0].process
+    stopped = verifier._idle[0].line.process
     os.kill(stopped.pid, signal.SIGSTOP)
     assert ask(fresh(4)) == [False] + [True] * 3  # it hangs on the first
     assert stopped.poll() == -signal.SIGKILL
-    assert verifier._idle[0].process.pid != stopped.pid
+    assert verifier._idle[0].line.process.pid != stopped.pid
 
 
 def test_a_worker_killed_while_idle_costs_nothing(one_worker: None) -> None:
     ask(fresh())
     deaths = verifier.counts.deaths
-    killed = verifier._idle[0].process
+    killed = verifier._idle[0].line.process
     killed.kill()
     killed.wait()
     assert ask(fresh(4)) == [True] * 4
@@ -110,7 +110,7 @@ def test_a_worker_killed_while_idle_costs_nothing(one_worker: None) -> None:
 
 def test_a_worker_killed_at_work_is_replaced_and_its_question_tried_again(one_worker: None) -> None:
     ask(fresh())
-    process = verifier._idle[0].process
+    process = verifier._idle[0].line.process
     os.kill(process.pid, signal.SIGSTOP)  # so that it is surely at work when it is killed
     threading.Timer(0.3, process.kill).start()
     assert ask(fresh(4)) == [True] * 4
@@ -122,7 +122,7 @@ def test_a_question_that_kills_its_worker_twice_is_wrong(
     def killing(self: verifier._Worker, lines: list[bytes], indices: list[int]) -> None:
         send(self, lines, indices)
         if b"cursed" in lines[0]:
-            self.process.kill()
+            self.line.process.kill()
 
     send = verifier._Worker.send
     monkeypatch.setattr(verifier._Worker, "send", killing)
@@ -148,7 +148,7 @@ def test_works_in_other_threads_at_once() -> None:
 @needs_proc
 def test_memory_is_limited() -> None:
     ask(fresh())
-    limits = Path(f"/proc/{verifier._idle[0].process.pid}/limits").read_text()
+    limits = Path(f"/proc/{verifier._idle[0].line.process.pid}/limits").read_text()
     assert f"Max address space         {verifier.MEMORY_LIMIT} " in limits
 
 
@@ -162,10 +162,11 @@ def python(code: str, **kwargs: object) -> "subprocess.Popen[str]":
 def test_importing_starts_nothing_and_numbers_and_exact_checks_start_nothing() -> None:
     code = """
 import sys, threading
+from srl import line_process
 from srl.rewards import verifier
 from srl.rewards.answers import are_correct
 assert are_correct([("a", "a", "exact"), ("#### 7", "7.0", "math"), ("#### 8", "9", "math")]) == [1, 1, 0]
-assert verifier._living == [] and threading.active_count() == 1
+assert line_process.living == [] and threading.active_count() == 1
 assert not {"sympy", "math_verify", "torch"} & set(sys.modules)
 """
     process = python(code)
@@ -191,10 +192,11 @@ def gone(pids: list[int], seconds: float) -> bool:
 def test_no_worker_outlives_a_killed_parent(busy: bool) -> None:
     code = f"""
 import sys, threading, time
+from srl import line_process
 from srl.rewards import verifier
 verifier.WORKERS = 1
 verifier.ask([("equal", "x", "x+y")])
-pids = [worker.process.pid for worker in verifier._living]
+pids = [worker.process.pid for worker in line_process.living]
 if {busy}:
     verifier.TIME_LIMIT = 1.0  # the worker's own alarm rings after 2 * 1 + 1 s
     threading.Thread(target=verifier.ask, args=([("equal", "{HANG}", "5")],)).start()
@@ -215,9 +217,10 @@ time.sleep(60)
 @needs_proc
 def test_a_normal_end_leaves_no_worker() -> None:
     process = python("""
+from srl import line_process
 from srl.rewards import verifier
 verifier.ask([("equal", "x", "x+y")])
-print(*[worker.process.pid for worker in verifier._living])
+print(*[worker.process.pid for worker in line_process.living])
 """)
     pids = [int(pid) for pid in process.communicate(timeout=60)[0].split()]
     assert pids
@@ -229,18 +232,19 @@ print(*[worker.process.pid for worker in verifier._living])
 def test_a_forked_child_has_a_pool_of_its_own_and_keeps_no_pipe_of_its_parent() -> None:
     process = python("""
 import os, time
+from srl import line_process
 from srl.rewards import verifier
 verifier.WORKERS = 1
 ours = verifier.ask([("equal", "x", "x+y")])
-before = verifier._living[0].process.pid
+before = line_process.living[0].process.pid
 child = os.fork()
 if not child:
-    assert not verifier._living and not verifier._idle
+    assert not line_process.living and not verifier._idle
     assert verifier.ask([("equal", "x", "x+z"), ("equal", "(x+1)^2", "x^2+2x+1")]) == [False, True]
     verifier.close()
     os._exit(0)
 assert verifier.ask([("equal", "(x+2)^2", "x^2+4x+4")]) == [True]  # while the child asks its own
-assert verifier._living[0].process.pid == before
+assert line_process.living[0].process.pid == before
 assert os.waitpid(child, 0)[1] == 0
 if not os.fork():  # a child that outlives its parent must not hold the worker's pipe open
     time.sleep(40)
@@ -256,10 +260,10 @@ os.kill(os.getpid(), 9)
 
 def test_ctrl_c_does_not_end_the_workers(one_worker: None) -> None:
     ask(fresh())
-    pid = verifier._idle[0].process.pid
+    pid = verifier._idle[0].line.process.pid
     os.kill(pid, signal.SIGINT)
     assert ask(fresh(2)) == [True, True]
-    assert verifier._idle[0].process.pid == pid
+    assert verifier._idle[0].line.process.pid == pid
 
 
 def test_a_worker_finds_srl_from_any_folder_and_not_what_lies_there(tmp_path: Path) -> None:
