@@ -25,6 +25,7 @@ import time
 from fractions import Fraction
 from pathlib import Path
 
+from srl import line_process
 from srl.rewards import verifier
 from srl.rewards.answers import are_correct
 
@@ -55,7 +56,7 @@ def letters(n: int) -> str:
 def cpu_seconds() -> float:
     """Of this process and its workers; of this process alone where there is no /proc."""
     ticks = 0
-    for worker in verifier._living:
+    for worker in line_process.living:
         stat = Path(f"/proc/{worker.process.pid}/stat")
         if stat.exists():
             ticks += sum(map(int, stat.read_text().rpartition(")")[2].split()[11:13]))
