@@ -39,6 +39,11 @@ METHODS: dict[str, tuple[str, list[str], dict[str, str]]] = {  # title, phases a
     "srl_rlvr": (
         "SRL, then RLVR", [SRL.replace("lr:", "until: {updates: 6}, lr:"), RLVR], {}
     ),
+    "distil": (
+        "distillation, the teacher has read the step",
+        [SRL.replace("srl", "distil").replace("{distil:", "{distil_step:")],
+        {"data.limits.max_prompt_tokens": "1400"},  # the teacher's prompts show the step's prompt twice
+    ),
     "srl_key": (
         "SRL, copying 1, key 0.5", [SRL],
         {"reward.copying": "{penalty: 1.0}", "reward.key": json.dumps({"kind": KEY, "weight": 0.5})},
