@@ -1,17 +1,23 @@
-"""`python -m srl chat`: ask a trained policy problems in the terminal; its thinking is dimmed."""
+"""`python -m srl chat`: ask a trained policy problems in the terminal; its thinking is dimmed.
+
+A line that is a task of a world (`textworld:rooms=2,seed=7`) is played, and shown turn by turn.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
 from srl.cli.options import OptionParser, add_tracking_uri
-from srl.errors import ConfigError
+from srl.errors import ConfigError, DataError
+from srl.worlds.table import is_task, parted
+from srl.worlds.world import Lost
 
 PROMPT = "problem> "
 
@@ -30,9 +36,13 @@ def main(arguments: list[str]) -> None:
     console.print(f"{trained.path}, update {trained.update}, {how}. One problem a line; Ctrl-D ends.")
     for problem in problems():
         try:
+            if is_task(problem):
+                for text in chat.play(problem):
+                    console.print(text)
+                continue
             for thinking, action in chat.whole(problem) if options.whole else chat.steps(problem):
                 show(console, thinking, action)
-        except ConfigError as error:  # a problem that is too long is no reason to end
+        except (ConfigError, DataError) as error:  # a problem that is too long is no reason to end
             console.print(Text(str(error), style="red"))
 
 
@@ -84,7 +94,7 @@ class Chat:
         merge_lora_forward(policy)
         tokenizer = trained.model.tokenizer
         self.engine = RolloutEngine(policy, tokenizer, end_token_ids(tokenizer, policy))
-        self.builder = builder_of(trained.data, tokenizer)
+        self.builder, self.worlds = builder_of(trained.data, tokenizer), trained.data.worlds
         self.sampling = Sampling(temperature)
         self.generator = torch.Generator(device).manual_seed(seed)
 
@@ -114,7 +124,41 @@ class Chat:
                 return
             actions.append(parts[1])
 
+    def play(self, task: str) -> Iterator[Text]:
+        """What the world shows and `> action` in turn, as an episode of training goes, and how it ended.
+
+        The world may be a class that the config does not name: its name is typed here.
+        """
+        from srl.play.player import Player
+
+        worlds = replace(self.worlds, own=(*self.worlds.own, parted(task)[0])).pool()
+        try:
+            (begun,) = worlds.reset([task])
+            if isinstance(begun.seen, Lost):
+                raise ConfigError(f"{task}: the play was lost ({begun.seen.reason})")
+            (first,) = self._fitting(
+                self.builder.episode(replace(asked(begun.seen.text), world=task), "chat")
+            )
+            yield Text(begun.seen.text)
+            ((episode, turns),) = Player(self.builder, worlds).play([first], self._sample)
+            for turn, answer in zip(turns, (*episode.seen, ""), strict=False):  # the last may have no answer
+                thinking, action = first.read(turn) or ("", first.response(turn.text))
+                yield from [Text(thinking.strip(), style="dim italic")] if thinking.strip() else []
+                yield Text(f"> {action}", style="bold")
+                yield from [Text(answer)] if answer else []
+            yield Text(f"{episode.end} after {episode.turns} turns", style="dim")
+        finally:
+            worlds.close()
+
+    def _sample(self, examples: Sequence[Any]) -> list[Any]:
+        groups = self.engine.generate(list(examples), 1, self.sampling, self.generator)
+        return [completion for (completion,) in groups]
+
     def _generate(self, examples: list[Any]) -> str:
+        ((completion,),) = self.engine.generate(self._fitting(examples), 1, self.sampling, self.generator)
+        return examples[0].response(completion.text)
+
+    def _fitting(self, examples: list[Any]) -> list[Any]:
         if not examples and not self.builder.skipped[-1].reason.startswith("prompt over"):
             raise ConfigError(f"the prompt cannot be written: {self.builder.skipped[-1].reason}")
         if not examples:
@@ -122,8 +166,7 @@ class Chat:
                 f"the prompt is over data.limits.max_prompt_tokens {self.builder.limits.max_prompt_tokens}; "
                 "give a shorter problem, or raise the limit"
             )
-        ((completion,),) = self.engine.generate(examples, 1, self.sampling, self.generator)
-        return examples[0].response(completion.text)
+        return examples
 
 
 def asked(problem: str) -> Any:

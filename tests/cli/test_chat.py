@@ -1,6 +1,8 @@
 """`srl chat`: the policy's own greedy answers, asked over standard input."""
 
 import io
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -96,3 +98,14 @@ def test_thinking_is_dimmed_and_markup_is_text():
 def test_a_temperature_below_0_is_refused(capsys):
     assert main(["chat", "--ckpt_path", "x", "--temperature", "-1"]) == 2
     assert "--temperature is -1.0: use 0 for greedy" in capsys.readouterr().err
+
+
+def test_a_task_of_a_world_is_played_turn_by_turn(made, monkeypatch, capsys):
+    letters = f"{Path(__file__).parents[1] / 'play' / 'letters.py'}:Letters"
+    limits = ["--data.prompt.context_turns", "9", "--data.limits.max_turns", "3"]
+    found = ask(made, monkeypatch, capsys, f"{letters}:3 ab\nchess.py:Board:1\n", *limits)
+    first, *rest = [line.rstrip() for line in found.splitlines()]
+    assert first == "3 write what is shown: a"
+    assert rest[0].startswith("> ")
+    assert re.search(r"(turns|format|tokens|won|lost) after [1-3] turns", found)
+    assert "world chess.py:Board:" in found  # and is not the end of the chat
