@@ -68,8 +68,9 @@ def config(o: SimpleNamespace) -> list[str]:
             {"step_tokens": o.new_tokens, "solution_tokens": o.new_tokens, "max_prompt_tokens": 1000}
         ),
         "--curriculum.batch_groups", str(o.prompts), "--rollout.num_generations", str(o.group),
+        "--data.draw", o.draw, "--trainer.precision", o.precision,
         "--curriculum.phases", "[{name: srl, mix: {srl: 1.0}}]", "--dynamic_sampling.enabled", "false",
-        "--checkpoint.dirpath", f"{o.folder}/run", "--trainer.logger", "false",
+        "--checkpoint.dirpath", f"{o.folder}/{o.run}", "--trainer.logger", "false",
         "--trainer.limit_val_batches", "0", "--trainer.accelerator", "cpu",
         "--trainer.enable_progress_bar", "false", "--trainer.max_steps", "1000000",
     ]  # fmt: skip
@@ -83,5 +84,5 @@ def step_examples(o: SimpleNamespace) -> tuple[list[Any], Any]:
     loaded = instantiated(config(o)[1:])
     loaded.data.prepare(loaded.model.tokenizer)
     examples = list(objectives()["srl"].examples(loaded.data.builder, loaded.data.train))
-    assert len(examples) == o.prompts, (len(examples), o.prompts)
+    assert o.nested or len(examples) == o.prompts, (len(examples), o.prompts)
     return examples, loaded.model

@@ -37,8 +37,10 @@ class Gate(Callback):
         cpu = self.clock.cpu
         assert trainer.global_step == self.step + 1, "one update a draw"
         figures = {"cpu": cpu, "wall": self.clock.wall, "rollout": self.rollout, "update": cpu - self.rollout}
-        prompts = [len(example.prompt_ids) for example in batch.examples]
-        common.answer(figures | {"tokens": self.tokens, "prompt_tokens": max(prompts)})
+        prompts = [example.prompt_ids for example in batch.examples]
+        tree = {ids[:end] for ids in prompts for end in range(1, len(ids) + 1)}
+        sizes = {"prompt_tokens": max(map(len, prompts)), "asked": sum(map(len, prompts)), "tree": len(tree)}
+        common.answer(figures | {"tokens": self.tokens} | sizes)
 
 
 if __name__ == "__main__":

@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 BENCHMARKS = Path(__file__).resolve().parents[1]
+NESTED_STEPS, NESTED_ITEMS = 5, 9  # as long as steps of GSM8K: some 30 tokens
 LETTERS, DIGITS = "abcdef", "0123456789"  # which every model of ours knows
 
 
 class Worker:
     """One process that measures a round when asked to, and says how much memory it has used at most."""
 
-    def __init__(self, name: str, settings: Path) -> None:
-        self.name = name
+    def __init__(self, name: str, settings: Path, label: str = "") -> None:
+        self.name, self.label = name, label or name
         paths = os.pathsep.join([str(BENCHMARKS.parent), str(BENCHMARKS), os.environ.get("PYTHONPATH", "")])
         self.process = subprocess.Popen(
             [sys.executable, "-m", f"throughput.{name}", str(settings)],
@@ -44,12 +45,18 @@ class Worker:
 
 
 def write_problems(folder: Path, o: argparse.Namespace) -> dict[str, str]:
-    """Problems with one step to train on, as many as a batch has groups, so that every draw is the same."""
+    """Problems with one step to train on, as many as a batch has groups, so that every draw is the same.
+
+    nested: ten times as many problems of five such steps each, of which a draw takes some.
+    """
     rows = []
-    for number in range(o.prompts + 1):
+    steps, length = (NESTED_STEPS, NESTED_ITEMS) if o.nested else (1, o.new_tokens // 3)
+    for number in range(o.prompts * (10 if o.nested else 1) + 1):
         problem = "".join(_item(number * 7 + place * 5) for place in range(o.prompt_items))
-        target = "".join(_item(number * 3 + place) for place in range(o.new_tokens // 3))
-        rows.append({"uid": f"p{number}", "problem": problem, "steps": [target, "a0"], "answer": "0"})
+        targets = [
+            "".join(_item(number * 3 + step + place) for place in range(length)) for step in range(steps)
+        ]
+        rows.append({"uid": f"p{number}", "problem": problem, "steps": [*targets, "a0"], "answer": "0"})
     files = {"data": rows[1:], "held_out": rows[:1]}  # one is held out, and never looked at
     for name, some in files.items():
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
@@ -61,7 +68,8 @@ def _item(number: int) -> str:
 
 
 def medians(
-    rounds: list[dict[str, Any]], skip: tuple[str, ...] = ("peak_mib", "prompt_tokens", "tokens")
+    rounds: list[dict[str, Any]],
+    skip: tuple[str, ...] = ("peak_mib", "prompt_tokens", "tokens", "asked", "tree"),
 ) -> dict[str, float]:
     names = [name for name in rounds[-1] if name not in skip]
     return {name: round(statistics.median(one[name] for one in rounds if name in one), 3) for name in names}
@@ -72,10 +80,34 @@ def ratio(theirs: list[dict[str, Any]], name: str, ours: list[dict[str, Any]], o
     return round(statistics.median(a[name] / b[other or name] for a, b in pairs), 2)
 
 
+def fastest(rounds: dict[str, list[dict[str, Any]]], side: str) -> tuple[str, list[dict[str, Any]]]:
+    """The precision in which a side's step takes least CPU time, and its rounds."""
+    named = {label: one for label, one in rounds.items() if label.split(" ")[0] == side}
+    label = min(named, key=lambda one: statistics.median(round["cpu"] for round in named[one]))
+    return label.partition(" ")[2], named[label]
+
+
+def nested(rounds: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """All steps of a problem in one draw over steps at random; prompt tokens computed over those asked."""
+    together, apart = (rounds[f"ours {draw}"] for draw in ("problem", "step"))
+    return {
+        "nested_step_ratio": ratio(together, "cpu", apart),
+        "nested_rollout_ratio": ratio(together, "rollout", apart),
+        "nested_update_ratio": ratio(together, "update", apart),
+        "nested_tokens": {
+            name: round(statistics.mean(one["tree"] / one["asked"] for one in some), 3)
+            for name, some in (("problem", together), ("step", apart))
+        },
+        "seconds": {name: medians(one) for name, one in rounds.items()},
+    }
+
+
 def summary(rounds: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     """The ratios and the medians of every worker's figures."""
-    ours, parts, trl = rounds["ours"], rounds["parts"], rounds.get("trl")
-    found: dict[str, Any] = {}
+    ours, parts = fastest(rounds, "ours")[1], rounds["parts"]
+    trl = fastest(rounds, "trl")[1] if any(name.startswith("trl") for name in rounds) else None
+    names = ("ours", "trl") if trl else ("ours",)
+    found: dict[str, Any] = {"precision": {name: fastest(rounds, name)[0] for name in names}}
     if trl:
         found["step_ratio"] = ratio(trl, "cpu", ours)
         found["trl_rollout_ratio"] = ratio(trl, "rollout", ours)

@@ -51,14 +51,16 @@ def main() -> None:
     rows = [{"prompt": tokenizer.decode(list(e.prompt_ids)), "target": e.target} for e in examples]
     for row, example in zip(rows, examples, strict=True):
         assert tuple(tokenizer(row["prompt"])["input_ids"]) == example.prompt_ids, "the same prompt"
-    model = load_base(module.files, quantization="none", device=torch.device("cpu"), dtype=torch.float32)
+    half = o.precision == "bf16-mixed"
+    dtype = torch.bfloat16 if half else torch.float32
+    model = load_base(module.files, quantization="none", device=torch.device("cpu"), dtype=dtype)
     rollouts = o.prompts * o.group
     micro_batch = min(MICRO_BATCH, rollouts)
     arguments = GRPOConfig(
-        output_dir=f"{o.folder}/trl", per_device_train_batch_size=micro_batch,
+        output_dir=f"{o.folder}/{o.run}", per_device_train_batch_size=micro_batch,
         gradient_accumulation_steps=rollouts // micro_batch, num_generations=o.group,
         max_completion_length=o.new_tokens, temperature=1.0, learning_rate=common.LR, beta=0.0,
-        num_iterations=1, bf16=False, gradient_checkpointing=False, optim="adamw_torch",
+        num_iterations=1, bf16=half, gradient_checkpointing=False, optim="adamw_torch",
         logging_strategy="no", save_strategy="no", report_to="none", use_cpu=True, max_steps=10**6, seed=0,
         disable_tqdm=True, shuffle_dataset=False, dataloader_pin_memory=False,
     )  # fmt: skip
