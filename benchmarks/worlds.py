@@ -1,0 +1,190 @@
+"""SmolLM2-135M-Instruct in text games: imitation, step rewards and play at equal tokens.
+
+    python benchmarks/worlds.py [--output FOLDER] [--methods sft,episode,...] [--seeds 0,1] [--tokens 40000]
+
+Makes the games with `prepare` (textworld, an optional extra): 300 to train on and 100 unseen ones, of which
+none begins as one of the former. Every method begins with the base, or with --start updates of imitation,
+and goes on until its tokens, generated and trained on, reach --tokens. Then it plays the unseen games
+greedily, once each; `base` is what the base does with them. Phases that hand over to play do so after the
+updates of FIRST. Interrupt it when you like: what is finished is found in MLflow and not made again. Writes
+worlds.json to the output folder, prints a table, and the JSON as the last line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from fits import ROOT, Fit, Store, dumped, options, rounded
+
+CONFIG = ROOT / "configs" / "worlds" / "textworld.yaml"
+SIZES = {"one_room": "rooms=1,objects=3,length=2", "two_rooms": "rooms=2,objects=4,length=3"}
+TRAINED, UNSEEN = 300, 100
+FIRST_UNSEEN = 100_000  # seed of the first unseen game
+SFT = "{name: sft, mix: {sft_step: 1.0}, batch_groups: 32, lr: 1.0e-3}"
+SRL = "{name: srl, mix: {srl: 1.0}, batch_groups: 8}"
+OWN = "{name: own, mix: {srl_own: 1.0}, batch_groups: 8}"
+PROGRESS = "{name: progress, mix: {progress: 1.0}, batch_groups: 4}"
+EPISODE = "{name: episode, mix: {episode: 1.0}, batch_groups: 4}"
+METHODS = {  # title, phases; of two the first has the updates of FIRST
+    "sft": ("SFT on the expert's actions", [SFT]),
+    "srl": ("SRL", [SRL]),
+    "own": ("SRL on own states", [OWN]),
+    "progress": ("progress", [PROGRESS]),
+    "episode": ("RLVR (episodes)", [EPISODE]),
+    "sft_episode": ("SFT, then RLVR", [SFT, EPISODE]),
+    "srl_episode": ("SRL, then RLVR", [SRL, EPISODE]),
+    "own_episode": ("SRL on own states, then RLVR", [OWN, EPISODE]),
+}
+FIRST = {"sft": 10, "srl": 16, "own": 12}  # updates before the hand-off, by the phase's name
+MEASURED = {
+    "success": "val/episode/success",
+    "turns": "val/episode/turns",
+    "invalid": "val/episode/invalid",
+    "repeated": "val/episode/repeated",
+    "format": "val/episode/format",
+    "cut": "val/episode/cut",
+    "lost": "val/episode/lost",
+    "exact": "val/steps/exact",
+    "step_reward": "val/steps/reward",
+}
+BY_UPDATE = ("train/reward", "train/kept", "rollouts/episodes/won", "rollouts/episodes/invalid", "train/nll")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--output", type=Path, default=Path("runs/worlds"))
+    parser.add_argument("--size", choices=SIZES, default="two_rooms")
+    parser.add_argument("--methods", type=lambda text: text.split(","), default=list(METHODS))
+    parser.add_argument("--seeds", type=lambda text: [int(one) for one in text.split(",")], default=[0])
+    parser.add_argument("--tokens", type=int, default=40_000, help="generated and trained on, of each run")
+    parser.add_argument("--start", type=int, default=0, help="updates of imitation before every method")
+    parser.add_argument("--max_turns", type=int, default=6)
+    chosen = parser.parse_args()
+    name = f"{chosen.size}-{chosen.tokens}-start{chosen.start}-turns{chosen.max_turns}"
+    store = Store(chosen.output / name, "worlds")
+    data = games(store.folder, SIZES[chosen.size])
+    for seed in chosen.seeds:
+        for method in chosen.methods:
+            fit = fit_of(data, method, seed, chosen)
+            for made, seconds in store.make([fit], jobs=1):
+                print(f"{made.name}: {seconds:.0f} s", file=sys.stderr, flush=True)
+            result = summary(store, chosen)
+            (store.folder / "worlds.json").write_text(dumped(result))
+            print(report(result), file=sys.stderr, flush=True)
+    print(json.dumps(summary(store, chosen)))
+
+
+def games(folder: Path, size: str) -> tuple[Path, Path]:
+    """The recorded games, to train on and unseen, made once; unseen ones that begin as others go."""
+    paths = folder / "expert.jsonl", folder / "unseen.jsonl"
+    for path, first, count in zip(paths, (0, FIRST_UNSEEN), (TRAINED, UNSEEN), strict=True):
+        if not path.exists():
+            made = path.with_suffix(".new")
+            command = [sys.executable, "-m", "srl", "prepare", f"textworld:{size}", "--games", str(count),
+                       "--first_seed", str(first), "--workers", "1", "--output", str(made)]  # fmt: skip
+            subprocess.run(command, cwd=ROOT, check=True, stdout=sys.stderr)
+            made.rename(path)
+    trained = {" ".join(row["problem"].split()) for row in read(paths[0])}
+    rows = read(paths[1])
+    kept = [row for row in rows if " ".join(row["problem"].split()) not in trained]
+    if len(kept) < len(rows):
+        paths[1].write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        print(f"{len(rows) - len(kept)} unseen games begin as trained ones: left out", file=sys.stderr)
+    return paths
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def fit_of(data: tuple[Path, Path], method: str, seed: int, chosen: argparse.Namespace) -> Fit:
+    phases = [SFT.replace("sft,", "start,", 1)] * bool(chosen.start) + METHODS[method][1]
+    until = [chosen.start] * bool(chosen.start) + [FIRST.get(method.partition("_")[0], 0)] * ("_" in method)
+    ended = [
+        phase[:-1] + f", until: {{updates: {updates}}}}}"
+        for phase, updates in zip(phases, until, strict=False)
+    ]
+    settings = {
+        "config": str(CONFIG), "data.path": str(data[0]), "data.val_path": str(data[1]),
+        "curriculum.phases": f"[{', '.join([*ended, *phases[len(ended):]])}]",
+        "seed_everything": str(seed), "budget.tokens": str(chosen.tokens),
+        "data.limits.max_turns": str(chosen.max_turns), "model.validation.attempts": "0",
+        "trainer.max_steps": "100000", "trainer.val_check_interval": "100000",
+    }  # fmt: skip
+    return Fit(f"{method}-{seed}", options(settings), {"method": method, "seed": str(seed)})
+
+
+# -- what there is ------------------------------------------------------------------------------------------
+
+
+def summary(store: Store, chosen: argparse.Namespace) -> dict[str, Any]:
+    """The base, and the newest validation of every finished run, its costs, and its curves by update."""
+    runs: list[dict[str, Any]] = []
+    base: dict[str, float] = {}
+    for run in store.client.search_runs([store.identity], "attributes.status = 'FINISHED'"):
+        tags, metrics = run.data.tags, run.data.metrics
+        if "method" not in tags:
+            continue
+        curve = {name: rounded(series(store, run.info.run_id, name)) for name in BY_UPDATE}
+        base = {key: series(store, run.info.run_id, name).get(0, 0.0) for key, name in MEASURED.items()}
+        runs.append({
+            "method": tags["method"],
+            "seed": int(tags["seed"]),
+            "commit": tags.get("git_commit", "unknown"),
+            "updates": max(series(store, run.info.run_id, "cost/tokens_trained"), default=0),
+            "tokens": metrics["cost/tokens_generated"] + metrics["cost/tokens_trained"],
+            "cpu_seconds": round(metrics["cost/cpu_seconds"]),
+            **{key: round(metrics[name], 4) for key, name in MEASURED.items() if name in metrics},
+            "train": {name: points for name, points in curve.items() if points},
+        })  # fmt: skip
+    order = list(METHODS)
+    runs.sort(key=lambda one: (order.index(one["method"]), one["seed"]))
+    unseen = len(read(store.folder / "unseen.jsonl"))
+    return {
+        "command": "python benchmarks/worlds.py " + " ".join(sys.argv[1:]), "games": SIZES[chosen.size],
+        "max_turns": chosen.max_turns, "start": chosen.start, "unseen": unseen, "base": base, "runs": runs,
+    }  # fmt: skip
+
+
+def series(store: Store, run: str, name: str) -> dict[int, float]:
+    return {one.step: one.value for one in store.client.get_metric_history(run, name)}
+
+
+def report(result: dict[str, Any]) -> str:
+    """Markdown; success stands with its standard error over the unseen games."""
+    columns = ("success", "turns", "invalid", "repeated", "format", "exact", "step_reward")
+    names = ("method", "seed", "updates", "tokens", "CPU s", *columns)
+    lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
+    rows = [{"method": "base", **result["base"]}] if result["base"] else []
+    for run in [*rows, *result["runs"]]:
+        title = METHODS.get(run["method"], (run["method"],))[0]
+        spent = [
+            f"{run[key]:,.0f}" if key in run else "" for key in ("seed", "updates", "tokens", "cpu_seconds")
+        ]
+        cells = [
+            share(run["success"], result["unseen"]),
+            *(f"{run.get(key, math.nan):.2f}" for key in columns[1:]),
+        ]
+        lines.append(f"| {' | '.join([title, *spent, *cells])} |")
+    return "\n".join(lines) + "\n"
+
+
+def share(right: float, count: int) -> str:
+    """With its standard error.
+
+    >>> share(0.2, 100)
+    '0.20 ± 0.04'
+    """
+    return f"{right:.2f} ± {math.sqrt(right * (1 - right) / count):.2f}"
+
+
+if __name__ == "__main__":
+    main()
