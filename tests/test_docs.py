@@ -18,7 +18,7 @@ from srl.cli.main import main
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (
     "method", "data", "curriculum", "comparing", "architecture", "troubleshooting", "configuration", "speed",
-    "gpu", "running",
+    "gpu", "running", "worlds",
 )  # fmt: skip
 DOCS = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in PAGES)]
 SHORT = [  # what a test adds to a training that a reader lets run
@@ -145,3 +145,30 @@ def test_the_configuration_is_up_to_date():
 
     written = (ROOT / "docs" / "configuration.md").read_text()
     assert text() == written, "run: python docs/make_configuration.py"
+
+
+def test_the_sizes_of_worlds_are_those_measured():
+    measured = json.loads((ROOT / "benchmarks" / "results" / "world_sizes.json").read_text())
+    table = re.search(
+        r"<!-- sizes -->\n(.*?)<!-- end -->", (ROOT / "docs" / "worlds.md").read_text(), re.DOTALL
+    )[1]
+    for row, size in zip(table.splitlines()[2:], measured["sizes"], strict=True):
+        cells = [cell.strip() for cell in row.strip("|").split("|")]
+        options = size["world"].removeprefix("textworld:").split(",")
+        assert cells[:3] == [
+            ", ".join(option.split("=")[1] for option in options), str(size["turns"]),
+            f"{size['random_player_wins']} of {measured['games']}",
+        ]  # fmt: skip
+        tokens = [size["tokens"][name]["mean"] for name in ("task", "action", "observation")]
+        expected = [size["expert_actions"]["mean"], size["admissible_at_first"], *tokens]
+        assert [float(cell) for cell in cells[3:]] == [round(value, 1) for value in expected]
+
+
+def test_the_world_that_the_docs_write_is_recorded(tmp_path, monkeypatch, capsys):
+    """Seeds 0 to 4 are corridors of 2 to 6 rooms: 20 actions in all."""
+    (body,) = [lines for _, language, lines in blocks(ROOT / "docs" / "worlds.md") if language == "python"]
+    (tmp_path / "maze.py").write_text("\n".join(body))
+    monkeypatch.chdir(tmp_path)
+    assert main(["prepare", "maze.py:Maze", "--games", "5", "-o", "maze.jsonl", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["rows"]["kept"], report["steps"]["all"]) == (5, 20)
