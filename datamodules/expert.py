@@ -155,7 +155,8 @@ class ExpertDataModule(LightningDataModule):
         module: Any = self.trainer.lightning_module
         self.prepare(module.tokenizer)
         if stage in ("test", "predict") and not self.benchmarks:
-            self._read_benchmarks(stage == "test", module.test_settings)
+            settings = module.test_settings
+            self._read_benchmarks(stage == "test" and settings.mode != "episodes", settings)
 
     def prepare(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """Read, split by problem, assert that nothing overlaps, and build the examples. Runs once."""
@@ -193,7 +194,8 @@ class ExpertDataModule(LightningDataModule):
         return self._player
 
     def teardown(self, stage: str) -> None:
-        if self._player is not None:
+        """After the validation of step 0 the fit goes on with the same processes; at exit they end anyhow."""
+        if self._player is not None and stage != "validate":
             self._player.worlds.close()
 
     def _read(self) -> None:
@@ -312,8 +314,8 @@ class ExpertDataModule(LightningDataModule):
         assert self.builder is not None
         for source in self.sources:
             found = read_benchmark(source, self.held_out, needs_answers, self.report, self.row)
-            limits = (settings.limit, settings.batch_size)
-            self.benchmarks.append(benchmark_loader(found, self.builder, self.train, *limits, needs_answers))
+            how = (settings.limit, settings.batch_size, needs_answers, settings.mode == "episodes")
+            self.benchmarks.append(benchmark_loader(found, self.builder, self.train, *how))
 
     def test_dataloader(self) -> list[BenchmarkLoader]:
         return self.benchmarks

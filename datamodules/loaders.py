@@ -43,15 +43,20 @@ def benchmark_loader(
     limit: int | None,
     batch_size: int,
     needs_answers: bool,
+    plays: bool = False,
 ) -> BenchmarkLoader:
-    """The first `limit` problems as whole-problem prompts; those over the prompt limit are skipped.
+    """The first `limit` problems as whole-problem prompts, or as tasks to play; those over the prompt limit,
+    or without a world, are skipped.
 
     contaminated counts the problems whose text stands in the training data, white space aside.
     """
     pairs, before = [], len(builder.skipped)
     for trajectory in benchmark.problems[:limit]:
-        found = builder.problem(trajectory, benchmark.name, needs_answer=needs_answers)
-        pairs += [(example, trajectory) for example in found]
+        if plays:
+            made = builder.episode(trajectory, benchmark.name)
+        else:
+            made = builder.problem(trajectory, benchmark.name, needs_answer=needs_answers)
+        pairs += [(example, trajectory) for example in made]
     skipped = [*benchmark.skipped, *builder.skipped[before:]]
     if not pairs:
         raise ConfigError(

@@ -289,12 +289,12 @@ class PolicyModule(LightningModule):
 
     def test_step(self, batch: BenchmarkBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Leaves its records on the batch, one a problem; the results callback keeps and counts them."""
-        builder = self.trainer.datamodule.builder  # type: ignore[attr-defined]
-        batch.records = benchmark_records(self.engine, builder, batch, self.test_settings)
+        player = self.trainer.datamodule.player  # type: ignore[attr-defined]
+        batch.records = benchmark_records(self.engine, player, batch, self.test_settings)
 
     def predict_step(self, batch: BenchmarkBatch, batch_idx: int, dataloader_idx: int = 0) -> list[Record]:
-        builder = self.trainer.datamodule.builder  # type: ignore[attr-defined]
-        batch.records = predictions(self.engine, builder, batch, self.test_settings)
+        player = self.trainer.datamodule.player  # type: ignore[attr-defined]
+        batch.records = predictions(self.engine, player, batch, self.test_settings)
         return batch.records
 
     # -- checkpoints -----------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from resumed import equal
 from srl import ranks
 from srl.errors import ConfigError
 from srl.packing.micro_batches import Row
-from srl.types import Completion, Example, Group
+from srl.types import Completion, Episode, Example, Group
 
 # -- the pure parts -----------------------------------------------------------------------------------------
 
@@ -55,7 +55,12 @@ def group_of(example):
     completions = [Completion((number, 7), f"{number}", torch.tensor([-0.1, -number / 3]), number % 2 == 0)]
     completions[0].end_token = number % 3 == 0
     parts = {"format": torch.ones(1)}
-    return Group(example, completions, torch.tensor([number / 7]), parts, sampled_at=3)
+    made = Group(example, completions, torch.tensor([number / 7]), parts, sampled_at=3)
+    if number % 2:  # a turn of an episode
+        completions[0].prompt_ids = (3, number)
+        made.episodes = (Episode("won", 1, seen=("x",), left=(1, 0)),)
+        made.credits = torch.tensor([number / 5])
+    return made
 
 
 def test_every_rank_has_the_groups_of_all_in_the_order_of_the_draw(tmp_path):

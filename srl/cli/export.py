@@ -9,7 +9,7 @@ from typing import Any
 from srl.cli.options import OptionParser, add_tracking_uri, check_empty
 from srl.errors import ConfigError
 
-SHOWN = ("val/", "test/", "test_steps/")
+SHOWN = ("val/", "test/", "test_steps/", "test_episodes/")
 
 
 def main(arguments: list[str]) -> None:

@@ -267,13 +267,13 @@ class SRLCLI(LightningCLI):
         print(f"The run is logged to {self.call.store} and mirrored to {tracking.mirror}", flush=True)
 
     def _results_folder(self, config: jsonargparse.Namespace) -> Path:
-        """Beside the checkpoints: test, predict, and of the base model test_base; by steps test_steps."""
+        """Beside the checkpoints: test, predict, and of the base model test_base; by mode test_steps."""
         settings = self.model.test_settings
         if settings.folder is not None:
             return Path(settings.folder)
         base = "" if config.get("ckpt_path") else "_base"
-        steps = "_steps" if settings.mode == "steps" else ""
-        return config.checkpoint.dirpath / f"{self.subcommand}{base}{steps}"
+        mode = "" if settings.mode == "whole" else f"_{settings.mode}"
+        return config.checkpoint.dirpath / f"{self.subcommand}{base}{mode}"
 
     def fit(self, model: PolicyModule, datamodule: ExpertDataModule, **kwargs: Any) -> None:
         """A fresh run measures step 0 first; a resumed one says where it goes on."""

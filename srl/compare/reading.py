@@ -20,6 +20,7 @@ READ = (
     "val/",
     "test/",
     "test_steps/",
+    "test_episodes/",
     "cost/",
     "rollouts/",
     "train/",

@@ -123,6 +123,7 @@ class RowFormat:
             steps=(),
             answer=stated,
             answer_check=check(row, where, self.verifier),
+            world=fields.optional(row, "world", where) or None,
         )
 
     def _names(self) -> tuple[str | None, ...]:

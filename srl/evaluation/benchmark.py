@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from srl.errors import ConfigError
+from srl.evaluation.playing import solve_by_play
 from srl.evaluation.scores import Record, prediction_of, records_of
 from srl.evaluation.solving import GREEDY, MAX_TURNS, Solved, solve_by_steps, solve_whole
 from srl.types import Sampling
@@ -15,15 +16,16 @@ from srl.types import Sampling
 if TYPE_CHECKING:
     from srl.engine.engine import RolloutEngine
     from srl.evaluation.batches import BenchmarkBatch
-    from srl.examples.builder import ExampleBuilder
+    from srl.play.player import Player
 
 
 @dataclass(frozen=True)
 class TestSettings:
     """How `test` and `predict` solve each benchmark problem; the defaults are the paper's protocol."""
 
-    mode: Literal["whole", "steps"] = "whole"
-    """whole writes a solution in one response; steps writes one step a turn, each action fed back."""
+    mode: Literal["whole", "steps", "episodes"] = "whole"
+    """whole writes a solution in one response; steps writes one step a turn, each action fed back; episodes
+    plays the task of the field world, and what is won is right."""
     attempts: int = 32
     """Sampled attempts at each problem besides the greedy one; 0 makes none."""
     pass_k: tuple[int, ...] | None = None
@@ -66,8 +68,8 @@ class TestSettings:
 
     @property
     def kind(self) -> str:
-        """The first part of the metrics' names, so that both modes can stand in one run."""
-        return "test" if self.mode == "whole" else "test_steps"
+        """The first part of the metrics' names, so that all modes can stand in one run."""
+        return "test" if self.mode == "whole" else f"test_{self.mode}"
 
     def ks(self, samples: int) -> tuple[int, ...]:
         """The k of pass@k for a benchmark with so many samples a problem."""
@@ -75,33 +77,33 @@ class TestSettings:
 
 
 def benchmark_records(
-    engine: RolloutEngine, builder: ExampleBuilder, batch: BenchmarkBatch, settings: TestSettings
+    engine: RolloutEngine, player: Player, batch: BenchmarkBatch, settings: TestSettings
 ) -> list[Record]:
     """A greedy attempt and the sampled ones at each problem of the batch.
 
     The noise depends on seed, benchmark and batch alone, not on what was tested before.
     """
     generator = torch.Generator(engine.device).manual_seed(batch.seed(settings.seed))
-    greedy = _solve(engine, builder, batch, settings, generator)
+    greedy = _solve(engine, player, batch, settings, generator)
     count = 0 if batch.name in settings.greedy_only else settings.attempts
     sampling = Sampling(settings.temperature)
-    samples = _solve(engine, builder, batch, settings, generator, count, sampling) if count else ()
+    samples = _solve(engine, player, batch, settings, generator, count, sampling) if count else ()
     return records_of(batch.name, batch.trajectories, [attempt for (attempt,) in greedy], samples)
 
 
 def predictions(
-    engine: RolloutEngine, builder: ExampleBuilder, batch: BenchmarkBatch, settings: TestSettings
+    engine: RolloutEngine, player: Player, batch: BenchmarkBatch, settings: TestSettings
 ) -> list[Record]:
     """The greedy solution of each problem of the batch; nothing is judged."""
     generator = torch.Generator(engine.device).manual_seed(batch.seed(settings.seed))
-    found = _solve(engine, builder, batch, settings, generator, judge=False)
+    found = _solve(engine, player, batch, settings, generator, judge=False)
     pairs = zip(batch.trajectories, found, strict=True)
     return [prediction_of(batch.name, trajectory, attempt) for trajectory, (attempt,) in pairs]
 
 
 def _solve(
     engine: RolloutEngine,
-    builder: ExampleBuilder,
+    player: Player,
     batch: BenchmarkBatch,
     settings: TestSettings,
     generator: torch.Generator,
@@ -111,5 +113,7 @@ def _solve(
 ) -> list[list[Solved]]:
     if settings.mode == "whole":
         return solve_whole(engine, batch.examples, n, sampling, generator, judge)
+    if settings.mode == "episodes":
+        return solve_by_play(engine, player, batch.examples, n, sampling, generator)
     turns = settings.max_turns
-    return solve_by_steps(engine, builder, batch.trajectories, generator, n, sampling, turns, judge)
+    return solve_by_steps(engine, player.builder, batch.trajectories, generator, n, sampling, turns, judge)

@@ -116,6 +116,8 @@ def _phases(config: Any) -> list[Stage]:
         sampled = [limits.tokens(one.unit) for one in every if one.samples]
         draw = config.curriculum.draw_size(phase)
         calls = (Call(draw, n, limits.max_prompt_tokens, max(sampled)),) if sampled else ()
+        if any(one.plays == "episode" for one in every):  # each episode has a history of its own
+            calls = (Call(draw * n, 1, limits.max_prompt_tokens, max(sampled)),)
         groups = phase.batch_groups or config.curriculum.batch_groups
         longest = max(limits.tokens(one.unit) for one in every)
         found.append(Stage(phase.name, calls, limits.max_prompt_tokens, longest, groups, n if sampled else 1))

@@ -16,14 +16,14 @@ PHASES = """[
 ]"""
 
 
-def run(model_folder, file, folder, *more):
+def run(model_folder, file, folder, *more, command="fit"):
     return fit(
         model_folder, file, folder, "--curriculum.phases", PHASES, "--curriculum.draw_prompts", "5",
         "--data.prompt.context_turns", "9", "--data.limits.max_turns", "4", "--data.limits.step_tokens", "3",
         "--data.worlds.own", json.dumps([CLASS]), "--dynamic_sampling.patience", "100",
         "--rollout.num_generations", "6", "--rollout_tables.every_n_updates", "1",
         "--trainer.max_steps", "10", "--trainer.val_check_interval", "100",
-        "--checkpoint.every_n_updates", "1", *more,
+        "--checkpoint.every_n_updates", "1", *more, command=command,
     )  # fmt: skip
 
 
@@ -59,3 +59,15 @@ def test_a_run_that_imitates_plays_and_is_resumed_bit_for_bit(model_folder, tmp_
     folder = tmp_path / "again"
     assert run(model_folder, file, folder, "--ckpt_path", str(waiting[0])) == 0
     equal(what_counts(tmp_path / "whole" / "last.ckpt"), what_counts(folder / "last.ckpt"))
+    unseen = write_rows(tmp_path / "unseen.jsonl", rows(["abb", "bab"]))
+    more = ["--ckpt_path", "last", "--model.test.mode", "episodes", "--model.test.attempts", "2"]
+    more += ["--data.benchmarks", f"[{unseen}]"]
+    assert run(model_folder, file, folder, *more, command="test") == 0
+    records = [
+        json.loads(line) for line in (folder / "test_episodes" / "unseen.jsonl").read_text().splitlines()
+    ]
+    assert [record["id"] for record in records] == ["w0", "w1"]
+    for record in records:
+        assert record["correct"] == (record["answer"] == "won")
+        assert 1 <= len(record["steps"]) <= 4
+        assert len(record["samples"]) == 2

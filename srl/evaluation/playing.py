@@ -1,0 +1,51 @@
+"""Tasks played as attempts at problems: one that is won is right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from srl.engine.engine import RolloutEngine
+from srl.evaluation.solving import Solved
+from srl.play.player import Played, Player
+from srl.types import Completion, Example, Sampling
+
+
+def solve_by_play(
+    engine: RolloutEngine,
+    player: Player,
+    examples: Sequence[Example],
+    n: int,
+    sampling: Sampling,
+    generator: torch.Generator,
+) -> list[list[Solved]]:
+    """n episodes of each task. The answer of an attempt is how it ended (`srl.types.End`); one that a limit
+    cut is not finished, and a lost play is not won.
+    """
+
+    def sample(prompts: Sequence[Example]) -> list[Completion]:
+        return [one for (one,) in engine.generate(prompts, 1, sampling, generator)]
+
+    found = player.play([example for example in examples for _ in range(n)], sample)
+    return [
+        [_solved(example, played) for played in found[place * n : (place + 1) * n]]
+        for place, example in enumerate(examples)
+    ]
+
+
+def _solved(example: Example, played: Played) -> Solved:
+    episode, turns = played
+    texts = [example.response(turn.text) for turn in turns]
+    actions = [(example.read(turn) or ("", text))[1] for turn, text in zip(turns, texts, strict=True)]
+    return Solved(
+        uid=example.uid,
+        text="\n".join(actions),
+        finished=not episode.cut,
+        in_format=episode.end != "format",
+        words=sum(len(text.split()) for text in texts),
+        tokens=sum(len(turn.ids) for turn in turns),
+        correct=episode.won,
+        answer=episode.end,
+        steps=tuple(actions),
+    )
