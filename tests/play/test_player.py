@@ -22,6 +22,7 @@ from srl.packing.micro_batches import micro_batches
 from srl.play.player import WorldSettings, turn_rows
 from srl.types import Completion, Group, Sampling
 from srl.update.loss import LossSettings, build_rows, logprobs_of, loss_of
+from srl.worlds.recording import recorded
 
 TOKENIZER = tiny_tokenizer()
 
@@ -29,8 +30,8 @@ TOKENIZER = tiny_tokenizer()
 class Table:
     """The examples of an objective and the player over them, as a run has them."""
 
-    def __init__(self, folder, words, turns=4, prompt_tokens=512, context_turns=20, stop=("\n",)):
-        self.path = write(folder / "plays.jsonl", rows(words))
+    def __init__(self, folder, expert, turns=4, prompt_tokens=512, context_turns=20, stop=("\n",)):
+        self.path = write(folder / "plays.jsonl", expert)
         prompt = PromptFormat("raw", context_turns=context_turns)
         limits = ResponseLimits(
             step_tokens=4, step_stop=stop, max_turns=turns, max_prompt_tokens=prompt_tokens
@@ -52,7 +53,7 @@ def table(tmp_path):
     made = []
 
     def make(words, **kwargs):
-        made.append(Table(tmp_path, words, **kwargs))
+        made.append(Table(tmp_path, kwargs.pop("expert", None) or rows(words), **kwargs))
         return made[-1]
 
     yield make
@@ -94,6 +95,28 @@ def test_the_prompts_of_a_play_are_those_of_the_recorded_steps_where_the_policy_
     assert (found.episode.end, found.episode.turns, found.episode.left) == ("won", 4, (4, 3, 2, 1, 0))
     for turn, longer in pairwise(recorded):
         assert longer[: len(turn)] == turn  # so that a tree of prompts holds each token once
+
+
+def test_so_it_is_in_textworld(table):
+    pytest.importorskip(
+        "textworld", reason="needs the extra: pip install -c constraints.txt -e '.[textworld]'"
+    )
+    found = dict(recorded("textworld:rooms=2,objects=4,length=3", range(3), workers=1))
+    one = table((), expert=list(found.values()), prompt_tokens=4000, turns=4)
+    actions = {row["uid"]: [step["body"] for step in row["steps"]] for row in found.values()}
+
+    def expert(prompts):
+        return [said(actions[prompt.uid][prompt.step - 1]) for prompt in prompts]
+
+    played = one.player.play(one.examples(), expert)
+    assert {play.episode.end for play in played} == {"won"}
+    assert all(play.episode.left == (3, 2, 1, 0) and not play.episode.invalid for play in played)
+    prompts = [turn.prompt_ids for play in played for turn in play.turns]
+    assert prompts == [example.prompt_ids for example in one.examples("srl")]
+    rambling = one.player.play(one.examples(), always("Sure, here is what I would do"))
+    assert {(play.episode.end, play.episode.invalid, play.episode.repeated) for play in rambling} == {
+        ("turns", 4, 2)  # the same answer from the second on
+    }
 
 
 def test_a_known_policy_wins_where_it_must_and_loses_elsewhere(table):
