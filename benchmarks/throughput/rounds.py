@@ -53,6 +53,7 @@ def write_problems(folder: Path, o: argparse.Namespace) -> dict[str, str]:
     steps, length = (NESTED_STEPS, NESTED_ITEMS) if o.nested else (1, o.new_tokens // 3)
     for number in range(o.prompts * (10 if o.nested else 1) + 1):
         problem = "".join(_item(number * 7 + place * 5) for place in range(o.prompt_items))
+        problem = f"{number};{problem}" if o.nested else problem  # the signs repeat after thirty problems
         targets = [
             "".join(_item(number * 3 + step + place) for place in range(length)) for step in range(steps)
         ]
