@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def worlds() -> Iterator[Worlds]:
-    pool = Worlds(workers=2, step_seconds=2.0, own=(CLASS,))
+    pool = Worlds(workers=2, step_seconds=1.0, own=(CLASS,))
     yield pool
     pool.close()
 
