@@ -199,11 +199,11 @@ def test_what_is_imported_is_declared():
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    wanted = [*project["dependencies"], *extras["vllm"], *extras["textworld"]]
+    wanted = [*project["dependencies"], *extras["vllm"], *extras["textworld"], *extras["scienceworld"]]
     declared = {re.split(r"[^\w.-]", line)[0].lower().replace("_", "-") for line in wanted}
     found = {name for path in SOURCES for name in imports_of(path)} - set(sys.stdlib_module_names)
     owners = packages_distributions()
-    for name in sorted(found - {*PACKAGES, "vllm", "textworld"}):
+    for name in sorted(found - {*PACKAGES, "vllm", "textworld", "scienceworld"}):
         called = {
             owner.lower().replace("_", "-").removesuffix("-skinny") for owner in owners.get(name, [name])
         }

@@ -17,8 +17,6 @@ Row = dict[str, Any] | DataError
 MOST_TURNS = 200
 """Actions after which an expert that has not won is taken to go in circles."""
 
-_AT_ONCE = 64
-
 
 def seeded(task: str, seed: int) -> str:
     """The task with this seed as its last option.
@@ -38,9 +36,10 @@ def recorded(task: str, seeds: Sequence[int], workers: int) -> Iterator[tuple[st
     One task's row is the same whatever is recorded beside it.
     """
     worlds = Worlds(workers=min(workers, os.cpu_count() or 1), own=(parted(task)[0],))
+    at_once = 2 * worlds.size  # a world may be a process of its own
     try:
-        for begin in range(0, len(seeds), _AT_ONCE):
-            tasks = [seeded(task, seed) for seed in seeds[begin : begin + _AT_ONCE]]
+        for begin in range(0, len(seeds), at_once):
+            tasks = [seeded(task, seed) for seed in seeds[begin : begin + at_once]]
             yield from zip(tasks, _played(worlds, tasks), strict=True)
     finally:
         worlds.close()

@@ -10,7 +10,10 @@ from srl.errors import ConfigError, first_line
 from srl.own_class import own_class
 from srl.worlds.world import World
 
-ADAPTERS = {"textworld": ("srl.worlds.textworld", "TextWorld", "textworld")}
+ADAPTERS = {
+    "textworld": ("srl.worlds.textworld", "TextWorld", "textworld"),
+    "scienceworld": ("srl.worlds.scienceworld", "ScienceWorld", "scienceworld"),
+}
 """kind -> (module, class, extra that installs what it needs)."""
 
 _OWN = re.compile(r"(\S.*?\.py:[A-Za-z_]\w*|(?:[A-Za-z_]\w*\.)+[A-Za-z_]\w*)(?::(.*))?", re.DOTALL)
@@ -66,6 +69,8 @@ def world_of(kind: str) -> World:
             made: World = getattr(importlib.import_module(module), name)()
         else:
             made = own_class(kind)()
+    except ConfigError:
+        raise
     except ImportError as error:
         extra = ADAPTERS[kind][2] if kind in ADAPTERS else None
         remedy = f"install it: pip install -c constraints.txt -e '.[{extra}]'" if extra else "check the path"

@@ -139,7 +139,7 @@ def test_a_reset_that_raises_loses_the_play(worlds: Worlds) -> None:
 @pytest.mark.parametrize(
     ("task", "said"),
     [
-        ("chess:e4", "there is none of this name; write textworld:OPTIONS"),
+        ("chess:e4", "there is none of this name; write textworld:OPTIONS, scienceworld:OPTIONS"),
         ("os.Path:1", "os.Path is not among the classes that the config allows"),
         ("no.such.Class:1", "world no.such.Class: No module named"),
     ],

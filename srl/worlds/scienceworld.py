@@ -1,0 +1,69 @@
+"""Tasks of ScienceWorld: `scienceworld:task=find-living-thing,seed=17`; a seed is a variation of the task.
+
+simplify: as ScienceWorld has it ("easy" by default, "" for none). Each play is a Java process of its own,
+which takes seconds to start. The expert is the task's gold path: it knows the way only while the play has
+followed it. The score is ScienceWorld's, from 0 to 1, and won is a score of 1.
+
+Source: ScienceWorld (arXiv 2203.07540).
+"""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+from srl.errors import ConfigError
+from srl.worlds.world import Observation
+
+
+class ScienceWorld:
+    """One play. ConfigError: no Java, an unknown task or option."""
+
+    def __init__(self) -> None:
+        import scienceworld
+
+        if shutil.which("java") is None:
+            raise ConfigError(
+                "world scienceworld: there is no java; install a Java runtime, as openjdk-17-jre"
+            )
+        self.env: Any = scienceworld.ScienceWorldEnv("", envStepLimit=10_000)  # turns are limited by the run
+
+    def reset(self, task: str) -> Observation:
+        given = {
+            "simplify": "easy",
+            **dict(part.strip().partition("=")[::2] for part in task.split(",") if part),
+        }
+        known = self.env.get_task_names()
+        if (
+            set(given) != {"task", "seed", "simplify"}
+            or given["task"] not in known
+            or not given["seed"].isdigit()
+        ):
+            raise ConfigError(
+                f"scienceworld:{task}: write task=NAME,seed=NUMBER; NAME is one of {', '.join(sorted(known))}"
+            )
+        variation = int(given["seed"]) % self.env.get_max_variations(given["task"])
+        self.env.load(given["task"], variation, given["simplify"], generateGoldPath=True)
+        text, info = self.env.reset()
+        self.way = list(self.env.get_gold_action_sequence())
+        return self._seen(f"{info['taskDesc']}\n{text}", False, info)
+
+    def step(self, action: str) -> Observation:
+        """An action is one line to ScienceWorld: white space is made single."""
+        command = " ".join(action.split())
+        text, _, done, info = self.env.step(command)
+        self.way = self.way[1:] if self.way and command == self.way[0] else []
+        return self._seen(text, done, info)
+
+    def expert(self) -> str | None:
+        return next(iter(self.way), None)
+
+    def remaining(self) -> int | None:
+        return len(self.way) or None
+
+    def close(self) -> None:
+        self.env.close()
+
+    def _seen(self, text: str, done: bool, info: dict[str, Any]) -> Observation:
+        score = max(0.0, info["score"] / 100)
+        return Observation(text, tuple(info["valid"]), score, done, done and score >= 1)

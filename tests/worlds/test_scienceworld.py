@@ -1,0 +1,32 @@
+"""ScienceWorld's gold path wins, and is known only while it is followed; a play is one Java process."""
+
+import re
+import shutil
+
+import pytest
+
+from srl.errors import ConfigError
+from srl.worlds.pool import Worlds
+from srl.worlds.world import Observation
+
+pytest.importorskip("scienceworld", reason="needs the extra scienceworld")
+if shutil.which("java") is None:
+    pytest.skip("ScienceWorld needs Java", allow_module_level=True)
+
+
+def test_the_gold_path_wins_and_a_task_that_is_none_is_refused() -> None:
+    worlds = Worlds(workers=1, max_text=8000)
+    (play,) = worlds.reset(["scienceworld:task=find-living-thing,seed=3"])
+    assert isinstance(play.seen, Observation)
+    assert play.seen.text.startswith("Task Description:\nYour task is to find a(n) living thing.")
+    assert (play.expert, play.remaining) == ("look around", 6)
+    while play.remaining:
+        worlds.step([play], [play.expert or ""])
+    assert isinstance(play.seen, Observation)
+    assert (play.seen.won, play.seen.score) == (True, 1.0)
+    (again,) = worlds.reset([play.task], played=[play.actions[:2]])
+    assert again.remaining == 4
+    worlds.step([again], ["open\nsesame " * 1000])
+    assert (again.expert, again.remaining, again.over) == (None, None, False)
+    with pytest.raises(ConfigError, match=re.escape("scienceworld:task=none,seed=1: write task=NAME")):
+        worlds.reset(["scienceworld:task=none,seed=1"])
