@@ -56,6 +56,7 @@ class Curriculum(Callback):
         self.choice = Choice(adaptive, reverse or Reverse(), prefix or Prefix())
         self.prepares_fit = False  # set before the validation of step 0, so that bad data fails before it
         self._validated: dict[str, float] = {}  # the newest validation
+        self._followed: dict[str, float] = {}  # of it what mixes follow; outlives a resume
         self._known: set[str] = set()  # metrics of updates seen in this phase
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
@@ -116,6 +117,8 @@ class Curriculum(Callback):
         metrics = trainer.callback_metrics
         self._validated = {name: float(value) for name, value in metrics.items() if name.startswith("val/")}
         self._check_validated()
+        followed = {phase.follows for phase in self.schedule.phases}
+        self._followed |= {name: value for name, value in self._validated.items() if name in followed}
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             found = self.schedule.observe(self._validated)
             if found is None and self.schedule.phase.follows:
@@ -127,7 +130,7 @@ class Curriculum(Callback):
     def _enter(self, trainer: Trainer) -> None:
         """Point the stream at the phase's mixture; the next draw is the first of it."""
         self._known = set()
-        self.schedule.follow(self._validated)
+        self.schedule.follow(self._followed)
         self._mix(trainer)
         set_tag(trainer, "phase", self.schedule.phase.name)
 
@@ -189,7 +192,9 @@ class Curriculum(Callback):
                 )
 
     def state_dict(self) -> dict[str, Any]:
-        return self.schedule.state_dict()
+        return {**self.schedule.state_dict(), "followed": dict(self._followed)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.schedule.load_state_dict(state_dict)
+        state = {"followed": {}} | state_dict  # not in checkpoints of the version before
+        self._followed = state.pop("followed")
+        self.schedule.load_state_dict(state)

@@ -1,12 +1,16 @@
 """Hand-offs in real runs on the tiny model: by metric, plateau, annealed, per problem; reverse, adaptive."""
 
 import json
+from types import SimpleNamespace
 
 import mlflow
 import pytest
 import torch
 from conftest import fit, letter_rows, write_rows
 from resumed import UNLOGGED, Keep, equal, what_counts
+
+from callbacks.curriculum import Curriculum
+from srl.curriculum.phases import Follow, Phase, Until
 
 LEARN = "{name: copy, mix: {sft_step: 1.0}, lr: 0.03, batch_groups: 12, until: {updates: 12}}"
 ARGUMENTS = [
@@ -108,6 +112,24 @@ def test_a_mix_follows_a_figure(model_folder, tmp_path):
     assert shares[2] == 1.0, "until the figure is measured in this phase"
     for step in (3, 4, 5):  # srl keeps what is left of the way from -1 to 3
         assert shares[step] == pytest.approx((3 - figures[step - 1]) / 4)
+
+
+def test_a_phase_that_follows_an_earlier_validation_begins_with_it_in_a_resumed_run_too():
+    blend = Phase("blend", {"sft_step": 1.0}, anneal=Follow("val/steps/format", low=-1, high=3))
+    phases = [Phase("srl", {"srl": 1.0}, Until(3)), blend]
+    mixes = []
+    stream = SimpleNamespace(set_mix=lambda shares, size: mixes.append(shares))
+    trainer = SimpleNamespace(
+        callback_metrics={"val/steps/format": 1.0, "val/steps/reward": 0.5}, sanity_checking=False,
+        state=SimpleNamespace(fn="fit"), datamodule=SimpleNamespace(stream=stream), loggers=[], global_step=3,
+    )  # fmt: skip
+    whole, again = Curriculum(phases), Curriculum(phases)
+    whole.on_validation_end(trainer, None)
+    again.load_state_dict(whole.state_dict())  # of a checkpoint before the hand-off
+    for one in (whole, again):
+        one.schedule.advance(3)
+        one.on_train_start(trainer, None)
+    assert mixes == [{"srl": 0.5, "sft_step": 0.5}] * 2
 
 
 OUTLINES = LEARN.replace("sft_step", "sft_outline")  # so that some whole solutions come out right
