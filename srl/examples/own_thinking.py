@@ -91,8 +91,9 @@ class OwnThinking:
 
     def _prompt(self, one: _History, step: int) -> Example | None:
         """The prompt of a step behind the history so far; None where it is over the limit."""
-        known, objective = len(self.builder.skipped), one.example.objective
-        found = self.builder.step(one.trajectory, step, objective, imitate=False, thoughts=one.thoughts)
+        known, asked = len(self.builder.skipped), one.example
+        teaching = asked.teaching if step == asked.step else "none"  # of an earlier step nothing is trained
+        found = self.builder.step(one.trajectory, step, asked.objective, False, one.thoughts, teaching)
         del self.builder.skipped[known:]  # no example is left out for it
         return found[0] if found else None
 

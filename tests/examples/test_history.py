@@ -65,6 +65,18 @@ def test_the_thinking_is_the_policys_and_the_steps_stay_the_experts(tokenizer):
     assert found.examples[0] is examples[0]
 
 
+def test_a_teacher_stays_and_reads_the_same_thinking(tokenizer):
+    policy, made = Told(tokenizer, "<think>x</think>a=1"), builder(tokenizer)
+    (before,) = made.step(THREE, 2, "rlsd_step", False, teaching="size")
+    found = OwnThinking(made, [THREE], 1.0).draw([before], policy, torch.Generator().manual_seed(0))
+    (after,) = found.examples
+    assert (before.teaching, after.teaching) == ("size", "size")
+    seen, taught = (tokenizer.decode(list(ids)) for ids in (after.prompt_ids, after.taught_ids))
+    assert seen == "Q?\n<think>x</think>a=1\n"
+    assert taught.endswith(seen)
+    assert "b=2" in taught.removesuffix(seen)
+
+
 def test_a_share_of_the_steps_by_a_toss_each(tokenizer):
     policy = Told(tokenizer, "<think>x</think>a=1", "<think>y</think>b=2")
     many = [Trajectory(f"u{k}", "Q?", "", STEPS, answer="3") for k in range(300)]
