@@ -11,6 +11,7 @@ its own words, counted, and the play goes on. A play that the worlds lost has no
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -23,6 +24,8 @@ from srl.examples.builder import ExampleBuilder
 from srl.types import Completion, End, Episode, Example, Group
 from srl.worlds.pool import Play, Worlds
 from srl.worlds.world import Lost
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -71,10 +74,13 @@ class Groups(NamedTuple):
 
 
 class Player:
-    """Plays with the builder's prompts and limits. lost: plays that the worlds lost, so far."""
+    """Plays with the builder's prompts and limits. lost: plays that the worlds lost, so far; why is logged
+    once a kind.
+    """
 
     def __init__(self, builder: ExampleBuilder, worlds: Worlds) -> None:
         self.builder, self.worlds, self.lost = builder, worlds, 0
+        self._said: set[str] = set()  # kinds of `Worlds.lost`
 
     def play(self, examples: Sequence[Example], sample: Sample) -> list[Played]:
         """An episode of each example, in order; a lost play has the end "gone" and what was written in it."""
@@ -131,7 +137,16 @@ class Player:
 
     def _leave(self, ways: Iterable[_Way]) -> None:
         self.worlds.drop([way.play for way in ways if not way.play.over])
-        self.lost += sum(way.end == "gone" for way in ways)
+        for way in ways:
+            if isinstance(way.play.seen, Lost):
+                self.lost += 1
+                self._say(way.play.task, way.play.seen.reason)
+
+    def _say(self, task: str, reason: str) -> None:
+        kind = reason.partition(":")[0]
+        if kind not in self._said:
+            self._said.add(kind)
+            log.warning("world %s: a play was lost (%s); more of this kind are only counted", task, reason)
 
 
 def turn_rows(group: Group, at_most: int | None = None) -> list[dict[str, Any]]:

@@ -152,7 +152,7 @@ def test_limits_cut_a_play_and_say_which(table):
     assert (found.episode.end, found.episode.turns, found.episode.left) == ("tokens", 1, (2,))
 
 
-def test_a_play_whose_process_dies_is_counted_and_left_out_of_its_group(table):
+def test_a_play_whose_process_dies_is_counted_said_and_left_out_of_its_group(table, caplog):
     one = table(["aa", "ab"])
 
     letters = iter("a!aa" + "a" * 20)  # of the first task's two plays one is lost at its first turn
@@ -164,6 +164,10 @@ def test_a_play_whose_process_dies_is_counted_and_left_out_of_its_group(table):
     assert [len(group.episodes) for group in groups] == [1, 2]
     assert (one.player.lost, lost_tokens) == (1, 2)  # "!" and the line break
     assert [len(rollout) for rollout in groups[0].rollouts] == [2]
+    one.player.groups(one.examples(), 1, always("!"))
+    assert one.player.lost == 3
+    (said_once,) = [message for message in caplog.messages if "a play was lost" in message]
+    assert "Letters:0 aa: a play was lost (died: its process died, exit status 3)" in said_once
 
 
 def test_states_of_own_play_ask_for_what_the_expert_does_there(table):
