@@ -60,7 +60,11 @@ def key_of(policy: nn.Module, config: Mapping[str, str], parts: Iterable[object]
 
 
 def weights_digest(policy: nn.Module) -> str | None:
-    """Of every number of the policy; an adapter that adds nothing does not count, None where it adds."""
+    """Of every number of the policy; an adapter that adds nothing does not count, None where it adds.
+
+    Which layers have one does: their merged weights may lie otherwise in memory (`srl.model.merged_lora`),
+    and another order of additions gives other last bits. The names tell, by `base_layer`.
+    """
     digest, seen = hashlib.blake2b(digest_size=16), set()
     for name, tensor in policy.state_dict().items():
         if "lora_" in name:
@@ -70,7 +74,7 @@ def weights_digest(policy: nn.Module) -> str | None:
         if tensor.data_ptr() in seen:  # tied weights
             continue
         seen.add(tensor.data_ptr())
-        digest.update(f"{name.replace('base_layer.', '')} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
 

@@ -87,6 +87,8 @@ def test_the_key_changes_with_all_that_counts_and_with_nothing_else():
     adapted = attach_lora(model, LoraSettings(r=2, alpha=4), seed=3)
     wanted = key_of(adapted, config, ("example",))
     assert wanted == key_of(adapted, config, ("example",))
+    few = attach_lora(tiny_model("llama"), LoraSettings(target_modules=["q_proj"]), seed=3)
+    assert wanted != key_of(few, config, ("example",))  # whose merged weights lie otherwise in memory
     weights = dict(adapted.named_parameters())
     some = next(one for name, one in weights.items() if "lora_A" in name)
     some.data[0, 0] += 1  # B is 0: A adds nothing
