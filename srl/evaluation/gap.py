@@ -47,9 +47,14 @@ class Gap(NamedTuple):
 
 
 def gap(engine: RolloutEngine, objective: Objective, examples: Sequence[Example]) -> Gap:
-    """Of examples with a teacher's prompt, spread over all. Right: the expert's step, or the final answer."""
+    """Of examples with a teacher's prompt, spread over all. Right: the expert's step, or the final answer.
+
+    Examples whose prompt proves too long are passed over; of none it is 0 and 0.
+    """
     count = min(EXAMPLES, len(examples))
     chosen = [one for k in range(count) if (one := examples[k * len(examples) // count]).prompt_ids]
+    if not chosen:
+        return Gap(0.0, 0.0, 0)
     knowing = [replace(one, prompt_ids=one.taught_ids) for one in chosen]
     generator = torch.Generator(engine.device).manual_seed(0)  # greedy: nothing is drawn from it
     asked = [engine.generate(these, 1, Sampling(0.0), generator) for these in (chosen, knowing)]

@@ -153,6 +153,7 @@ ARGUMENTS = [
      {name: form, mix: {sft_step: 1.0}, lr: 0.03, batch_groups: 12, until: {updates: 30}},
      {name: srl, mix: {srl: 1.0}, lr: 0.001, batch_groups: 8}
     ]""",
+    "--rollout.temperature", "0.5",  # at 1 this model seldom keeps the format
     "--trainer.max_steps", "32", "--checkpoint.every_n_updates", "1", "--model.validation.attempts", "0",
 ]  # fmt: skip
 
@@ -182,7 +183,7 @@ def test_a_run_counts_what_it_writes_and_goes_on_bitwise(model_folder, tmp_path,
     logged = metrics_of(whole)
     assert set(logged["rollouts/history_tokens"]) == {31, 32}  # imitation has no use for it
     assert all(value > 0 for value in logged["rollouts/history_tokens"].values())
-    assert 0 < max(logged["rollouts/own_thinking"].values()) < 1
+    assert 0 < max(logged["rollouts/own_thinking"].values()) <= 1
     rollouts, histories = (sum(logged[f"rollouts/{name}"].values()) for name in ("tokens", "history_tokens"))
     assert logged["cost/tokens_generated"][32] == rollouts + histories
     after_31 = next(c for c in keep.copies if torch.load(c, weights_only=True)["global_step"] == 31)
