@@ -148,6 +148,15 @@ def test_after_patience_the_run_stops_with_a_diagnosis():
     assert "[same] reward 0.500: 'same-0'" in message
 
 
+@pytest.mark.parametrize("on_silence", ["stop", "count"])
+def test_draws_without_any_group_end_the_run_in_words(on_silence):
+    callback = DynamicSampling(patience=3, on_silence=on_silence)
+    for _ in range(2):
+        assert feed(callback, draw()) == []
+    with pytest.raises(TrainingStopped, match="3 draws in a row .* no group at all: every play was lost"):
+        feed(callback, draw())
+
+
 def test_one_informative_group_gives_new_patience():
     callback = DynamicSampling(patience=2, max_draws=99)
     for _ in range(3):
