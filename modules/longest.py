@@ -66,7 +66,8 @@ def _sampled(module: PolicyModule, examples: list[Example], n: int, sampling: Sa
     """Rollouts that nothing ends before their limit, as rows of an update that is not on-policy."""
     engine: Any = module.engine
     generator = torch.Generator(module.device).manual_seed(0)
-    endless = [replace(example, stop=()) for example in examples]
+    two_waves = max(1, 2 * engine.rows_in_flight // n)  # more would hold no more at once
+    endless = [replace(example, stop=()) for example in examples[:two_waves]]
     ends, engine.end_ids = engine.end_ids, frozenset()
     try:
         groups = engine.generate(endless, n, sampling, generator)

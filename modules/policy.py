@@ -48,7 +48,7 @@ class PolicyModule(LightningModule):
         quantization: How the base lies in memory: nf4 (4-bit numbers, double quantisation), none, or auto
             (nf4 on CUDA, none on the CPU).
         dtype: Numbers in which the weights of a base lie that are not in 4 bits: auto is float32, and for a
-            frozen base bfloat16 on CUDA and wherever trainer.precision is bf16-mixed.
+            frozen base bfloat16 where trainer.precision is bf16-mixed.
         lora: Adapters that are trained while the base stays frozen; null trains all weights.
         gradient_checkpointing: Whether activations are computed again in the backward pass: less memory, more
             time.
@@ -193,7 +193,7 @@ class PolicyModule(LightningModule):
 
         device = self.trainer.strategy.root_device
         mixed = str(self.trainer.precision) == MIXED
-        dtype = base_dtype(self.base_dtype, device.type, mixed, self.lora is not None)
+        dtype = base_dtype(self.base_dtype, mixed, self.lora is not None)
         model: Any = load_base(
             self.files,
             quantization=self.quantization,

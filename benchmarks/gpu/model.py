@@ -13,6 +13,7 @@ def random_policy(config: Any, lora: Any, device: torch.device, dtype: torch.dty
     from transformers import AutoModelForCausalLM
 
     from srl.model.adapters import attach_lora, enable_gradient_checkpointing, output_head
+    from srl.model.merged_lora import merge_lora_forward
 
     with torch.device("meta"):
         model: Any = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
@@ -29,6 +30,7 @@ def random_policy(config: Any, lora: Any, device: torch.device, dtype: torch.dty
         for name, parameter in policy.named_parameters():
             if "lora_B" in name:
                 parameter.normal_(std=1e-3)
+    merge_lora_forward(policy)
     enable_gradient_checkpointing(policy)
     return policy
 

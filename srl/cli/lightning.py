@@ -47,6 +47,7 @@ from srl.cli.trainer import SRLTrainer, resolved_precision, trainer_defaults
 from srl.errors import ConfigError, first_line
 from srl.memory_plan.check import PlanSettings, check_memory
 from srl.model.checkpoint import day_of, last_if_any, read_checkpoint, resolve_checkpoint
+from srl.model.precision import check_device
 from srl.runs.provenance import method_name
 from srl.runs.sender import Sender
 from srl.runs.store import check_store
@@ -220,6 +221,7 @@ class SRLCLI(LightningCLI):
         if not self.call.runs:
             return
         check_strategy(self.trainer, str(self.subcommand))
+        check_device(self.trainer.strategy.root_device.type, str(self.trainer.precision))
         writes = not self.trainer.fast_dev_run and launched_rank() == 0  # type: ignore[attr-defined]
         if self.subcommand == "fit" and writes:
             self.config_init[self.subcommand].checkpoint.own_folder(self.call.ends)

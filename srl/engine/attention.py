@@ -54,6 +54,9 @@ def shared_prefix_attention(
     if tree is not None:
         return tree_attention(query, key, value, tree, scaling), None
     if shared is None:
+        exact = query.dtype == torch.float32 and not torch.is_autocast_enabled(query.device.type)
+        if exact and attention_mask is None and query.is_cuda:  # grouped heads would be for the math kernel
+            key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in (key, value))
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
     rows, heads, _, width = query.shape
     layer: int = module.layer_idx  # type: ignore[assignment]

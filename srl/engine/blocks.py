@@ -55,5 +55,6 @@ def decode(decoder: Any, tokens: Tensor, caches: Caches | StaticCaches) -> Tenso
 def _norm(norm: Any, x: Tensor) -> Tensor:
     """RMSNorm by one reduction: 19 of 256 ms less than torch's own in a decode step of 32 rows, once."""
     length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-    scale = length.square_().div_(x.shape[-1]).add_(norm.variance_epsilon).rsqrt_()
+    epsilon = torch.tensor(norm.variance_epsilon)  # on the host, where a number of no dimension may stay
+    scale = torch.add(epsilon, length.square_(), alpha=1 / x.shape[-1]).rsqrt_()
     return (x * scale).to(x.dtype) * norm.weight

@@ -49,7 +49,7 @@ class RolloutEngine:
         self.texts = TokenTexts(self.text_of)
         with self.decoder.evaluating():
             verify(self.decoder, ordinary(tokenizer, self.decoder.vocab_size))
-        self.recorded: RecordedSteps | None = recorded_steps(self.decoder) if decode.cuda_graphs else None
+        self.recorded: RecordedSteps | None = recorded_steps(self.decoder, decode.cuda_graphs)
 
     @property
     def device(self) -> torch.device:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Hashable, Iterator
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -21,10 +21,15 @@ from srl.engine.verify import allowed, divergence
 log = logging.getLogger(__name__)
 
 
-def recorded_steps(decoder: Decoder) -> RecordedSteps | None:
-    """CUDA graphs of this decoder; None, with a warning, where there are none."""
+def recorded_steps(decoder: Decoder, wanted: bool | Literal["auto"]) -> RecordedSteps | None:
+    """CUDA graphs of this decoder; None where there are none, with a warning unless it is auto's choice."""
+    if not wanted:
+        return None
     if not decoder.fast or decoder.device.type != "cuda":
-        log.warning("model.decode.cuda_graphs is left out: it takes CUDA and a Llama, Qwen2 or Qwen3 model")
+        if wanted != "auto":
+            log.warning(
+                "model.decode.cuda_graphs is left out: it takes CUDA and a Llama, Qwen2 or Qwen3 model"
+            )
         return None
     return RecordedSteps(decoder, cuda_recorder())
 
@@ -107,7 +112,11 @@ class RecordedSteps:
         self.drop()
         shape = Shape.of(caches)
         self._storage = self._storage or Storage(tokens.device)
-        static = StaticCaches(self._storage, shape, caches, self.decoder.vocab_size)
+        try:
+            static = StaticCaches(self._storage, shape, caches, self.decoder.vocab_size)
+        except torch.OutOfMemoryError:
+            self._fail("no memory for another copy of the keys and values")
+            return self.compute(tokens, caches)
         valid = (self._storage.generation, _fingerprint(self.decoder))
         if valid != self._valid:
             self.recorded.clear()

@@ -37,8 +37,10 @@ def prefill(
     logits: list[Tensor] = [torch.empty(0)] * len(prompts)
     for chunk in _chunks(prompts, token_budget):
         cache, after = _forward(decoder, head, chunk, device, attention)
-        placed = [
-            (index, row, tree.path(end)) for row, (tree, ends) in enumerate(chunk) for index, end in ends
+        placed = [  # a list of places would be copied to the device, and waited for, in every layer
+            (index, row, on_device(torch.tensor(tree.path(end)), device))
+            for row, (tree, ends) in enumerate(chunk)
+            for index, end in ends
         ]
         for (index, _, _), one in zip(placed, after, strict=True):
             logits[index] = one
@@ -85,6 +87,6 @@ def _forward(
         **seen,
     )
     places = [(row, tree.ends[end]) for row, (tree, ends) in enumerate(chunk) for _, end in ends]
-    row, place = (torch.tensor(part, device=device) for part in zip(*places, strict=True))
+    row, place = (on_device(torch.tensor(part), device) for part in zip(*places, strict=True))
     layers: Any = cache.layers  # of attention: verify.py refuses models with recurrent ones
     return list(layers), head_logits(head, out.last_hidden_state[row, place])

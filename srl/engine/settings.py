@@ -19,10 +19,10 @@ class DecodeSettings:
     """Decoding steps after which the host looks at a sampled token, so that the device need not wait for it.
     auto is 1 on CUDA and 0 on the CPU. Every value above 0 gives the same completions, others than 0
     gives."""
-    cuda_graphs: bool = False
+    cuda_graphs: bool | Literal["auto"] = "auto"
     """Whether a decoding step is recorded once as a CUDA graph and replayed, for Llama, Qwen2 and Qwen3. It
-    keeps one more copy of the keys and values in memory; a recording that does not agree with the plain step
-    is not used."""
+    keeps one more copy of the keys and values in memory; a recording that does not agree with the plain step,
+    or for which memory is short, is not used. auto does so on CUDA (no GPU has run this)."""
 
     def __post_init__(self) -> None:
         if self.lag != "auto" and self.lag < 0:

@@ -95,7 +95,7 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         rows, heads, length, width = query.shape
-        bias = None if mask is None else query.new_empty(mask.shape)
+        bias = mask if mask is None or mask.dtype == query.dtype else query.new_empty(mask.shape)
         out = query.new_empty(rows, length, heads, width).transpose(1, 2)
         log_sum = query.new_empty(rows, heads, length, dtype=torch.float32)
         ctx.save_for_backward(query, key, value, bias, out, log_sum)

@@ -73,9 +73,7 @@ class Build:
     @property
     def dtype(self) -> torch.dtype:
         """Of the base."""
-        found: torch.dtype = getattr(
-            torch, base_dtype(self.wanted, self.device, self.autocast, self.lora is not None)
-        )
+        found: torch.dtype = getattr(torch, base_dtype(self.wanted, self.autocast, self.lora is not None))
         return found
 
     @property

@@ -100,7 +100,7 @@ def job_of(config: Any, device: Literal["cuda", "cpu"], shape: Any = None) -> Jo
         token_budget=start if tokens == "auto" else tokens,
         auto=tokens == "auto",
         share_prompt=model.update_settings.share_prompt,
-        cuda_graphs=model.decode.cuda_graphs and device == "cuda",
+        cuda_graphs=bool(model.decode.cuda_graphs) and device == "cuda",
         optimizer=model.optimizer_factory,
     )
 

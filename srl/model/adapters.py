@@ -134,10 +134,11 @@ def enable_gradient_checkpointing(model: nn.Module) -> None:
     asks for its cache explicitly and, in eval mode, gets it.
     """
     base: Any = unwrapped(model)
+    how = {"use_reentrant": False, "preserve_rng_state": False}  # there is no dropout
     if hasattr(base, "activation_checkpointing_enable"):  # the name from transformers 5.2x on
-        base.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+        base.activation_checkpointing_enable(activation_checkpointing_kwargs=how)
     else:
-        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs=how)
     if not any(parameter.requires_grad for parameter in base.get_input_embeddings().parameters()):
         base.enable_input_require_grads()
     base.config.use_cache = False

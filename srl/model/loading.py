@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from srl.errors import ConfigError, few
 from srl.files import file_sha256, fresh_folder
 from srl.model.adapters import unwrapped
-from srl.model.precision import base_dtype
+from srl.model.precision import base_dtype, gpu_has_bfloat16
 from srl.model.sources import ModelFiles
 from srl.model.turns import turn_end, turn_end_id
 
@@ -98,7 +98,8 @@ def load_base(
 
     if quantization not in ("nf4", "none", "auto"):
         raise ConfigError(f"quantization: expected nf4, none or auto, found {quantization!r}")
-    dtype = dtype or getattr(torch, base_dtype("auto", device.type, mixed=False, lora=True))
+    half = device.type == "cuda" and gpu_has_bfloat16()
+    dtype = dtype or getattr(torch, base_dtype("auto", mixed=half, lora=True))
     options: dict[str, Any] = _hub_options(files, trust_remote_code)
     options.update(dtype=dtype, attn_implementation=attn_implementation, use_safetensors=True)
     if quantization == "nf4" or (quantization == "auto" and device.type == "cuda"):

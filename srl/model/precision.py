@@ -17,7 +17,7 @@ MIXED, PLAIN = "bf16-mixed", "32-true"
 def auto_precision(device: Literal["cpu", "cuda"]) -> tuple[str, str]:
     """trainer.precision, and why in a few words."""
     if device == "cuda":
-        if _cuda_has_it():
+        if gpu_has_bfloat16():
             return MIXED, "this GPU computes in bfloat16"
         return PLAIN, "this GPU does not compute in bfloat16"
     found = cpu_instructions()
@@ -34,11 +34,11 @@ def cpu_instructions() -> list[str]:
     return [name for name, test in known.items() if getattr(torch.cpu, test, bool)()]
 
 
-def base_dtype(wanted: Dtype, device: str, mixed: bool, lora: bool) -> Literal["float32", "bfloat16"]:
+def base_dtype(wanted: Dtype, mixed: bool, lora: bool) -> Literal["float32", "bfloat16"]:
     """Of the base's weights. mixed: trainer.precision is bf16-mixed. lora: the base is frozen.
 
     auto: a frozen base is kept in the numbers that its products are made in, so that no weight is cast for
-    every token; on CUDA always in bfloat16. ConfigError: weights that train, in bfloat16.
+    every token. ConfigError: weights that train, in bfloat16.
     """
     if wanted == "bfloat16" and not lora:
         raise ConfigError(
@@ -47,11 +47,27 @@ def base_dtype(wanted: Dtype, device: str, mixed: bool, lora: bool) -> Literal["
         )
     if wanted != "auto":
         return wanted
-    return "bfloat16" if lora and (mixed or (device == "cuda" and _cuda_has_it())) else "float32"
+    return "bfloat16" if lora and mixed else "float32"
 
 
-def _cuda_has_it() -> bool:
-    """Of a GPU that is only planned for, too."""
+def check_device(kind: str, precision: str) -> None:
+    """ConfigError for a kind of device, or for a precision on this GPU, that is not supported."""
+    import torch
+
+    if kind not in ("cpu", "cuda"):
+        raise ConfigError(
+            f"this machine's device is {kind}, on which nothing here was ever run; write "
+            "trainer.accelerator: cpu"
+        )
+    if kind == "cuda" and precision == MIXED and not gpu_has_bfloat16():
+        raise ConfigError(
+            f"trainer.precision is {MIXED}, but {torch.cuda.get_device_name()} computes no bfloat16 (GPUs "
+            f"from Ampere on do), and there is no fp16 here; write trainer.precision: {PLAIN}, a slower one"
+        )
+
+
+def gpu_has_bfloat16() -> bool:
+    """Whether it has units for it; of a GPU that is only planned for, too."""
     import torch
 
     return not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False)

@@ -168,12 +168,31 @@ def attention_arguments(
     if how == "auto":
         how = "siblings" if device.type == "cpu" else "mask"
     if how == "mask" or own.config._attn_implementation != NAME:
-        return {"attention_mask": tree_mask(segments, ancestors)}
+        mask = tree_mask(segments, ancestors)
+        return {"attention_mask": mask if device.type in GROUPED else _added(mask, _dtype(own, device))}
     if how == "flex" and device.type == "cpu" and torch.is_grad_enabled():
         raise ConfigError("model.update.attention: flex has no gradient on the CPU; use auto or siblings")
     any_mask = torch.ones(1, 1, 1, 1, dtype=torch.bool)  # of four dimensions: transformers makes none itself
     tree = plan(trees).to(device) if how == "siblings" else block_mask(segments, ancestors)
     return {"attention_mask": any_mask, "tree": tree}
+
+
+def _added(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """bool [n, 1, T, T] -> 0 where True, else -inf: what CUDA's kernels add, made once for all layers.
+
+    Of a bool one every layer would make its own, and would copy that to rows of a multiple of 16.
+    """
+    rows, _, length, _ = mask.shape
+    room = torch.zeros(rows, 1, length, -(-length // 16) * 16, dtype=dtype, device=mask.device)
+    return room[..., :length].masked_fill_(~mask, float("-inf"))
+
+
+def _dtype(decoder: Any, device: torch.device) -> torch.dtype:
+    """Of the queries."""
+    if torch.is_autocast_enabled(device.type):
+        return torch.get_autocast_dtype(device.type)
+    found: torch.dtype = decoder.get_input_embeddings().weight.dtype
+    return found
 
 
 def block_mask(segments: Tensor, ancestors: Tensor) -> BlockMask:

@@ -194,45 +194,51 @@ def loss_of(
     Where the update is on-policy the old log-probability is the new one, detached: the ratio is 1 and its
     gradient that of the policy, with no second forward pass.
     """
-    rl = ~batch.nll  # [A]
+    rl = ~batch.nll  # [A]; no token is picked by it, for the host would wait for their number
     old = torch.where(batch.stale, batch.old_logprobs, new.detach())  # [A]
     advantages = batch.advantages if sizes is None else batch.advantages * sizes  # [A]
-    tokens = (new[rl], old[rl], advantages[rl], batch.weights[rl])  # each [tokens of rl]
+    tokens = (new, old, advantages, batch.weights * rl)  # imitation has advantage 0 and ratio 1
     if settings.truncated_ratio is None:
         surrogate, clipped = policy_loss(*tokens, settings.clip_low, settings.clip_high)
     else:
         surrogate, clipped = truncated_loss(*tokens, settings.truncated_ratio)
-    loss = surrogate + imitation_loss(new[batch.nll], batch.weights[batch.nll])
+    loss = surrogate + imitation_loss(new, batch.weights * batch.nll)
     stats = _sums(new.detach(), batch, rl, clipped)
     if ref is not None:
-        penalty = kl_penalty(new[rl], ref[rl], batch.weights[rl])
-        stats["kl"] = float(penalty.detach())
+        # an infinite ratio of an imitated token would not be 0 when it is weighed by 0
+        penalty = kl_penalty(torch.where(rl, new, 0.0), torch.where(rl, ref, 0.0), batch.weights * rl)
+        stats["kl"] = penalty.detach()
         loss = loss + settings.kl * penalty
-    return loss, stats
+    stats["loss"] = loss.detach()
+    values = torch.stack([value.to(new.dtype) for value in stats.values()]).tolist()  # one wait for all
+    return loss, dict(zip(stats, values, strict=True))
 
 
-def _sums(new: Tensor, batch: MicroBatch, rl: Tensor, clipped: Tensor) -> dict[str, float]:
-    """Sums over a micro-batch's tokens, brought from the device at once.
+def _sums(new: Tensor, batch: MicroBatch, rl: Tensor, clipped: Tensor) -> dict[str, Tensor]:
+    """Sums over a micro-batch's tokens.
 
     gap: how far training's log-probability of a fresh token lies from sampling's; gap_kl: of the k3 estimate
     of KL(sampling || training), r - 1 - log r with r = p_training / p_sampling (arXiv 2402.03300, eq. 4).
     ratio_gap: |log r| of the tokens that are not fresh, whose ratio counts.
     """
     fresh = rl & ~batch.stale  # [A]
-    drift = (new - batch.old_logprobs)[fresh]  # [fresh tokens]
-    gap = drift.abs()
-    found = {
+    stale = rl & batch.stale  # [A]
+    moved = new - batch.old_logprobs  # [A]
+
+    def of(where: Tensor, values: Tensor) -> Tensor:
+        return torch.where(where, values, 0.0)
+
+    drift = of(fresh, moved)
+    return {
         "tokens": rl.sum(),
         "clipped": clipped.sum(),
-        "nll": -new[batch.nll].sum(),
+        "nll": -of(batch.nll, new).sum(),
         "nll_tokens": batch.nll.sum(),
-        "neg_logprob": -new[rl].sum(),
+        "neg_logprob": -of(rl, new).sum(),
         "gap_tokens": fresh.sum(),
-        "gap": gap.sum(),
-        "gap_max": gap.max() if len(gap) else gap.sum(),
+        "gap": drift.abs().sum(),
+        "gap_max": drift.abs().max(),
         "gap_kl": (torch.expm1(drift) - drift).sum(),
-        "ratio_tokens": (rl & batch.stale).sum(),
-        "ratio_gap": (new - batch.old_logprobs)[rl & batch.stale].abs().sum(),
+        "ratio_tokens": stale.sum(),
+        "ratio_gap": of(stale, moved).abs().sum(),
     }
-    values = torch.stack([value.to(new.dtype) for value in found.values()]).tolist()
-    return dict(zip(found, values, strict=True))

@@ -155,7 +155,6 @@ class Update:
     def backward(self, micro: MicroBatch) -> dict[str, float]:
         """Add one micro-batch's gradient; its sums. One that is not finite is of no use, and is noted."""
         loss, stats = self.loss(micro)
-        stats["loss"] = float(loss.detach())
         if cause_of(stats) is not None:
             with torch.no_grad():
                 self.bad.suspect(micro.rows, self.logprobs(micro))

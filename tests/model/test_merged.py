@@ -7,7 +7,9 @@ import torch
 from conftest import tiny_model
 from make import lora
 
+from srl.model.loading import load_base
 from srl.model.merged_lora import merge_lora_forward
+from srl.model.sources import ModelFiles
 
 
 @pytest.fixture
@@ -70,6 +72,45 @@ def test_half_precision_and_autocast_keep_peft(pair):
     assert merge_lora_forward(half) == 0
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert outputs(merged).dtype == torch.bfloat16
+
+
+def grown(parameters):
+    """A step that moves B in place, as an optimizer's does."""
+    with torch.no_grad():
+        for name, parameter in parameters:
+            if "lora_B" in name:
+                parameter.mul_(-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])  # of the base
+@pytest.mark.parametrize("autocast", [True, False])
+def test_without_a_gradient_half_precision_takes_three_products_that_give_what_peft_gives(dtype, autocast):
+    """But for rounding: 3 % in all. Casts follow the weights, and a validation's serve training."""
+    plain = lora(tiny_model().to(dtype)).eval()
+    ours = copy.deepcopy(plain)
+    merge_lora_forward(ours)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast, cache_enabled=False):
+        for context in (torch.inference_mode, torch.no_grad, torch.no_grad):
+            with context():
+                expected, found = outputs(plain).float(), outputs(ours).float()
+                gap = (found - expected).norm()
+                assert gap < 0.03 * expected.norm()
+                with ours.disable_adapter():
+                    off = outputs(ours).float()
+                assert (found - off).norm() > 5 * gap
+            for model in (plain, ours):
+                grown(model.named_parameters())
+
+
+def test_three_products_over_4_bit_weights(tmp_path):
+    tiny_model().save_pretrained(tmp_path)
+    files = ModelFiles(str(tmp_path), str(tmp_path))
+    plain = lora(load_base(files, quantization="nf4", device=torch.device("cpu"))).eval()
+    ours = copy.deepcopy(plain)
+    assert merge_lora_forward(ours) == 0
+    with torch.no_grad():
+        assert torch.allclose(outputs(plain), outputs(ours), atol=1e-4)
+    assert gradients(ours).keys() == gradients(plain).keys(), "peft's own, where gradients are wanted"
 
 
 def test_a_weight_merged_in_inference_mode_can_be_trained_with(pair):

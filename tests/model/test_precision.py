@@ -5,7 +5,7 @@ import torch
 from resumed import UNLOGGED, Keep, equal, run, what_counts
 
 from srl.errors import ConfigError
-from srl.model.precision import auto_precision, base_dtype
+from srl.model.precision import auto_precision, base_dtype, check_device
 
 
 def with_instructions(monkeypatch, *, avx: bool, amx: bool = False) -> None:
@@ -28,12 +28,19 @@ def test_a_cpu_computes_in_bfloat16_where_it_has_the_instructions(monkeypatch, a
 
 
 def test_a_frozen_base_lies_in_the_numbers_of_its_products_and_one_that_trains_in_float32():
-    assert base_dtype("auto", "cpu", mixed=True, lora=True) == "bfloat16"
-    assert base_dtype("auto", "cpu", mixed=False, lora=True) == "float32"
-    assert base_dtype("auto", "cpu", mixed=True, lora=False) == "float32"
-    assert base_dtype("float32", "cpu", mixed=True, lora=True) == "float32"
+    assert base_dtype("auto", mixed=True, lora=True) == "bfloat16"
+    assert base_dtype("auto", mixed=False, lora=True) == "float32"
+    assert base_dtype("auto", mixed=True, lora=False) == "float32"
+    assert base_dtype("float32", mixed=True, lora=True) == "float32"
     with pytest.raises(ConfigError, match=r"model\.dtype is bfloat16, but all weights train"):
-        base_dtype("bfloat16", "cpu", mixed=True, lora=False)
+        base_dtype("bfloat16", mixed=True, lora=False)
+
+
+def test_a_device_on_which_nothing_was_ever_run_is_refused_by_name():
+    """A GPU without bfloat16: tests/pretend_cuda."""
+    check_device("cpu", "bf16-mixed")
+    with pytest.raises(ConfigError, match=r"device is mps, .* write trainer\.accelerator: cpu"):
+        check_device("mps", "32-true")
 
 
 def test_auto_trains_in_bfloat16_within_the_bounds_says_so_and_is_gone_on_with_bitwise_where_there_is_none(

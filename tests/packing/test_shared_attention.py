@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import srl.packing.attention
 from srl.engine import attention  # noqa: F401 - registers ours
 from srl.errors import ConfigError
-from srl.packing.attention import NAME, block_mask
+from srl.packing.attention import NAME, attention_arguments, block_mask
 from srl.packing.micro_batches import Row, micro_batches
 from srl.packing.tree import on_device
 from srl.update.loss import logprobs_of
@@ -68,6 +68,22 @@ def test_gradients_of_siblings_are_those_of_the_mask(model, grouped, monkeypatch
         model.zero_grad()
     for ours, theirs in zip(*grads, strict=True):
         assert torch.allclose(ours, theirs, atol=1e-4 * float(theirs.abs().max()))
+
+
+def test_where_heads_are_not_grouped_the_mask_is_of_numbers_made_once_in_aligned_rows(model, monkeypatch):
+    """As on CUDA, whose kernels add numbers: a bool one would be turned into them in every layer."""
+    micro = batch()
+    with torch.no_grad():
+        expected = logprobs(model, micro, "mask")
+        monkeypatch.setattr(srl.packing.attention, "GROUPED", ())
+        found = logprobs(model, micro, "mask")
+        assert torch.allclose(found, expected, atol=1e-5)
+        arguments = micro.trees, micro.segments, micro.ancestors, "mask"
+        mask = attention_arguments(model.model, *arguments)["attention_mask"]
+        assert mask.shape[-1] % 16
+        assert mask.stride(-2) % 16 == 0
+        with torch.autocast("cpu", torch.bfloat16):
+            assert attention_arguments(model.model, *arguments)["attention_mask"].dtype == torch.bfloat16
 
 
 def test_flex_is_refused_where_it_has_no_gradient(model):
