@@ -5,7 +5,7 @@ from argparse import Namespace
 from pathlib import Path
 
 import pytest
-from committed import ROOT
+from committed import ROOT, committed, shown
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
@@ -38,3 +38,7 @@ def test_the_table_shows_success_with_its_standard_error():
     base, sft = table.splitlines()[2:]
     assert base.startswith("| base |  |  |  |  | 0.00 ± 0.00 | 5.00 |")
     assert sft.startswith("| SFT on the expert's actions | 0 | 9 | 1,000 | 60 | 0.20 ± 0.04 | 5.00 | 0.50 |")
+
+
+def test_the_table_follows_from_the_committed_runs():
+    assert shown("worlds") == worlds.report(committed("worlds"))
