@@ -107,7 +107,7 @@ def test_links_lead_somewhere():
             if target.startswith("http"):
                 continue
             name, _, anchor = target.partition("#")
-            file = path.parent / name
+            file = path.parent / name if name else path
             assert file.exists(), (path.name, target)
             if not anchor:
                 continue

@@ -215,7 +215,7 @@ class _Batch:
     def bury(self, worker: _Worker) -> None:
         """Replace a worker that died, by its own limit or otherwise: then its question is tried once more."""
         code = worker.line.process.wait()
-        if code == -signal.SIGPROF and worker.asked:
+        if code in (-signal.SIGPROF, -signal.SIGALRM) and worker.asked:  # of `limited`
             self.give_up(worker)
             return
         counts.deaths += 1

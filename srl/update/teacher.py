@@ -87,6 +87,7 @@ class Teacher:
             found = divergences(own.head, *tensors, self.settings, own.vocab_size)  # [tokens of these rows]
             loss = loss + (micro.weights[chosen] * found).sum()
             stats["divergence"], stats["taught_tokens"] = float(found.detach().sum()), float(chosen.sum())
+            stats["loss"] = float(loss.detach())
         return loss, stats
 
     @torch.no_grad()

@@ -215,7 +215,7 @@ def test_the_callbacks_state_is_the_schedules():
     run.batch()
     run.batch()
     again.callback.load_state_dict(run.callback.state_dict())
-    kept = {"phase": "b", "updates": 1, "best": None, "stale": 0, "signal": None}
+    kept = {"phase": "b", "updates": 1, "best": None, "stale": 0, "signal": None, "followed": {}}
     assert again.callback.state_dict() == kept
     again.callback.on_train_start(again.trainer, None)
     assert again.batch().phase.name == "b"

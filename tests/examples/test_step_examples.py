@@ -144,7 +144,7 @@ def test_the_adaptive_order_builds_only_what_it_draws(late: None) -> None:
     )
     calls = []
     step = made.step
-    made.step = lambda *arguments: calls.append(1) or step(*arguments)  # type: ignore[method-assign]
+    made.step = lambda *args, **more: calls.append(1) or step(*args, **more)  # type: ignore[method-assign]
     stream.set_mix({"srl": 1.0}, 4)
     assert len({(e.uid, e.step) for e in stream.draw().examples}) == 4
     assert len(calls) == 4
