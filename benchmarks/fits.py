@@ -8,6 +8,7 @@ no open database, so a forked child is as good as a new process. Every run has o
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import os
 import sys
@@ -145,6 +146,15 @@ def dumped(result: dict[str, Any]) -> str:
     lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in result.items() if key != "runs"]
     runs = ",\n".join(json.dumps(run) for run in result["runs"])
     return "{\n" + ",\n".join([*lines, f'"runs": [\n{runs}\n]']) + "\n}\n"
+
+
+def share(right: float, count: int) -> str:
+    """A share of `count` with its standard error.
+
+    >>> share(0.2, 100)
+    '0.20 ± 0.04'
+    """
+    return f"{right:.2f} ± {math.sqrt(right * (1 - right) / count):.2f}"
 
 
 def options(settings: dict[str, str]) -> list[str]:

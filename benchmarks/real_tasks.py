@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-import math
 import subprocess
 import sys
 from itertools import islice
@@ -25,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import knights
-from fits import ROOT, Fit, Store, dumped, options
+from fits import ROOT, Fit, Store, dumped, options, share
 
 CONFIG = ROOT / "configs" / "real_tasks" / "knights.yaml"
 START = "{name: start, mix: {sft_outline: 1.0}, batch_groups: 16, until: {updates: 20}}"
@@ -188,15 +187,6 @@ def report(result: dict[str, Any]) -> str:
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
-
-
-def share(right: float, count: int) -> str:
-    """With its standard error.
-
-    >>> share(0.2, 100)
-    '0.20 ± 0.04'
-    """
-    return f"{right:.2f} ± {math.sqrt(right * (1 - right) / count):.2f}"
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from typing import Any
 
 from fits import CHEAPER, Fit, Store, dumped, options
 from ordering.runs import data, publish, say
-from ordering.tables import at, at_end, interval
+from ordering.tables import at, at_end, cell, interval
 
 METHODS = {
     "rlvr": ("ordering", "RLVR"),
@@ -114,17 +114,6 @@ def report(result: dict[str, Any]) -> str:
         values = " ".join(f"{value:.2f}" for value in last[method]["values"])
         lines.append(f"| {METHODS[method][1]} | {' | '.join(cells)} | {values} |")
     return "\n".join(lines) + "\n"
-
-
-def cell(found: dict[str, Any]) -> str:
-    """Mean and interval.
-
-    >>> cell({"mean": 0.5, "low": 0.25, "high": 0.75}), cell({"mean": 0.5, "low": None, "high": None})
-    ('0.50 [0.25, 0.75]', '0.50')
-    """
-    if found["low"] is None:
-        return f"{found['mean']:.2f}"
-    return f"{found['mean']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fits import ROOT, Fit, Store, dumped, options, rounded
+from fits import ROOT, Fit, Store, dumped, options, rounded, share
 
 CONFIG = ROOT / "configs" / "worlds" / "textworld.yaml"
 SIZES = {"one_room": "rooms=1,objects=3,length=2", "two_rooms": "rooms=2,objects=4,length=3"}
@@ -175,15 +175,6 @@ def report(result: dict[str, Any]) -> str:
         ]
         lines.append(f"| {' | '.join([title, *spent, *cells])} |")
     return "\n".join(lines) + "\n"
-
-
-def share(right: float, count: int) -> str:
-    """With its standard error.
-
-    >>> share(0.2, 100)
-    '0.20 ± 0.04'
-    """
-    return f"{right:.2f} ± {math.sqrt(right * (1 - right) / count):.2f}"
 
 
 if __name__ == "__main__":

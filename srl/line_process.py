@@ -1,8 +1,9 @@
 """A process that is told and says lines of JSON: what may hang, die or fill the memory runs there.
 
 A plain subprocess: nothing is forked from a process that holds torch's threads, and the user's `__main__` is
-not imported again. It has a session of its own, so that Ctrl-C does not reach it, and what it starts ends
-with it. It ends with its parent: at exit, and else because its input ends (`lines_told`).
+not imported again. It has a session of its own, so that Ctrl-C does not reach it. It ends with its parent: at
+exit, with all that it has started, and else (a killed parent) because its input ends (`lines_told`); what it
+has started, as Java, is then left to itself.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ import heapq
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import overload
 
 from rich.progress import track
@@ -112,8 +113,9 @@ class StepExamples(Sequence[Example]):
         elif not self._over:
             log.warning("%s: %s; it is passed over", trajectory.uid, self.builder.skipped[-1].reason)
         self._over.add(place)
-        target, n_steps = trajectory.steps[step - 1].text, len(trajectory.steps)
-        return Example(trajectory.uid, self.objective, step, (), target, n_steps=n_steps)
+        steps = trajectory.steps
+        example = Example(trajectory.uid, self.objective, step, (), steps[step - 1].text, n_steps=len(steps))
+        return replace(example, teaching=self.teaching)
 
     # -- what surely fits ------------------------------------------------------------------------------
 

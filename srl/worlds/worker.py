@@ -9,6 +9,7 @@ from the worker   ["ready"] once, then for each question [kind of fault, what] o
 from __future__ import annotations
 
 import contextlib
+import math
 from typing import Any
 
 from srl.errors import ConfigError, DataError
@@ -76,6 +77,8 @@ def _play(plays: dict[int, World], asked: str, play: int, *rest: Any) -> list[An
 def _fault(seen: Observation, max_text: int) -> list[Any] | None:
     if not isinstance(seen, Observation):
         return ["raised", f"returned {seen!r:.100}, not an Observation"]
+    if not math.isfinite(seen.score):
+        return ["raised", f"a score of {seen.score}"]
     if len(seen.text) > max_text:
         return ["too long", f"an observation of {len(seen.text)} characters, over max_text {max_text}"]
     return None

@@ -33,6 +33,8 @@ class Corridor:
             return self._seen("x" * 1_000_000)
         if action == "nothing":
             return None
+        if action == "nan":
+            return Observation("odd", None, float("nan"), False, False)
         if action == "dice":
             return self._seen(str(os.urandom(8)))
         if action == "echo" or len(action) > 100 or "\n" in action:

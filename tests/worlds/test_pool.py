@@ -54,6 +54,7 @@ def test_plays_go_on_side_by_side_each_with_its_expert(worlds: Worlds) -> None:
         ("raise", "raised", "ValueError: two lines"),
         ("flood", "too long", "1000000 characters, over max_text 4000"),
         ("nothing", "raised", "returned None"),
+        ("nan", "raised", "a score of nan"),
         ("x" * 70_000, "too long", "an action of"),
     ],
 )
