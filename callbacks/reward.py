@@ -16,6 +16,7 @@ from srl.objectives.objective import Parts
 from srl.objectives.similarity import Compared, token_units
 from srl.objectives.table import objectives
 from srl.rewards.own_rule import check_made
+from srl.rewards.parts import Part, check_parts, weighed
 from srl.rewards.rules import MATH, is_own, rule
 from srl.rewards.step_reward import Copying, Exact, Key, StepReward
 from srl.rewards.verifier import counts
@@ -49,6 +50,8 @@ class Reward(Callback):
             my_rules.EndsWith.
         episode: What an episode of the objective episode earns: won, 1 where it is won and else 0, or score,
             what the world says.
+        parts: The reward as a weighted sum of named parts, such as [{kind: objective}, {kind: format,
+            weight: 0.1}]; null is what the phase's objective pays.
         progress_discount: Weight of what the next turn earns in the credit of a turn of progress, from 0, the
             turn alone, to 1, the whole way from there.
     """
@@ -66,6 +69,7 @@ class Reward(Callback):
         verifier: str = MATH,
         episode: Pays = "won",
         progress_discount: float = 0.0,
+        parts: list[Part] | None = None,
     ) -> None:
         if max_bad < 1:
             raise ConfigError(f"reward.max_bad is {max_bad}: it must be at least 1")
@@ -74,7 +78,8 @@ class Reward(Callback):
         rule(verifier)  # ConfigError for what is none
         if not 0 <= progress_discount <= 1:
             raise ConfigError(f"reward.progress_discount is {progress_discount}: it must lie in [0, 1]")
-        self.verifier = verifier
+        self.verifier, self.parts = verifier, parts or []
+        check_parts(self.parts)
         self._settings: dict[str, Any] = {
             "autojunk": autojunk, "options": self.options, "marked": marked, "pays": episode,
             "discount": progress_discount,
@@ -84,8 +89,8 @@ class Reward(Callback):
         self.dropped = 0  # groups, in all
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
-        if is_own(self.verifier):
-            check_made(self.verifier)
+        for key, name in self._own().items():
+            check_made(name, key)
         if self.unit == "token":
             self.objectives = objectives(units=token_units(pl_module.tokenizer), **self._settings)
 
@@ -99,7 +104,7 @@ class Reward(Callback):
         self.bad_draws = self.bad_draws + 1 if bad else 0
         batch.metrics["reward/dropped_groups"] = float(self.dropped + len(bad))
         batch.metrics["reward/verifier_timeouts"] = ranks.total(counts.timeouts)  # counted as wrong
-        if is_own(self.verifier):
+        if self._own():
             batch.metrics["reward/verifier_faults"] = ranks.total(counts.faults)
         batch.groups = [group for group in batch.groups if all(group is not other for other in bad)]
         batch.scored = list(batch.groups)
@@ -126,12 +131,25 @@ class Reward(Callback):
             mine = [group for group in groups if group.example.objective == name]
             objective = self.objectives[name]
             if isinstance(objective, Episodes):
+                if self.parts:
+                    raise ConfigError(
+                        f"reward.parts weighs responses, and {name} rewards plays: leave it out"
+                    )
                 for group in mine:
                     _take(group, *objective.earned(group.episodes))
                 continue
-            found = objective.reward([(group.example, group.completions) for group in mine])
+            cases = [(group.example, group.completions) for group in mine]
+            found = objective.reward(cases)
+            found = weighed(self.parts, cases, found) if self.parts else found
             for group, parts in zip(mine, found, strict=True):
                 _take(group, parts)
+
+    def _own(self) -> dict[str, str]:
+        """Key of the config -> class of the user's."""
+        named = {f"reward.parts[{place}].kind": part.kind for place, part in enumerate(self.parts)}
+        return {
+            key: name for key, name in {"reward.verifier": self.verifier, **named}.items() if is_own(name)
+        }
 
     def _samples(self, group: Group) -> bool:
         return self.objectives[group.example.objective].samples

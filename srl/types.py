@@ -49,6 +49,7 @@ class Example:
     expert's first steps where the prompt shows them and the rest of the solution is asked for.
     `goes_on`: there are more steps, and a response that ends by the model's end token is outside the format
     (data.limits.step_end). `taught_ids`: what the teacher of `teaching` reads instead of the prompt.
+    `constraints`: those of the data row, as JSON (srl.rewards.constraints).
     """
 
     uid: str
@@ -72,6 +73,7 @@ class Example:
     taught_ids: tuple[int, ...] = ()
     world: str = ""  # the task KIND:OPTIONS in which it can be played (srl.worlds); "" for none
     turns: int = 1  # that an answer to it has, at most; above 1 it is played
+    constraints: str = ""
 
     @property
     def key(self) -> str:

@@ -18,6 +18,7 @@ from srl.data.thinking import has_tag, is_whole, refuse_tag, take_out
 from srl.data.trajectory import Step, Trajectory, check, read_step
 from srl.errors import ConfigError, DataError
 from srl.rewards.answers import extract_answer
+from srl.rewards.constraints import read_field
 from srl.rewards.rules import MATH, rule
 
 NO_ANSWER = "rows without the field of the answer"
@@ -124,6 +125,7 @@ class RowFormat:
             answer=stated,
             answer_check=check(row, where, self.verifier),
             world=fields.optional(row, "world", where) or None,
+            constraints=read_field(row, where),
         )
 
     def _names(self) -> tuple[str | None, ...]:
@@ -160,6 +162,7 @@ class RowFormat:
             answer_check=check(row, where, self.verifier),
             reasoning="\n\n".join(dict.fromkeys(part for part in thinking if part)),
             style=split.style if self.style == "auto" else "",
+            constraints=read_field(row, where),
         )
 
     def _solution(self, row: dict[str, Any], where: str, notes: Counter[str]) -> _Solution:

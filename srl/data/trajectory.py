@@ -1,8 +1,9 @@
 """Trajectories: an expert's solution as steps, checked, and as a row of JSONL.
 
 Expert JSONL, one row a line: `{"uid", "problem", "preamble", "steps": [{"title", "body"}], "answer",
-"conclusion", "answer_check", "reasoning", "world"}`. A step may be a plain string, its body, and may have
-"thinking" and "observation". All but problem and steps may be left out or null; further fields are ignored.
+"conclusion", "answer_check", "reasoning", "world", "constraints"}`. A step may be a plain string, its body,
+and may have "thinking" and "observation". All but problem and steps may be left out or null; further fields
+are ignored.
 Rows without a list of steps are the matter of `srl/data/row_format.py`.
 """
 
@@ -14,6 +15,8 @@ from typing import Any, NamedTuple
 
 from srl.data import fields
 from srl.errors import DataError
+from srl.rewards.constraints import FIELD as CONSTRAINTS
+from srl.rewards.constraints import read_field
 from srl.rewards.rules import MATH, RULES
 
 
@@ -24,7 +27,8 @@ class Trajectory:
     answer: the final answer, None when unknown; answer_check: how `srl.rewards.answers` compares it, "math",
     "exact" or another of `srl.rewards.rules`. reasoning: what the expert thought before writing the solution;
     only imitation (`sft`) uses it. style: which step style `auto` took. world: the task that an agent plays
-    (`srl.worlds`), of which the steps are the expert's play.
+    (`srl.worlds`), of which the steps are the expert's play. constraints: of a whole answer's form, as JSON
+    (`srl.rewards.constraints`), "" for none.
     """
 
     uid: str
@@ -37,6 +41,7 @@ class Trajectory:
     reasoning: str = field(default="", repr=False)
     style: str = ""
     world: str | None = None
+    constraints: str = ""
 
     @property
     def solution(self) -> str:
@@ -64,6 +69,8 @@ class Trajectory:
             row["style"] = self.style
         if self.world is not None:
             row["world"] = self.world
+        if self.constraints:
+            row[CONSTRAINTS] = json.loads(self.constraints)
         return json.dumps(row, ensure_ascii=False)
 
     @staticmethod
@@ -90,6 +97,7 @@ class Trajectory:
             reasoning=fields.optional(row, "reasoning", where).strip(),
             style=fields.optional(row, "style", where),
             world=fields.optional(row, "world", where) or None,
+            constraints=read_field(row, where),
         )
 
 

@@ -341,6 +341,7 @@ class ExampleBuilder:
                 n_steps=len(trajectory.steps),
                 taught_ids=taught_ids,
                 world=trajectory.world or "",
+                constraints=trajectory.constraints,
                 **fields,
             )
         ]

@@ -1,4 +1,4 @@
-"""A user's rule for answers: a class whose objects say how right a response is.
+"""A user's rule for answers, or a part of a reward: a class whose objects say a number of a response.
 
     class EndsWith:
         def __call__(self, response: str, answer: str, problem: str) -> float:
@@ -6,8 +6,9 @@
 
 `reward.verifier: my_rules.EndsWith` finds it in `my_rules.py` of the working folder or in what is installed,
 `rules/mine.py:EndsWith` in that file. It runs in the worker processes of `srl.rewards.verifier`, with their
-limits of time and memory. Its number is the reward; 1 is right. One that raises, hangs or returns anything
-but a finite number gives NaN: named once, counted, and its group is left out.
+limits of time and memory. Its number is the reward (1 is right), or that of a part (`srl.rewards.parts`). One
+that raises, hangs or returns anything but a finite number gives NaN: named once, counted, and its group is
+left out.
 """
 
 from __future__ import annotations
@@ -31,13 +32,14 @@ NO_ANSWER = "no answer within the limits of time and memory (srl.rewards.verifie
 _said: set[str] = set()
 
 
-def check_made(name: str) -> None:
-    """ConfigError: there is no such class, or it cannot be made. Asked in a worker, before a run begins."""
+def check_made(name: str, key: str = "reward.verifier") -> None:
+    """ConfigError: there is no such class, or it cannot be made. Asked in a worker, before a run begins.
+
+    key: of the config, for the message.
+    """
     (fault,) = verifier.ask([("made", name)])
     if fault != "":
-        raise ConfigError(
-            f"reward.verifier {name}: {fault or NO_ANSWER}; write module.Class or FILE.py:Class"
-        )
+        raise ConfigError(f"{key} {name}: {fault or NO_ANSWER}; write module.Class or FILE.py:Class")
 
 
 def scores(asked: Sequence[Asked]) -> list[float]:
@@ -56,7 +58,7 @@ def _say(name: str, what: str) -> None:
     if (kind := f"{name}: {what}") not in _said:
         _said.add(kind)
         log.warning(
-            "reward.verifier %s: %s; such responses are counted (reward/verifier_faults), not rewarded",
+            "reward %s: %s; such responses are counted (reward/verifier_faults), not rewarded",
             name,
             what,
         )

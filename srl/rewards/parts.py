@@ -1,0 +1,138 @@
+"""A reward that is a weighted sum of named parts: R = sum_k weight_k r_k.
+
+objective: r is what the phase's objective pays by itself, the similarity of a step or the right answer (-1 or
+0 outside the format). format: 1 within the format, else 0. constraints: the share of the constraints that the
+answer keeps (`srl.rewards.constraints`; the mean of arXiv 2508.02150), 0 outside the format; those of the
+data row bind whole solutions, those of the part every response; where there are none, 0. A class of the
+user's: its number (`srl.rewards.own_rule`), called with the response, what it is compared with (the expert's
+step, or a problem's final answer, "" for none) and the problem; where it fails r is NaN, and its group is
+left out.
+
+The weights are taken as they are. Each part is logged as `train/parts/NAME`, and how often a kind of
+constraint is kept as `train/constraints/KIND`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from srl.errors import ConfigError
+from srl.own_class import is_class_name
+from srl.rewards import own_rule
+from srl.rewards.constraints import Constraint, check, constraints_of, held
+from srl.types import Completion, Example
+
+KINDS = ("objective", "format", "constraints")
+Case = tuple[Example, Sequence[Completion]]
+Figures = dict[str, list[float]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a reward that is a weighted sum."""
+
+    kind: str
+    """objective (the similarity of srl, the right answer of rlvr), format (1 within it, else 0), constraints
+    (the share that the answer keeps), or a class of yours, as my_rules.Polite or FILE.py:Polite."""
+    weight: float = 1.0
+    """What its number is multiplied with in the sum; 0 only logs it."""
+    name: str | None = None
+    """What it is logged as, train/parts/NAME; null is its kind."""
+    constraints: tuple[dict[str, Any], ...] = ()
+    """Constraints that bind every response, besides those of the data row: a list such as
+    [{kind: words, at_most: 50}]."""
+
+    @property
+    def called(self) -> str:
+        return self.name or self.kind
+
+
+def check_parts(parts: Sequence[Part]) -> None:
+    """ConfigError: a part that is none, no number, a name used twice, a constraint that is none."""
+    names: set[str] = set()
+    for place, part in enumerate(parts):
+        key = f"reward.parts[{place}]"
+        if part.kind not in KINDS and not is_class_name(part.kind):
+            raise ConfigError(
+                f"{key}.kind is {part.kind!r}; write {', '.join(KINDS)}, module.Class or FILE.py:Class"
+            )
+        if not math.isfinite(part.weight):
+            raise ConfigError(f"{key}.weight is {part.weight}: it must be a finite number")
+        if part.called in names:
+            raise ConfigError(f"{key} is called {part.called} as another part is: give it a name of its own")
+        names.add(part.called)
+        if part.constraints and part.kind != "constraints":
+            raise ConfigError(f"{key}.constraints: only a part of kind constraints has them")
+        try:
+            check(part.constraints, f"{key}.constraints")
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+    if parts and not any(part.weight for part in parts):
+        raise ConfigError("reward.parts: every weight is 0, so that nothing is rewarded; write one above 0")
+
+
+def weighed(parts: Sequence[Part], cases: Sequence[Case], found: Sequence[Figures]) -> list[Figures]:
+    """Of each example what the objective found of it, with the sum as reward; each list is [G]."""
+    values = {part.called: _values(part, cases, found) for part in parts}
+    weighed = []
+    for place, own in enumerate(found):
+        mine = [values[part.called][place] for part in parts]
+        reward = [
+            math.fsum(p.weight * r for p, r in zip(parts, row, strict=True))
+            for row in zip(*mine, strict=True)
+        ]
+        shown = {f"parts/{part.called}": row for part, row in zip(parts, mine, strict=True)}
+        weighed.append({**own, "reward": reward, **shown, **_kinds(parts, cases[place])})
+    return weighed
+
+
+def _values(part: Part, cases: Sequence[Case], found: Sequence[Figures]) -> list[list[float]]:
+    """The part's number of each completion of each example."""
+    if part.kind == "objective":
+        return [own["reward"] for own in found]
+    if part.kind == "format":
+        return [[float(example.read(one) is not None) for one in said] for example, said in cases]
+    if part.kind == "constraints":
+        return [[_share(kept) for _, kept in _held(part, case)] for case in cases]
+    asked = [
+        (part.kind, example.response(one.text), _compared(example), example.problem)
+        for example, said in cases
+        for one in said
+    ]
+    scores = iter(own_rule.scores(asked))
+    return [[next(scores) for _ in said] for _, said in cases]
+
+
+def _compared(example: Example) -> str:
+    return example.target if example.step else example.answer or ""
+
+
+def _held(part: Part, case: Case) -> list[tuple[list[Constraint], list[bool]]]:
+    """Of each completion the constraints that bind it and which of them it keeps, none outside the format."""
+    example, said = case
+    rows = [] if example.step else list(constraints_of(example.constraints))
+    binding = [*rows, *part.constraints]
+    found = []
+    for one in said:
+        read = example.read(one)
+        text = None if read is None else "\n".join([*example.given, read[1]])
+        found.append((binding, [False] * len(binding) if text is None else held(binding, text)))
+    return found
+
+
+def _share(kept: Sequence[bool]) -> float:
+    return sum(kept) / len(kept) if kept else 0.0
+
+
+def _kinds(parts: Sequence[Part], case: Case) -> Figures:
+    """constraints/KIND -> the share of that kind that each completion keeps."""
+    found: dict[str, list[list[bool]]] = {}
+    for part in parts:
+        for place, (binding, kept) in enumerate(_held(part, case) if part.kind == "constraints" else []):
+            for one, holds in zip(binding, kept, strict=True):
+                rows = found.setdefault(f"constraints/{one['kind']}", [[] for _ in case[1]])
+                rows[place].append(holds)
+    return {name: [_share(row) for row in rows] for name, rows in found.items()}
