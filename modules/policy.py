@@ -114,9 +114,10 @@ class PolicyModule(LightningModule):
                 "model.loss.kl needs the adapter: the reference policy is the base with the adapter switched "
                 "off. Set model.lora, or model.loss.kl: 0"
             )
-        if teacher.weights == "base" and lora is None:
+        if teacher.weights != "policy" and lora is None:
+            what = {"base": "the base with the adapter switched off", "ema": "the mean of the adapter"}
             raise ConfigError(
-                "model.teacher.weights is base, the base with the adapter switched off, but model.lora is "
+                f"model.teacher.weights is {teacher.weights}, {what[teacher.weights]}, but model.lora is "
                 "null: set model.lora, or model.teacher.weights: policy"
             )
 
@@ -309,16 +310,22 @@ class PolicyModule(LightningModule):
         restore_counters(self, saved)
         self.loaded_step = int(checkpoint["global_step"])
         if self.trainer.state.fn == "fit":  # before Lightning hands the state to the optimizer
+            if (averaged := self.update.teacher.averaged) is not None:
+                averaged.load_state_dict(saved.get("averaged"))
             for state in checkpoint["optimizer_states"]:
                 take_settings(state, saved.get("optimizer"), self.configure_optimizers())
 
 
 def counters_of(module: PolicyModule) -> dict[str, Any]:
-    """Updates that were skipped, the bounds that memory has set, and whose the moments are."""
+    """Updates that were skipped, the bounds that memory has set, whose the moments are, and a teacher's mean
+    of the weights.
+    """
     rows = {"set": module.rows_set, "now": module.engine.rows_in_flight}
     budget = module.token_budget.state_dict()
     name = next((optimizer_name(one) for one in module.trainer.optimizers), None)
-    return {**module.bad.state_dict(), "token_budget": budget, "rows_in_flight": rows, "optimizer": name}
+    found = {**module.bad.state_dict(), "token_budget": budget, "rows_in_flight": rows, "optimizer": name}
+    averaged = module.update.teacher.averaged
+    return found if averaged is None else found | {"averaged": averaged.state_dict()}
 
 
 def restore_counters(module: PolicyModule, saved: dict[str, Any]) -> None:

@@ -11,6 +11,10 @@ PHASES = """[
 ]"""
 
 
+TAUGHT = [  # a teacher by the mean of the weights reads in both phases
+    "--curriculum.phases", PHASES.replace("srl: 1.0", "srl: 1.0, distil_step: 1.0"),
+    "--model.teacher.weights", "ema",
+]  # fmt: skip
 UNLOGGED = ["--trainer.logger", "false"]  # where nothing is read in MLflow: a third of a short run's time
 
 
@@ -68,6 +72,7 @@ def what_counts(path):
     sampling["sums"] = {k: v for k, v in sampling["sums"].items() if "seconds" not in k}
     return {
         "weights": state["state_dict"],
+        "averaged": state["srl"].get("averaged"),
         "optimizer": state["optimizer_states"],
         "global_step": state["global_step"],
         "loader": state["loops"]["fit_loop"]["state_dict"]["combined_loader"],

@@ -37,6 +37,10 @@ class Row:
     teaching: Teaching = "none"
     taught_ids: tuple[int, ...] = ()
 
+    @property
+    def asks_teacher(self) -> bool:
+        return self.teaching != "none" and bool(self.taught_ids)
+
 
 @dataclass
 class MicroBatch:
@@ -169,6 +173,6 @@ def _token_tensors(rows: list[Row]) -> dict[str, Tensor]:
         "stale": spread([row.stale for row in rows], torch.bool),
         "nll": spread([row.nll for row in rows], torch.bool),
         "temperatures": spread([row.temperature for row in rows]),
-        "sized": spread([row.teaching == "size" for row in rows], torch.bool),
-        "taught": spread([row.teaching == "target" for row in rows], torch.bool),
+        "sized": spread([row.asks_teacher and row.teaching == "size" for row in rows], torch.bool),
+        "taught": spread([row.asks_teacher and row.teaching == "target" for row in rows], torch.bool),
     }

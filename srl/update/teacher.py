@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,6 +26,7 @@ from torch.utils.checkpoint import checkpoint
 from srl.errors import ConfigError
 from srl.model.logprobs import CHUNK_ELEMENTS, token_logprobs
 from srl.packing.micro_batches import MicroBatch, micro_batches
+from srl.update.averaged import Averaged
 from srl.update.loss import LossSettings, hidden_of, loss_of
 
 if TYPE_CHECKING:
@@ -36,8 +37,12 @@ if TYPE_CHECKING:
 class TeacherSettings:
     """The teacher of the objectives rlsd and distil: the model itself, with the expert's answer before it."""
 
-    weights: Literal["policy", "base"] = "policy"
-    """Whose weights read the answer: the policy's own as they stand, or those of the base without adapter."""
+    weights: Literal["policy", "base", "ema"] = "policy"
+    """Whose weights read the answer: the policy's own as they stand, those of the base without adapter, or
+    the running mean of the policy's adapter over the updates (ema)."""
+    ema_rate: float = 0.05
+    """With weights: ema, how far the mean goes towards the policy's adapter after each update: 0.01 (SDFT)
+    follows slowly, 0.05 (SDPO) faster; between 0 and 1."""
     most: float = 2.0
     """Objectives rlsd: a token's advantage is multiplied by at least 1 / most and at most this; above 1."""
     divergence: Literal["forward", "reverse", "jsd"] = "forward"
@@ -51,6 +56,11 @@ class TeacherSettings:
     bound. Tokens of style are said to outweigh those of content (arXiv 2601.18734)."""
 
     def __post_init__(self) -> None:
+        if not 0 < self.ema_rate < 1:
+            raise ConfigError(
+                f"model.teacher.ema_rate is {self.ema_rate}: it must lie between 0 (weights: base) and 1 "
+                "(weights: policy)"
+            )
         if self.most <= 1:
             raise ConfigError(f"model.teacher.most is {self.most}: it must lie above 1")
         if self.top_k is not None and self.top_k < 1:
@@ -66,15 +76,18 @@ class Teacher:
 
     def __init__(self, decoder: Decoder, settings: TeacherSettings) -> None:
         self.decoder, self.settings = decoder, settings
+        ema = settings.weights == "ema"
+        self.averaged = Averaged(decoder.model, settings.ema_rate) if ema else None
 
     def loss(
         self, micro: MicroBatch, settings: LossSettings, ref: Tensor | None
     ) -> tuple[Tensor, dict[str, float]]:
         """This micro-batch's part of the loss, and sums over its tokens, where some rows have a teacher."""
         own, chosen = self.decoder, micro.taught
+        teacher = self.hidden(micro)  # [A, H]; first, for its weights may stand where the policy's do
         actions = hidden_of(own.backbone, micro, own.attention)  # [A, H]
         what = (micro.targets, micro.temperatures, own.vocab_size)
-        new, teacher = token_logprobs(own.head, actions, *what), self.hidden(micro, actions)  # [A], [A, H]
+        new = token_logprobs(own.head, actions, *what)  # [A]
         with torch.no_grad():
             said = token_logprobs(own.head, teacher, *what)  # [A]
         factors = sizes(said, new.detach(), micro.advantages, micro.sized, self.settings.most)  # [A]
@@ -91,23 +104,31 @@ class Teacher:
         return loss, stats
 
     @torch.no_grad()
-    def hidden(self, micro: MicroBatch, policy: Tensor) -> Tensor:
-        """policy [A, H] of the micro-batch's tokens -> the teacher's; 0 where none is asked.
+    def hidden(self, micro: MicroBatch) -> Tensor:
+        """Of the micro-batch's tokens as the teacher reads them, [A, H]; 0 where none is asked.
 
         It reads in parts no larger than the micro-batch is.
         """
         own: Any = self.decoder
-        found = list(torch.zeros_like(policy).split([len(row.action_ids) for row in micro.rows]))
-        rows = [replace(row, prompt_ids=row.taught_ids) for row in micro.rows if row.teaching != "none"]
-        places = [place for place, row in enumerate(micro.rows) if row.teaching != "none"]
-        place_of = dict(zip(map(id, rows), places, strict=True))
-        with own.model.disable_adapter() if self.settings.weights == "base" else nullcontext():
+        asked = {place: row for place, row in enumerate(micro.rows) if row.asks_teacher}
+        rows = [replace(row, prompt_ids=row.taught_ids) for row in asked.values()]
+        place_of = dict(zip(map(id, rows), asked, strict=True))
+        found: dict[int, Tensor] = {}
+        with self._weights():
             for part in micro_batches(rows, micro.tokens):
                 hidden = hidden_of(own.backbone, part.to(own.device), own.attention)
                 sizes = [len(row.action_ids) for row in part.rows]
                 for row, mine in zip(part.rows, hidden.split(sizes), strict=True):
                     found[place_of[id(row)]] = mine
-        return torch.cat(found)
+        some = next(iter(found.values()))
+        nothing = (some.new_zeros(len(row.action_ids), some.shape[1]) for row in micro.rows)
+        return torch.cat([found.get(place, empty) for place, empty in enumerate(nothing)])
+
+    def _weights(self) -> AbstractContextManager[Any]:
+        model: Any = self.decoder.model
+        if self.averaged is not None:
+            return self.averaged.in_place()
+        return model.disable_adapter() if self.settings.weights == "base" else nullcontext()
 
 
 def sizes(teacher: Tensor, policy: Tensor, advantages: Tensor, sized: Tensor, most: float) -> Tensor:

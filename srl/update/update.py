@@ -114,6 +114,8 @@ class Update:
         cause = cause_of(totals) or (None if math.isfinite(norm) else "gradient")
         if cause is None:
             optimizer.step()  # without rows nothing moves, but it counts, or a run might never end
+            if self.teacher.averaged is not None:
+                self.teacher.averaged.follow()
         optimizer.zero_grad()
         if rows:
             self.bad.count(cause, updates + 1, groups)
@@ -168,7 +170,7 @@ class Update:
             model: Any = self.decoder.model
             with torch.no_grad(), model.disable_adapter():  # the base alone is the reference, free of charge
                 ref = self.logprobs(micro)  # [A]
-        if any(row.teaching != "none" for row in micro.rows):
+        if any(row.asks_teacher for row in micro.rows):
             return self.teacher.loss(micro, self.loss_settings, ref)
         return loss_of(self.logprobs(micro), micro, self.loss_settings, ref)
 

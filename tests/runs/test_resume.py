@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from resumed import UNLOGGED, Keep, equal, run, what_counts
+from resumed import TAUGHT, UNLOGGED, Keep, equal, run, what_counts
 
 from srl.resume import config_differences
 
@@ -12,9 +12,11 @@ from srl.resume import config_differences
 def test_resume_is_bitwise_equal_from_every_checkpoint(model_folder, expert_file, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         keep = Keep(patch, tmp_path)
-        run(model_folder, expert_file, tmp_path / "whole")
+        run(model_folder, expert_file, tmp_path / "whole", *TAUGHT)
     expected = what_counts(tmp_path / "whole" / "last.ckpt")
     assert expected["global_step"] == 7
+    assert expected["averaged"].keys() == expected["weights"].keys()
+    assert any((one != expected["weights"][name]).any() for name, one in expected["averaged"].items())
     states = [torch.load(copy, weights_only=True) for copy in keep.copies]
     half_full = [
         copy
@@ -28,7 +30,7 @@ def test_resume_is_bitwise_equal_from_every_checkpoint(model_folder, expert_file
     chosen = dict.fromkeys([before_hand_off[0], half_full[0], half_full[-1], after_hand_off[0]])
     for copy in chosen:
         folder = tmp_path / f"again-{copy.stem}"
-        run(model_folder, expert_file, folder, "--ckpt_path", str(copy))
+        run(model_folder, expert_file, folder, *TAUGHT, "--ckpt_path", str(copy))
         equal(expected, what_counts(folder / "last.ckpt"))
 
 

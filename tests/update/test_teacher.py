@@ -10,6 +10,7 @@ from make import group, lora, plain_logprobs
 
 from srl.engine.decoder import Decoder
 from srl.errors import ConfigError
+from srl.model.merged_lora import merge_lora_forward
 from srl.out_of_memory import TokenBudget
 from srl.packing.micro_batches import micro_batches
 from srl.types import Group
@@ -35,6 +36,11 @@ def gradient(model, groups, budget=10_000, **settings):
     totals = update(model, budget, **settings).gradient(build_rows(groups, LossSettings()), model.zero_grad)
     found = [one.grad.flatten() for one in model.parameters() if one.grad is not None]
     return torch.cat(found), totals
+
+
+def merged(model):
+    assert merge_lora_forward(model)
+    return model
 
 
 # -- the laws -----------------------------------------------------------------------------------------------
@@ -128,7 +134,7 @@ def test_the_teacher_reads_its_own_prompt_with_the_policys_or_the_bases_weights(
     decoder = Decoder(model)
 
     def said(weights):
-        hidden = Teacher(decoder, TeacherSettings(weights=weights)).hidden(micro, torch.zeros(13, 32))
+        hidden = Teacher(decoder, TeacherSettings(weights=weights)).hidden(micro)
         return decoder.head(hidden).log_softmax(1).gather(1, micro.targets[:, None])[:, 0]
 
     expected = torch.cat([plain_logprobs(model, KNOWING, row.action_ids) for row in micro.rows])
@@ -137,6 +143,34 @@ def test_the_teacher_reads_its_own_prompt_with_the_policys_or_the_bases_weights(
         base = torch.cat([plain_logprobs(model, KNOWING, row.action_ids) for row in micro.rows])
     assert torch.allclose(said("base"), base, atol=1e-5)
     assert not torch.allclose(base, expected, atol=1e-3)
+
+
+def test_a_mean_of_the_weights_follows_them_and_reads_in_their_place():
+    model = merged(lora(tiny_model()))
+    made = update(model, weights="ema", ema_rate=0.25)
+    averaged = made.teacher.averaged
+    same = taught(PROMPT, PROMPT, [4, 9], [0.0, 1.0], "target")
+    totals = made.gradient(build_rows([same], LossSettings()), model.zero_grad)
+    assert totals["divergence"] == pytest.approx(0.0, abs=1e-6), "it begins as the policy is"
+    assert max(float(one.grad.abs().max()) for one in model.parameters() if one.requires_grad) < 1e-6
+    trained = {name: one for name, one in model.named_parameters() if one.requires_grad}
+    name, weight = next((name, one) for name, one in trained.items() if "lora_B" in name)
+    before = weight.detach().clone()
+    other = taught(PROMPT, KNOWING, [4, 9], [0.0, 1.0], "target")
+    optimizer = torch.optim.SGD(trained.values(), lr=1.0)
+    made.step(build_rows([other], LossSettings()), [other], optimizer, 0)
+    first = weight.detach().clone()
+    assert not torch.equal(first, before)
+    assert torch.allclose(averaged.state_dict()[name], 0.75 * before + 0.25 * first)
+    (micro,) = micro_batches(build_rows([other], LossSettings()), 10_000)
+    seen = made.teacher.hidden(micro)
+    assert torch.equal(weight, first), "the policy's weights stand again"
+    with torch.no_grad():
+        for one, mean in zip(trained.values(), averaged.state_dict().values(), strict=True):
+            one.copy_(mean)
+    expected = torch.cat([plain_logprobs(model, KNOWING, row.action_ids) for row in micro.rows])
+    said = made.decoder.head(seen).log_softmax(1).gather(1, micro.targets[:, None])[:, 0]
+    assert torch.allclose(said, expected, atol=1e-5)
 
 
 def test_the_gradient_does_not_depend_on_the_micro_batch_split_and_none_goes_through_the_teacher():
@@ -158,7 +192,7 @@ def test_the_gradient_does_not_depend_on_the_micro_batch_split_and_none_goes_thr
     first = model.model.layers[0].mlp.down_proj.weight
     slope, step = first.grad.clone(), 1e-4
     (micro,) = micro_batches(build_rows([target], LossSettings()), 10_000)
-    teacher = Teacher(Decoder(model), TeacherSettings()).hidden(micro, torch.zeros(7, 32).double())
+    teacher = Teacher(Decoder(model), TeacherSettings()).hidden(micro)
     with torch.no_grad():
         first += step * slope
     with pytest.MonkeyPatch.context() as patch:
@@ -168,7 +202,9 @@ def test_the_gradient_does_not_depend_on_the_micro_batch_split_and_none_goes_thr
     assert found.abs().max() > 1e-4
 
 
-@pytest.mark.parametrize("wrong", [{"most": 1.0}, {"top_k": 0}, {"entry_clip": 0.0}])
+@pytest.mark.parametrize(
+    "wrong", [{"most": 1.0}, {"ema_rate": 0.0}, {"ema_rate": 1.0}, {"top_k": 0}, {"entry_clip": 0.0}]
+)
 def test_settings_that_cannot_be_are_refused(wrong):
     with pytest.raises(ConfigError, match=r"model\.teacher"):
         TeacherSettings(**wrong)
