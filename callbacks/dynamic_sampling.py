@@ -176,7 +176,7 @@ class DynamicSampling(Callback):
         if sums["rollouts"]:
             lines.append(
                 f"mean reward {sums['mean/reward'] / sums['count/reward']:.3f}, "
-                f"truncated {sums['truncated'] / sums['rollouts']:.0%} of {sums['rollouts']:.0f} rollouts"
+                f"truncated {sums['truncated'] / sums['responses']:.0%} of {sums['responses']:.0f} responses"
                 + (
                     f", format followed in {sums['mean/format'] / sums['count/format']:.0%}"
                     if sums["count/format"]

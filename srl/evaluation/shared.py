@@ -31,6 +31,9 @@ WITHOUT_INFLUENCE = (
 """How the keys of a config begin that a validation of the base does not read. An adapter that has not been
 trained adds nothing, whatever its rank; the held-out examples that a seed chooses count themselves."""
 
+MOST_FILES = 500
+"""Of the cache, some hundred kilobytes each at most; the oldest go."""
+
 PACKAGES = ("torch", "transformers", "tokenizers", "peft", "bitsandbytes", "math-verify", "lightning")
 
 
@@ -83,8 +86,18 @@ def machine() -> list[str]:
     """What else the last bits of a product come from."""
     versions = [f"{name} {_version(name)}" for name in PACKAGES]
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    cpu = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()} {torch.get_num_threads()} threads"
-    return [platform.python_version(), *versions, gpu, cpu, torch.get_float32_matmul_precision()]
+    kernels = f"{torch.backends.cpu.get_cpu_capability()} {torch.get_num_threads()} threads"
+    cpu = f"{platform.machine()} {processor()}"
+    return [platform.python_version(), *versions, gpu, cpu, kernels, torch.get_float32_matmul_precision()]
+
+
+def processor() -> str:
+    """Its model, where the system tells: kernels are chosen by it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
 
 
 def _version(name: str) -> str:
@@ -118,6 +131,9 @@ def find(key: str) -> Measured | None:
 
 
 def keep(key: str, measured: Measured) -> None:
-    """OSError: the cache cannot be written."""
-    with whole_file(file_of(key)) as write:
+    """Beside the newest of the others. OSError: the cache cannot be written."""
+    file = file_of(key)
+    with whole_file(file) as write:
         write(json.dumps({"values": measured.values, "rows": measured.rows}))
+    for old in sorted(file.parent.glob("*.json"), key=lambda one: one.stat().st_mtime)[:-MOST_FILES]:
+        old.unlink(missing_ok=True)

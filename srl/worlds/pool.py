@@ -92,10 +92,8 @@ class Worlds:
 
         A play that is over stays as it is, its action not taken.
         """
-        self._employ(len(plays))
         pairs = [(play, action) for play, action in zip(plays, actions, strict=True) if not play.over]
-        self._ask([_open(play, play.actions, again=True) for play, _ in pairs if play.worker is None])
-        self._ask([_step(play, action) for play, action in pairs if not play.over])
+        self._ask([_step(play, action) for play, action in pairs])
         return [play.seen for play in plays]
 
     def drop(self, plays: Sequence[Play]) -> None:
@@ -120,9 +118,7 @@ class Worlds:
         self._employ(len(questions))
         for question in questions:
             worker = question.play.worker or min(self.workers, key=lambda one: len(one.plays))
-            question.play.worker = worker
-            worker.plays.add(question.play)
-            worker.waiting.append(question)
+            worker.give(question, anew=question.play.worker is None)
         try:
             while any(worker.busy for worker in self.workers):
                 self._turn()
@@ -232,19 +228,14 @@ class Worlds:
         """End a worker. Its plays are taken again elsewhere when asked next, those that wait at once."""
         worker.process.end()
         self.workers.remove(worker)
-        waiting = list(worker.waiting)
         for play in worker.plays:
             play.worker = None
+        waiting = [one for one in worker.waiting if not one.again and (one.opens or not one.play.over)]
         if not waiting:
             return
         self.workers.append(heir := _Worker.started())
         for question in waiting:
-            play = question.play
-            play.worker = heir
-            heir.plays.add(play)
-            if not question.opens:
-                heir.waiting.append(_open(play, play.actions, again=True))
-            heir.waiting.append(question)
+            heir.give(question, anew=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -275,6 +266,15 @@ class _Worker:
         except OSError as error:
             raise ConfigError(f"a process for worlds cannot start: {error}") from error
         return cls(process, time.monotonic() + START_LIMIT)
+
+    def give(self, question: _Question, anew: bool) -> None:
+        """Ask it here in its turn. anew: the process does not hold the play, which is first taken again."""
+        play = question.play
+        play.worker = self
+        self.plays.add(play)
+        if anew and not question.opens:
+            self.waiting.append(_open(play, play.actions, again=True))
+        self.waiting.append(question)
 
     @property
     def busy(self) -> bool:

@@ -41,10 +41,14 @@ def parted(task: str) -> tuple[str, str]:
 def is_task(name: str) -> bool:
     """Whether a name means a world, and no file or data set.
 
-    >>> is_task("textworld:rooms=2"), is_task("maze.py:Maze"), is_task("data.jsonl"), is_task("openai/gsm8k")
-    (True, True, False, False)
+    A class of an installed module needs its colon, also without options: `games.Maze:`.
+
+    >>> is_task("textworld:rooms=2"), is_task("maze.py:Maze"), is_task("games.Maze:size=3")
+    (True, True, True)
+    >>> is_task("data.jsonl"), is_task("openai/gsm8k"), is_task("C:data.jsonl")
+    (False, False, False)
     """
-    return name.partition(":")[0] in ADAPTERS or (".py:" in name and _OWN.fullmatch(name) is not None)
+    return name.partition(":")[0] in ADAPTERS or (":" in name and _OWN.fullmatch(name) is not None)
 
 
 def check_allowed(task: str, own: Collection[str]) -> None:

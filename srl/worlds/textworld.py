@@ -94,10 +94,12 @@ def parsed(task: str) -> dict[str, Any]:
 
     >>> parsed("rooms=1,seed=7")
     {'rooms': 1, 'objects': 4, 'length': 3, 'text': 'short', 'seed': 7}
+    >>> parsed("file=games/a,b.z8")
+    {'file': 'games/a,b.z8'}
     """
+    if task.strip().startswith("file="):  # a path may have commas
+        return {"file": task.strip().removeprefix("file=")}
     given = dict(part.strip().partition("=")[::2] for part in task.split(",") if part.strip())
-    if set(given) == {"file"}:
-        return given
     known = ("rooms", "objects", "length", "text", "seed")
     for name, value in given.items():
         if name not in known:
