@@ -28,6 +28,7 @@ from srl.types import Completion, Example
 KINDS = ("objective", "format", "constraints")
 Case = tuple[Example, Sequence[Completion]]
 Figures = dict[str, list[float]]
+Held = tuple[list[Constraint], list[bool]]
 
 
 @dataclass(frozen=True)
@@ -76,17 +77,27 @@ def check_parts(parts: Sequence[Part]) -> None:
 
 def weighed(parts: Sequence[Part], cases: Sequence[Case], found: Sequence[Figures]) -> list[Figures]:
     """Of each example what the objective found of it, with the sum as reward; each list is [G]."""
-    values = {part.called: _values(part, cases, found) for part in parts}
-    weighed = []
+    checked = {part.called: [_held(part, case) for case in cases] for part in parts if _checks(part)}
+    values = [
+        [[_share(kept) for _, kept in one] for one in checked[part.called]]
+        if _checks(part)
+        else _values(part, cases, found)
+        for part in parts
+    ]
+    sums = []
     for place, own in enumerate(found):
-        mine = [values[part.called][place] for part in parts]
+        mine = [rows[place] for rows in values]
         reward = [
             math.fsum(p.weight * r for p, r in zip(parts, row, strict=True))
             for row in zip(*mine, strict=True)
         ]
         shown = {f"parts/{part.called}": row for part, row in zip(parts, mine, strict=True)}
-        weighed.append({**own, "reward": reward, **shown, **_kinds(parts, cases[place])})
-    return weighed
+        sums.append({**own, "reward": reward, **shown, **_kinds([one[place] for one in checked.values()])})
+    return sums
+
+
+def _checks(part: Part) -> bool:
+    return part.kind == "constraints"
 
 
 def _values(part: Part, cases: Sequence[Case], found: Sequence[Figures]) -> list[list[float]]:
@@ -95,8 +106,6 @@ def _values(part: Part, cases: Sequence[Case], found: Sequence[Figures]) -> list
         return [own["reward"] for own in found]
     if part.kind == "format":
         return [[float(example.read(one) is not None) for one in said] for example, said in cases]
-    if part.kind == "constraints":
-        return [[_share(kept) for _, kept in _held(part, case)] for case in cases]
     asked = [
         (part.kind, example.response(one.text), _compared(example), example.problem)
         for example, said in cases
@@ -110,7 +119,7 @@ def _compared(example: Example) -> str:
     return example.target if example.step else example.answer or ""
 
 
-def _held(part: Part, case: Case) -> list[tuple[list[Constraint], list[bool]]]:
+def _held(part: Part, case: Case) -> list[Held]:
     """Of each completion the constraints that bind it and which of them it keeps, none outside the format."""
     example, said = case
     rows = [] if example.step else list(constraints_of(example.constraints))
@@ -127,12 +136,12 @@ def _share(kept: Sequence[bool]) -> float:
     return sum(kept) / len(kept) if kept else 0.0
 
 
-def _kinds(parts: Sequence[Part], case: Case) -> Figures:
-    """constraints/KIND -> the share of that kind that each completion keeps."""
+def _kinds(checked: Sequence[Sequence[Held]]) -> Figures:
+    """constraints/KIND -> the share of that kind that each completion keeps. checked: a part's, of each."""
     found: dict[str, list[list[bool]]] = {}
-    for part in parts:
-        for place, (binding, kept) in enumerate(_held(part, case) if part.kind == "constraints" else []):
+    for of_part in checked:
+        for place, (binding, kept) in enumerate(of_part):
             for one, holds in zip(binding, kept, strict=True):
-                rows = found.setdefault(f"constraints/{one['kind']}", [[] for _ in case[1]])
+                rows = found.setdefault(f"constraints/{one['kind']}", [[] for _ in of_part])
                 rows[place].append(holds)
     return {name: [_share(row) for row in rows] for name, rows in found.items()}

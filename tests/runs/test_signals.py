@@ -91,14 +91,13 @@ def start(server, model_folder, tmp_path):
     return run
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130)], ids=["SIGINT"])
-def test_a_signal_in_training_saves_and_the_run_goes_on(start, number, status):
+def test_a_signal_in_training_saves_and_the_run_goes_on(start):
     every_draw = ["--dynamic_sampling.enabled", "false"]  # makes an update
-    ended = start("fit-training_step", number, more=every_draw)
-    assert ended.status == status, ended.text
+    ended = start("fit-training_step", signal.SIGINT, more=every_draw)
+    assert ended.status == 130, ended.text
     # The update under way when the signal came, the third, was finished.
     assert torch.load(ended.folder / "last.ckpt", weights_only=True)["global_step"] == 3
-    assert f"stopped by {number.name} after update 3; go on with --ckpt_path last" in ended.text
+    assert "stopped by SIGINT after update 3; go on with --ckpt_path last" in ended.text
     assert "Traceback" not in ended.text
     again = start(None, more=["--ckpt_path", "last", "--trainer.max_steps", "5", *every_draw])
     assert again.status == 0, again.text
@@ -106,14 +105,13 @@ def test_a_signal_in_training_saves_and_the_run_goes_on(start, number, status):
     assert torch.load(ended.folder / "last.ckpt", weights_only=True)["global_step"] == 5
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143)], ids=["SIGTERM"])
-def test_a_signal_in_a_validation_loses_no_update(start, number, status):
+def test_a_signal_in_a_validation_loses_no_update(start):
     more = ["--trainer.val_check_interval", "3", "--data.validation.batch_size", "1"]
-    ended = start("fit-validation_step", number, more=more)
-    assert ended.status == status, ended.text
+    ended = start("fit-validation_step", signal.SIGTERM, more=more)
+    assert ended.status == 143, ended.text
     assert torch.load(ended.folder / "last.ckpt", weights_only=True)["global_step"] == 3
     assert not (ended.folder / "best.ckpt").exists()  # the validation did not end
-    assert f"stopped by {number.name} after update 3; go on with --ckpt_path last" in ended.text
+    assert "stopped by SIGTERM after update 3; go on with --ckpt_path last" in ended.text
     assert "Traceback" not in ended.text
     again = start(None, more=["--ckpt_path", "last", "--trainer.max_steps", "4", *more])
     assert again.status == 0, again.text
