@@ -174,9 +174,10 @@ class DynamicSampling(Callback):
             "there is nothing to learn from."
         ]
         if sums["rollouts"]:
+            what = "rollouts" if sums["responses"] == sums["rollouts"] else "turns"  # of plays
             lines.append(
                 f"mean reward {sums['mean/reward'] / sums['count/reward']:.3f}, "
-                f"truncated {sums['truncated'] / sums['responses']:.0%} of {sums['responses']:.0f} responses"
+                f"truncated {sums['truncated'] / sums['responses']:.0%} of {sums['responses']:.0f} {what}"
                 + (
                     f", format followed in {sums['mean/format'] / sums['count/format']:.0%}"
                     if sums["count/format"]
