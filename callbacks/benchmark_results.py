@@ -15,6 +15,7 @@ from rich.table import Table
 
 from callbacks.run_info import SKIPPED_SHOWN, mlflow_loggers
 from srl.errors import ConfigError
+from srl.evaluation import spending
 from srl.evaluation.batches import BenchmarkBatch
 from srl.evaluation.scores import Record, Score, mean_score, problem_rows, score
 from srl.files import no_link, put, whole_file
@@ -135,10 +136,16 @@ class BenchmarkResults(Callback):
         }
         metrics = found.metrics(settings.kind)
         metrics |= {f"{settings.kind}/{key(name)}/{count}": float(value) for count, value in counts.items()}
+        rows = [record["strategies"] for record in records if "strategies" in record]
+        curves = spending.curves(rows, settings.resamples, settings.seed)
+        for curve in curves:
+            metrics |= curve.metrics(f"{settings.kind}/{key(name)}")
         self._log(trainer, pl_module, metrics)
         if trainer.is_global_zero:
             self._log_files(trainer, pl_module, found, counts | {"left_out": [*map(list, loader.skipped)]})
             self._log_table(trainer, pl_module, name, records)
+            if curves:
+                self._log_curves(trainer, pl_module, name, curves)
 
     def _log(self, trainer: Trainer, pl_module: Any, metrics: dict[str, float]) -> None:
         """At the step of the weights, so that several checkpoints of a run can be compared."""
@@ -165,6 +172,19 @@ class BenchmarkResults(Callback):
         for logger in mlflow_loggers(trainer):
             for file in (path, path.with_suffix(".jsonl")):
                 logger.experiment.log_artifact(logger.run_id, str(file), place)
+
+    def _log_curves(self, trainer: Trainer, pl_module: Any, name: str, curves: list[spending.Curve]) -> None:
+        """NAME_strategies.json and .png, beside the other files and in the run; and a table on the screen."""
+        path = self.folder / f"{key(name)}_strategies.json"
+        with whole_file(path) as write:
+            write(json.dumps(spending.plain(curves), indent=1) + "\n")
+        spending.plot(curves, name, path.with_suffix(".png"))
+        place = f"{pl_module.test_settings.kind}/{pl_module.loaded_step:06d}"
+        for logger in mlflow_loggers(trainer):
+            for file in (path, path.with_suffix(".png")):
+                logger.experiment.log_artifact(logger.run_id, str(file), place)
+        self._written += [path, path.with_suffix(".png")]
+        Console().print(strategy_table(name, curves))
 
     def _log_table(self, trainer: Trainer, pl_module: Any, name: str, records: list[Record]) -> None:
         """One row a problem, as a table that MLflow shows. A test that is made again replaces its table."""
@@ -221,4 +241,33 @@ def score_table(scores: list[Score]) -> Table:
             value = f"{one.values[name]:.1f}" if name in ("words", "tokens") else f"{one.values[name]:.3f}"
             head = f"{one.name} ({one.problems})" if place == 0 else ""
             table.add_row(head, name, value, interval, end_section=place + 1 == len(names))
+    return table
+
+
+def strategy_table(name: str, curves: list[spending.Curve]) -> Table:
+    """One row a strategy and budget."""
+    caption = "tokens: all that were generated for a problem; slope: accuracy gained when they double"
+    table = Table(
+        title=f"{name}: accuracy against tokens", caption=f"{caption}; 95 % intervals over problems"
+    )
+    table.add_column("strategy")
+    for column in ("budget", "tokens", "accuracy", "95 % interval", "within", "slope"):
+        table.add_column(column, justify="right")
+    for curve in curves:
+        slope = (
+            ""
+            if curve.slope is None
+            else f"{curve.slope:.3f} ({curve.slope_low:.3f} .. {curve.slope_high:.3f})"
+        )
+        for place, point in enumerate(curve.points):
+            interval = f"{point.low:.3f} .. {point.high:.3f}"
+            last = place + 1 == len(curve.points)
+            row = (
+                point.budget,
+                f"{point.tokens:.1f}",
+                f"{point.accuracy:.3f}",
+                interval,
+                f"{point.within:.2f}",
+            )
+            table.add_row("" if place else curve.strategy, *row, slope if last else "", end_section=last)
     return table

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jsonargparse
 import yaml
@@ -45,6 +45,7 @@ from srl.cli.next_steps import next_steps
 from srl.cli.resumed import differences
 from srl.cli.trainer import SRLTrainer, resolved_precision, trainer_defaults
 from srl.errors import ConfigError, first_line
+from srl.evaluation.strategies import Strategy
 from srl.memory_plan.check import PlanSettings, check_memory
 from srl.model.checkpoint import day_of, last_if_any, read_checkpoint, resolve_checkpoint
 from srl.model.precision import check_device
@@ -122,6 +123,21 @@ def launched(call: Launch) -> SRLCLI:
         call.ends.close()
 
 
+def with_strategies(arguments: list[str]) -> list[str]:
+    """`--strategies majority oracle` as the key that it stands for; `all` is every one.
+
+    >>> with_strategies(["test", "--strategies", "majority", "oracle", "-c", "a.yaml"])
+    ['test', '--model.test.strategies', '[majority,oracle]', '-c', 'a.yaml']
+    """
+    if "--strategies" not in arguments or arguments[0] != "test":
+        return arguments
+    place = arguments.index("--strategies")
+    rest = arguments[place + 1 :]
+    count = next((k for k, one in enumerate(rest) if one.startswith("-")), len(rest))
+    names = list(get_args(Strategy)) if rest[:count] == ["all"] else rest[:count]
+    return [*arguments[:place], "--model.test.strategies", f"[{','.join(names)}]", *rest[count:]]
+
+
 def instantiated(arguments: list[str]) -> jsonargparse.Namespace:
     """The objects of `fit` with these arguments by their keys: model, data module and callbacks, not more."""
     return launched(Launch(["fit", *arguments], runs=False)).config_init["fit"]
@@ -135,7 +151,7 @@ class SRLCLI(LightningCLI):
         self.joins_run = False  # whether the figures go into an existing run
         self.day: date | None = None  # of the checkpoint's first start
         set_yaml_loader()
-        call.extended = with_extended(call.arguments)
+        call.extended = with_extended(with_strategies(call.arguments))
         # The sentence below each field of our settings is shown by help alone, and half a second to find.
         helps = any(word in one for one in call.arguments for word in ("-h", "help", "print_config"))
         jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=helps)

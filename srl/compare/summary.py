@@ -22,7 +22,7 @@ HELD_OUT = (
     "val/steps/reward", "val/steps/exact", "val/steps/format", "val/steps/tokens",
 )  # fmt: skip
 BENCHMARK = re.compile(
-    r"(test|test_steps|test_episodes)/(.+)/(accuracy|avg_at_\d+|pass_at_\d+|maj_at_\d+|mean_of_figures)"
+    r"(test|test_steps|test_episodes)/(.+)/(accuracy|avg_at_\d+|pass_at_\d+|maj_at_\d+|mean_of_figures|slope)"
 )
 INTERVALS = (
     "Mean ± half of the 95 % interval over seeds (Student's t). One seed has none; seeds that came out alike "

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 
@@ -11,6 +11,7 @@ from srl.errors import ConfigError
 from srl.evaluation.playing import solve_by_play
 from srl.evaluation.scores import Record, prediction_of, records_of
 from srl.evaluation.solving import GREEDY, MAX_TURNS, Solved, solve_by_steps, solve_whole
+from srl.evaluation.strategies import CHOOSERS, Outlay, Strategy, TestTime, Work
 from srl.types import Sampling
 
 if TYPE_CHECKING:
@@ -33,7 +34,14 @@ class TestSettings:
     temperature: float = 1.0
     """Sampling temperature of the attempts; above 0."""
     greedy_only: tuple[str, ...] = ("minerva_math", "math500", "gsm8k")
-    """Names of benchmarks that are solved greedily alone, as in the paper."""
+    """Names of benchmarks that are solved greedily alone, as in the paper; strategies that choose among
+    samples sample these too."""
+    strategies: tuple[Strategy, ...] = ()
+    """Ways to spend more tokens on a problem that are compared, in the mode whole: majority,
+    weighted_majority, best_of_n, oracle, budget_forcing, revision. On the command line --strategies NAME ...,
+    or all."""
+    test_time: TestTime = TestTime()  # noqa: RUF009 - frozen
+    """How budget_forcing and revision go on."""
     max_turns: int = MAX_TURNS
     """Steps of a problem at most, in the mode steps, where the data has no expert steps for it."""
     seed: int = 1234
@@ -59,6 +67,13 @@ class TestSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"model.test.{name} is {value}: it must be at least 1")
+        if self.strategies and self.mode != "whole":
+            raise ConfigError(f"model.test.strategies are for model.test.mode whole, but it is {self.mode}")
+        if not self.attempts and set(self.strategies) & set(CHOOSERS):
+            raise ConfigError(
+                f"model.test.attempts is 0, but of {', '.join(self.strategies)} some choose among samples: "
+                "raise attempts"
+            )
         for k in self.pass_k or ():
             if not 1 <= k <= self.attempts:
                 raise ConfigError(
@@ -86,9 +101,35 @@ def benchmark_records(
     generator = torch.Generator(engine.device).manual_seed(batch.seed(settings.seed))
     greedy = _solve(engine, player, batch, settings, generator)
     count = 0 if batch.name in settings.greedy_only else settings.attempts
+    chooses = bool(set(settings.strategies) & set(CHOOSERS))
     sampling = Sampling(settings.temperature)
-    samples = _solve(engine, player, batch, settings, generator, count, sampling) if count else ()
-    return records_of(batch.name, batch.trajectories, [attempt for (attempt,) in greedy], samples)
+    drawn = count or (settings.attempts if chooses else 0)
+    samples = _solve(engine, player, batch, settings, generator, drawn, sampling) if drawn else []
+    shown = samples if count else ()
+    records = records_of(batch.name, batch.trajectories, [attempt for (attempt,) in greedy], shown)
+    if settings.strategies:
+        found = _outlays(engine, player, batch, settings, samples)
+        for record, outlays in zip(records, found, strict=True):
+            record["strategies"] = {name: [asdict(one) for one in out] for name, out in outlays.items()}
+    return records
+
+
+def _outlays(
+    engine: RolloutEngine,
+    player: Player,
+    batch: BenchmarkBatch,
+    settings: TestSettings,
+    samples: list[list[Solved]],
+) -> list[dict[str, list[Outlay]]]:
+    def seeded(name: str) -> torch.Generator:
+        own = batch.seed(settings.seed) + 1 + get_args(Strategy).index(name)
+        return torch.Generator(engine.device).manual_seed(own)
+
+    work = Work(
+        engine, player.builder, batch.examples, batch.trajectories, Sampling(settings.temperature),
+        settings.test_time, seeded,
+    )  # fmt: skip
+    return work.outlays(settings.strategies, samples)
 
 
 def predictions(

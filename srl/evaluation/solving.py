@@ -35,7 +35,8 @@ class Solved:
     finished: the response was not truncated; by steps, a final answer was stated, or as many turns made as
     the expert took steps. in_format: every response followed the format. answer: what the text states, None
     for nothing. marked: it is right and stands in a box, tags, behind a label or ####. words, tokens: of all
-    that was written, thinking included. steps: the actions, by steps only.
+    that was written, thinking included. logprob: mean of its tokens, of sampling; whole responses only.
+    steps: the actions, by steps only.
     """
 
     uid: str
@@ -47,6 +48,7 @@ class Solved:
     correct: bool = False
     marked: bool = False
     answer: str | None = None
+    logprob: float = 0.0
     steps: tuple[str, ...] = ()
 
 
@@ -67,14 +69,14 @@ def solve_whole(
             raise ValueError(f"problem {example.uid} has no answer to check against")
     completions = engine.generate(examples, n, sampling, generator)
     attempts = [
-        [_whole(example, completion) for completion in found]
+        [whole(example, completion) for completion in found]
         for example, found in zip(examples, completions, strict=True)
     ]
     golds = [(example.answer, example.answer_check, example.problem) for example in examples]
-    return _judged(attempts, golds, judge)
+    return judged(attempts, golds, judge)
 
 
-def _whole(example: Example, completion: Completion) -> Solved:
+def whole(example: Example, completion: Completion) -> Solved:
     text = example.response(completion.text)
     return Solved(
         uid=example.uid,
@@ -83,6 +85,7 @@ def _whole(example: Example, completion: Completion) -> Solved:
         in_format=example.read(completion) is not None,
         words=len(text.split()),
         tokens=len(completion.ids),
+        logprob=float(completion.logprobs.mean()) if len(completion.ids) else 0.0,
     )
 
 
@@ -117,7 +120,7 @@ def solve_by_steps(
             if walk.goes_on(example, completion)
         ]
     golds = [(one.answer, one.answer_check, one.problem) for one in trajectories]
-    return _judged([[walk.solved() for walk in group] for group in walks], golds, judge)
+    return judged([[walk.solved() for walk in group] for group in walks], golds, judge)
 
 
 @dataclass
@@ -160,7 +163,7 @@ class _Walk:
         )
 
 
-def _judged(
+def judged(
     attempts: list[list[Solved]], golds: list[tuple[str | None, str, str]], judge: bool
 ) -> list[list[Solved]]:
     """Add to each problem's attempts the answer they state and, in one call for all, whether it is right."""

@@ -362,3 +362,27 @@ def test_the_commands_explain_themselves(command, capsys):
     out = capsys.readouterr().out
     assert "--data.benchmarks" in out
     assert "--model.test.pass_k" in out
+
+
+def test_strategies_are_compared_at_all_the_tokens_that_they_generate(run, tmp_path):
+    more = ["--strategies", "all", "--model.test.folder", str(tmp_path), *TEST, f"[{run.bench}]"]
+    assert run.command("test", "--ckpt_path", "last", *more) == 0
+    curves = {
+        one["strategy"]: one["points"] for one in json.loads((tmp_path / "bench_strategies.json").read_text())
+    }
+    assert {name: [point["budget"] for point in points] for name, points in curves.items()} == {
+        **{name: ["1", "2", "4"] for name in ("majority", "weighted_majority", "best_of_n", "oracle")},
+        "budget_forcing": ["1", "1", "2", "4", "4+1", "4+2"],  # of solution_tokens 4: 4 // 8 is at least 1
+        "revision": ["0", "1", "2"],
+    }
+    tokens = [point["tokens"] for point in curves["majority"]]
+    assert tokens[2] == 2 * tokens[1] == 4 * tokens[0]
+    assert curves["oracle"][0]["accuracy"] == curves["best_of_n"][0]["accuracy"]
+    assert all(
+        a["accuracy"] <= b["accuracy"] for a, b in zip(curves["best_of_n"], curves["oracle"], strict=True)
+    )
+    assert (tmp_path / "bench_strategies.png").stat().st_size > 1000
+    (found,) = run.runs()
+    assert found.data.metrics["test/bench/oracle/4/accuracy"] == pytest.approx(
+        curves["oracle"][2]["accuracy"]
+    )
