@@ -5,11 +5,14 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import gc
 import io
 import json
+import multiprocessing
 import os
 import shutil
 import tempfile
+from multiprocessing import forkserver
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -76,6 +79,17 @@ def tiny_model(kind: str = "llama", vocab_size: int = 96, layers: int = 2):
 
 
 @pytest.fixture(scope="session")
+def server():
+    """A process that has imported what a run does, whose forked children run it."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["warm"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # Python 3.11 does not pass it on
+        forkserver.ensure_running()
+    return context
+
+
+@pytest.fixture(scope="session")
 def tokenizer():
     return tiny_tokenizer()
 
@@ -126,6 +140,13 @@ def empty_mlflow() -> Path:
     return path
 
 
+@functools.cache
+def spare_imports() -> None:
+    """Collections look no more at the million objects of the packages imported so far."""
+    gc.collect()
+    gc.freeze()
+
+
 def forget_store() -> None:
     """Drop MLflow's store of ./mlflow.db, which stays that of the folder where it was first opened."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
@@ -166,7 +187,9 @@ def fit(model_folder: Path, expert_file: Path, folder: Path, *more: str, command
         "--trainer.max_steps", "2", "--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu",
         "--trainer.precision", "32-true", *more,
     ]  # fmt: skip
-    return main(arguments)
+    status = main(arguments)
+    spare_imports()
+    return status
 
 
 def letter_rows(count: int) -> list[dict]:

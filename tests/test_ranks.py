@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import QUIET, empty_mlflow, expert_rows, fit, write_rows
+from conftest import QUIET, expert_rows, fit, tracking_uri, write_rows
 from resumed import equal
 
 from srl import ranks
@@ -172,8 +172,6 @@ def test_only_training_runs_on_several_devices(model_folder, expert_file, tmp_pa
 
 # -- runs ---------------------------------------------------------------------------------------------------
 
-LAZY = ["transformers.models.llama.modeling_llama", "transformers.models.bloom.modeling_bloom"]  # peft's too
-
 
 def rank_of(number, count, port, model_folder, data, folder, arguments, mark):
     """One rank of a run, its output in a file of its own."""
@@ -223,20 +221,13 @@ def mark_the_third_update(mark):
 
 
 @pytest.fixture(scope="module")
-def server():
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["srl.cli.lightning", "conftest", "srl.engine.engine", "peft", *LAZY])
-    return context
-
-
-@pytest.fixture(scope="module")
 def run(server, model_folder, tmp_path_factory):
     """Run a fit on so many ranks: statuses, outputs, folder. term: SIGTERM to rank 0 in its third update."""
-    empty_mlflow()
 
     def start(count, *arguments, term=False, folder=None):
         folder = folder or tmp_path_factory.mktemp("ranks") / "run"
         data = write_rows(folder.parent / "expert.jsonl", expert_rows(24))
+        tracking_uri(folder.parent)  # made here, once a session
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]

@@ -140,6 +140,8 @@ def test_each_problem_hands_off_by_itself_and_resumes_exactly(model_folder, tmp_
     more = [
         "--trainer.max_steps",
         "20",
+        "--trainer.val_check_interval",
+        "20",
         "--checkpoint.every_n_updates",
         "1",
         "--curriculum.draw_prompts",
@@ -203,6 +205,7 @@ def test_other_objectives_and_draws_run_and_resume(model_folder, tmp_path, monke
     learn = LEARN if mix == "srl" else LEARN.replace("sft_step", "sft_outline")
     phases = f"[{learn}, {{name: then, mix: {{{mix}: 1.0}}, batch_groups: 4}}]"
     more = [*more, "--trainer.max_steps", "18", "--checkpoint.every_n_updates", "2"]
+    more += ["--trainer.val_check_interval", "18"]
     with monkeypatch.context() as patch:
         keep = Keep(patch, tmp_path)
         assert run(model_folder, tmp_path / "whole", phases, *more) == 0

@@ -3,7 +3,6 @@
 The processes are forked from one server that has Lightning imported, which saves ten seconds each.
 """
 
-import multiprocessing
 import os
 import signal
 import sys
@@ -12,10 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import expert_rows, fit, write_rows
+from conftest import expert_rows, fit, tracking_uri, write_rows
 from resumed import equal, what_counts
-
-LAZY = ["transformers.models.llama.modeling_llama", "transformers.models.bloom.modeling_bloom"]  # peft's too
 
 
 def child(model_folder, data, folder, marks, arguments):
@@ -51,13 +48,6 @@ def watch(marks):
     marked("validation_step")
 
 
-@pytest.fixture(scope="module")
-def server():
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["srl.cli.lightning", "conftest", "srl.engine.engine", "peft", *LAZY])
-    return context
-
-
 @pytest.fixture
 def start(server, model_folder, tmp_path):
     """Start a run, wait until it is inside a hook, send it signals: exit status, output, its folder."""
@@ -71,6 +61,7 @@ def start(server, model_folder, tmp_path):
         process = server.Process(target=child, args=(model_folder, data, folder, marks, arguments))
         stay, output = marks / f"{mark}.stay", tmp_path / "output"
         stay.touch()
+        tracking_uri(tmp_path)  # made here, once a session
         process.start()
         deadline = time.monotonic() + 600
         while mark and not (marks / mark).exists() and process.is_alive() and time.monotonic() < deadline:
