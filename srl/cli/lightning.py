@@ -135,6 +135,8 @@ def with_strategies(arguments: list[str]) -> list[str]:
     rest = arguments[place + 1 :]
     count = next((k for k, one in enumerate(rest) if one.startswith("-")), len(rest))
     names = list(get_args(Strategy)) if rest[:count] == ["all"] else rest[:count]
+    if not names:
+        raise ConfigError(f"--strategies names none; write all, or some of {', '.join(get_args(Strategy))}")
     return [*arguments[:place], "--model.test.strategies", f"[{','.join(names)}]", *rest[count:]]
 
 
