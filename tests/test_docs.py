@@ -18,7 +18,7 @@ from srl.cli.main import main
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (
     "method", "data", "curriculum", "comparing", "architecture", "troubleshooting", "configuration", "speed",
-    "gpu", "running", "worlds", "test_time",
+    "gpu", "running", "worlds", "test_time", "judges",
 )  # fmt: skip
 DOCS = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in PAGES)]
 SHORT = [  # what a test adds to a training that a reader lets run

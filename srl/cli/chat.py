@@ -84,19 +84,13 @@ class Chat:
     def __init__(self, trained: Any, temperature: float, seed: int) -> None:
         import torch
 
-        from srl.engine.engine import RolloutEngine
-        from srl.model.loading import end_token_ids
-        from srl.model.merged_lora import merge_lora_forward
+        from srl.cli.loading import trained_engine
         from srl.types import Sampling
 
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        policy = trained.policy(device)
-        merge_lora_forward(policy)
-        tokenizer = trained.model.tokenizer
-        self.engine = RolloutEngine(policy, tokenizer, end_token_ids(tokenizer, policy))
-        self.builder, self.worlds = builder_of(trained.data, tokenizer), trained.data.worlds
+        self.engine = trained_engine(trained)
+        self.builder, self.worlds = builder_of(trained.data, trained.model.tokenizer), trained.data.worlds
         self.sampling = Sampling(temperature)
-        self.generator = torch.Generator(device).manual_seed(seed)
+        self.generator = torch.Generator(self.engine.device).manual_seed(seed)
 
     def whole(self, problem: str) -> Iterator[tuple[str, str]]:
         """(thinking, solution) once; outside the format all of it is the solution."""

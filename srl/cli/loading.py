@@ -91,6 +91,20 @@ def base_engine(model: PolicyModule) -> RolloutEngine:
     return RolloutEngine(base, model.tokenizer, end_token_ids(model.tokenizer, base), model.rows_in_flight)
 
 
+def trained_engine(trained: Trained) -> RolloutEngine:
+    """Rollouts of a checkpoint, on the GPU where there is one."""
+    import torch
+
+    from srl.engine.engine import RolloutEngine
+    from srl.model.loading import end_token_ids
+    from srl.model.merged_lora import merge_lora_forward
+
+    policy = trained.policy("cuda" if torch.cuda.is_available() else "cpu")
+    merge_lora_forward(policy)
+    tokenizer = trained.model.tokenizer
+    return RolloutEngine(policy, tokenizer, end_token_ids(tokenizer, policy), trained.model.rows_in_flight)
+
+
 def load_trained(ckpt_path: str, tracking_uri: str, rest: list[str]) -> Trained:
     """rest: further arguments of `fit`, such as --config or --model.base.
 
