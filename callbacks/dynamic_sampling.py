@@ -22,7 +22,8 @@ SHOWN = 3  # sample responses in the diagnosis
 class DynamicSampling(Callback):
     """Keeps a group when the population standard deviation of its rewards exceeds `epsilon`.
 
-    Source: the paper, section 4.2. A batch trains when it has its P groups, or after `max_draws` draws with
+    Source: the paper, section 4.2. Where a teacher's distribution is the target, a group is kept when any of
+    its responses has a teacher. A batch trains when it has its P groups, or after `max_draws` draws with
     what it has, with a warning; with none at all it goes on. Groups beyond P wait for the next update, which
     knows that they are one update old.
 
@@ -98,10 +99,10 @@ class DynamicSampling(Callback):
         self.draws = 0
 
     def _informative(self, group: Group) -> bool:
-        """Imitation has no rewards, and a teacher's distribution needs none: these always count."""
-        if not self.enabled or not group.completions or group.example.teaching == "target":
+        """Imitation has no rewards, and a teacher's distribution needs none where there is one."""
+        if not self.enabled or not group.completions:
             return True
-        return spread(group) > self.epsilon
+        return group.taught if group.example.teaching == "target" else spread(group) > self.epsilon
 
     def _new_phase(self, batch: Draw) -> None:
         """Groups of objectives that the new phase does not train are dropped, and that is said."""

@@ -15,6 +15,7 @@ from srl.objectives.episode import Episodes, Pays
 from srl.objectives.objective import Parts
 from srl.objectives.similarity import Compared, token_units
 from srl.objectives.table import objectives
+from srl.objectives.taught import Peers
 from srl.rewards.own_rule import check_made
 from srl.rewards.parts import Part, check_parts, weighed
 from srl.rewards.rules import MATH, is_own, rule
@@ -97,7 +98,7 @@ class Reward(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Draw, batch_idx: int
     ) -> None:
-        self._score([group for group in batch.groups if group.completions])
+        self._score([group for group in batch.groups if group.completions], trainer)
         groups = ranks.all_groups(batch.groups, batch.examples)  # each device scored its part
         batch.groups = [one for one in groups if one.completions or not self._samples(one)]  # else unplayed
         bad = [group for group in batch.groups if fault_of(group) is not None]
@@ -125,7 +126,7 @@ class Reward(Callback):
                 f"{REMEDIES[cause]}"
             )
 
-    def _score(self, groups: list[Group]) -> None:
+    def _score(self, groups: list[Group], trainer: Trainer) -> None:
         """All groups of an objective at once, so that the verifier's processes share the draw."""
         for name in dict.fromkeys(group.example.objective for group in groups):
             mine = [group for group in groups if group.example.objective == name]
@@ -140,6 +141,9 @@ class Reward(Callback):
                 continue
             cases = [(group.example, group.completions) for group in mine]
             found = objective.reward(cases)
+            if isinstance(objective, Peers):
+                builder = trainer.datamodule.builder  # type: ignore[attr-defined]
+                found = objective.teach(builder, cases, found)
             found = weighed(self.parts, cases, found) if self.parts else found
             for group, parts in zip(mine, found, strict=True):
                 _take(group, parts)

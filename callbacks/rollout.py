@@ -16,7 +16,7 @@ from srl import ranks
 from srl.curriculum.stream import Draw
 from srl.engine.vllm import VllmEngine, VllmSettings, require
 from srl.errors import ConfigError
-from srl.evaluation.gap import LITTLE, gap
+from srl.evaluation.gap import LITTLE, gap, measurable
 from srl.examples.own_thinking import OwnThinking
 from srl.objectives.table import objectives
 from srl.play.player import Sample
@@ -119,10 +119,11 @@ class Rollout(Callback):
         if trainer.global_step:
             return
         for name, examples in trainer.datamodule.stream.sources.items():  # type: ignore[attr-defined]
-            if examples[0].teaching == "none":
+            objective = objectives()[name]
+            if not measurable(objective, examples):
                 continue
             with trainer.precision_plugin.forward_context():
-                found = gap(pl_module.engine, objectives()[name], examples)
+                found = gap(pl_module.engine, objective, examples)
             enough = found.knowing - found.without >= LITTLE
             log.log(logging.INFO if enough else logging.WARNING, "%s", found.said(name))
             figures = {f"gap/{name}/without": found.without, f"gap/{name}/knowing": found.knowing}

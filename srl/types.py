@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 Teaching = Literal["none", "size", "target"]
-"""What a teacher, the model with the expert's answer before it, gives a response: nothing, the size of each
+"""What a teacher, the model with the answer before it, gives a response: nothing, the size of each
 token's advantage, or a distribution to come near to at each token (srl.update.teacher)."""
 
 LAST_POSITION = 10  # steps from here on are counted together
@@ -149,6 +149,7 @@ class Completion:
     finished: bool
     end_token: bool = False
     prompt_ids: tuple[int, ...] | None = None  # of a turn: what it answers; None for the example's prompt
+    taught_ids: tuple[int, ...] = ()  # what a teacher of its own reads; none for the example's
 
 
 End = Literal["won", "lost", "turns", "tokens", "prompt", "format", "gone"]
@@ -202,6 +203,12 @@ class Group:
     credits: torch.Tensor | None = None  # float32 [turns of all episodes]
 
     @property
+    def taught(self) -> bool:
+        """Whether a teacher's distribution is the target of any of its responses."""
+        own = self.example.taught_ids or any(one.taught_ids for one in self.completions)
+        return self.example.teaching == "target" and bool(own)
+
+    @property
     def rollouts(self) -> list[list[Completion]]:
         """The completions of each rollout: one, or the turns of an episode."""
         if not self.episodes:
@@ -237,18 +244,21 @@ class Group:
         return cls(own, completions, episodes=episodes, **rest)
 
 
+WRITTEN_IDS = ("ids", "prompt_ids", "taught_ids")
+
+
 def _written(completion: Completion) -> dict[str, Any]:
     import torch
 
     found = vars(completion) | {"logprobs": completion.logprobs.cpu()}
-    for name in ("ids", "prompt_ids"):
+    for name in WRITTEN_IDS:
         if found[name] is not None:
             found[name] = torch.tensor(found[name], dtype=torch.int64)
     return found
 
 
 def _read(written: dict[str, Any]) -> Completion:
-    fields: dict[str, Any] = {k: _ids(v) if k in ("ids", "prompt_ids") else v for k, v in written.items()}
+    fields: dict[str, Any] = {k: _ids(v) if k in WRITTEN_IDS else v for k, v in written.items()}
     return Completion(**fields)
 
 

@@ -24,7 +24,7 @@ from srl.data.prepare import Distribution
 from srl.data.trajectory import problem_key
 from srl.errors import ConfigError, DataError
 from srl.evaluation.floors import FLOOR_STEPS, advice, copying_floors
-from srl.evaluation.gap import Gap, gap
+from srl.evaluation.gap import Gap, gap, measurable
 from srl.examples.writable import unwritable
 from srl.model.texts import ids_of, text_of
 from srl.objectives.objective import Objective
@@ -82,10 +82,14 @@ def _found(config: Any, options: argparse.Namespace) -> dict[str, Any]:
 def _gaps(config: Any) -> dict[str, Gap]:
     """Of every objective with a teacher, by the base as it is."""
     sources = config.data.stream.sources
-    asked = {name: examples for name, examples in sources.items() if examples[0].teaching != "none"}
+    known = objectives()
+    asked = {name: examples for name, examples in sources.items() if measurable(known[name], examples)}
     if not asked:
-        raise ConfigError("--gap: no objective of this curriculum has a teacher, as rlsd and distil have")
-    engine, known = base_engine(config.model), objectives()
+        raise ConfigError(
+            "--gap: no objective of this curriculum has a teacher that knows the expert's answer, as rlsd "
+            "and distil have"
+        )
+    engine = base_engine(config.model)
     return {name: gap(engine, known[name], examples) for name, examples in asked.items()}
 
 

@@ -13,6 +13,7 @@ import torch
 
 from srl.objectives.objective import Objective
 from srl.objectives.outcome import right_answers
+from srl.objectives.taught import Peers
 from srl.types import Completion, Example, Sampling
 
 if TYPE_CHECKING:
@@ -44,6 +45,11 @@ class Gap(NamedTuple):
         if self.knowing - self.without >= LITTLE:
             return found
         return f"{found}: this model cannot use the answer, and a teacher that knows no more teaches nothing"
+
+
+def measurable(objective: Objective, examples: Sequence[Example]) -> bool:
+    """Whether it has a teacher, who knows more before anything is sampled."""
+    return examples[0].teaching != "none" and not isinstance(objective, Peers)
 
 
 def gap(engine: RolloutEngine, objective: Objective, examples: Sequence[Example]) -> Gap:

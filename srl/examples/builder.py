@@ -142,9 +142,13 @@ class ExampleBuilder:
         if teaching == "none":
             return self._solution(trajectory, objective, text)
         solution = self._reasoned(trajectory, False) or trajectory.solution
-        shown = [*self.solution_shots, Shot(self.renderer.request(trajectory.problem), solution)]
-        taught = self.renderer.solution(trajectory.problem, shown)
+        taught = self.solved(trajectory.problem, solution)
         return self._solution(trajectory, objective, text, taught=taught, teaching=teaching)
+
+    def solved(self, problem: str, solution: str) -> str:
+        """The prompt of a whole problem with its own solution before it, which a teacher reads."""
+        shown = [*self.solution_shots, Shot(self.renderer.request(problem), solution)]
+        return self.renderer.solution(problem, shown)
 
     def imitated(self, trajectory: Trajectory, objective: str, reasoning: bool) -> list[Example]:
         """The whole problem with the expert's solution to imitate: with its reasoning, or the outline alone.

@@ -11,7 +11,13 @@ from srl.objectives.outcome import prefix_outcome, reverse_outcome, whole_outcom
 from srl.objectives.own_states import own_states
 from srl.objectives.progress import progress
 from srl.objectives.similarity import holistic_similarity, step_similarity
-from srl.objectives.taught import distilled_solutions, distilled_steps, sized_outcome, sized_similarity
+from srl.objectives.taught import (
+    Peers,
+    distilled_solutions,
+    distilled_steps,
+    sized_outcome,
+    sized_similarity,
+)
 from srl.rewards.step_reward import PAPER, StepReward
 
 
@@ -38,6 +44,7 @@ def objectives(
         sized_similarity(autojunk, units, options),
         distilled_solutions(autojunk, units),
         distilled_steps(autojunk, units),
+        Peers(marked),
         own_states(autojunk, units, options),
         whole_episode(pays),
         progress(discount),

@@ -82,7 +82,8 @@ def build_rows(
 ) -> list[Row]:
     """One mini-batch of groups -> its rows; the weights of all tokens of all groups sum to 1.
 
-    Rows whose target is a teacher's have the advantage 0: their rewards are for the log.
+    Rows whose target is a teacher's have the advantage 0: their rewards are for the log. One that has no
+    teacher, in a group of which others have, is left out.
 
     Each objective's rows share a weight equal to its share of the groups, spread over its own rows, so that
     imitation and reinforcement add up in a mixture. An episode is one response of the paper's equation, its
@@ -116,7 +117,7 @@ def build_rows(
 
 
 def _moves(row: Row) -> bool:
-    return row.nll or row.advantage != 0 or row.teaching == "target"
+    return row.nll or row.advantage != 0 or (row.teaching == "target" and row.asks_teacher)
 
 
 def _longest(group: Group) -> int:
@@ -142,7 +143,7 @@ def _responses(group: Group, settings: LossSettings, temperature: float, stale: 
                 temperature=temperature,
                 stale=stale,
                 teaching=example.teaching,
-                taught_ids=example.taught_ids,
+                taught_ids=completion.taught_ids or example.taught_ids,
             )
             for completion in rollout
         ]

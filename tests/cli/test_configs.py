@@ -6,7 +6,9 @@ import mlflow
 import pytest
 from conftest import tracking_uri
 
+from srl.cli.lightning import instantiated
 from srl.cli.main import main
+from srl.objectives.table import NAMES
 
 ROOT = Path(__file__).resolve().parents[2]
 METHODS = sorted((ROOT / "configs" / "ordering").glob("*.yaml"))
@@ -50,3 +52,18 @@ def test_it_runs(path, tmp_path, monkeypatch, capsys):
     assert not logged & must_not
     assert (tmp_path / "run" / "last.ckpt").exists() == (path.stem != "base")
     assert "Held-out problems and steps" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "configs" / "methods").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_every_other_method_is_a_config_of_known_objectives(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    first, question = path.read_text().splitlines()[:2]
+    assert (first, question[:12]) == (
+        f"# python -m srl fit --config configs/methods/{path.name}",
+        "# Question: ",
+    )
+    config = instantiated(["--config", str(path), "--trainer.logger", "false"])
+    assert {name for phase in config.curriculum.schedule.phases for name in phase.mix} <= set(NAMES)
+    assert config.checkpoint.dirpath == Path("runs/methods", path.stem)

@@ -198,7 +198,7 @@ def test_a_hand_off_decided_by_a_validation_that_was_cut_off_comes_where_it_woul
         ("srl", ["--curriculum.adaptive", "{explore: 0.5}"], "curriculum/srl_seen"),
         ("holistic", [], "train/reward"),
         ("rlsd", [], "train/reward"),
-        ("distil_step", ["--model.teacher", "{weights: base, top_k: 5}"], "train/divergence"),
+        ("sdpo", ["--model.teacher", "{weights: ema, divergence: jsd, top_k: 5}"], "train/taught"),
     ],
 )
 def test_other_objectives_and_draws_run_and_resume(model_folder, tmp_path, monkeypatch, mix, more, metric):
@@ -211,10 +211,15 @@ def test_other_objectives_and_draws_run_and_resume(model_folder, tmp_path, monke
         assert run(model_folder, tmp_path / "whole", phases, *more) == 0
     values = [value for _, value in logged(tmp_path / "whole")[1][metric]]
     assert len(values) == 6
-    if mix in ("rlsd", "distil_step"):
+    if mix == "rlsd":
         metrics = logged(tmp_path / "whole")[1]
         assert len(metrics[f"gap/{mix}/knowing"]) == len(metrics[f"gap/{mix}/without"]) == 1
         assert metrics["train/teacher_gap"]
+    if mix == "sdpo":
+        metrics = logged(tmp_path / "whole")[1]
+        assert any(value > 0 for value in values), "some responses have a right one beside them"
+        assert not any(name.startswith("gap/") for name in metrics), "nobody knows more before a rollout"
+        assert any(value > 0 for _, value in metrics["train/divergence"])
     if metric == "curriculum/reverse_steps_left":
         assert (values[-1], values) == (2.0, sorted(values)), "the start slid back"
     after_14 = next(c for c in keep.copies if torch.load(c, weights_only=True)["global_step"] == 14)

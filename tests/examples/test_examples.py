@@ -177,6 +177,7 @@ def test_an_objective_builds_its_own_examples(tokenizer):
         "sft": [], "sft_outline": whole, "sft_step": steps,
         "srl": steps, "rlvr": whole, "holistic": whole, "reverse": starts, "prefix": starts,
         "rlsd": whole, "rlsd_step": steps, "distil": whole, "distil_step": steps,
+        "sdpo": whole,
         "srl_own": [], "episode": [], "progress": [],
     }  # fmt: skip
     assert all(e.objective == name for name, examples in found.items() for e in examples)

@@ -40,6 +40,7 @@ def test_every_objective_by_name():
         "rlsd_step": ("step", True, "steps"),
         "distil": ("solution", True, None),
         "distil_step": ("step", True, "steps"),
+        "sdpo": ("solution", True, None),
         "srl_own": ("step", True, None),
         "episode": ("step", True, "outcome"),
         "progress": ("step", True, None),
