@@ -1,12 +1,15 @@
 """The strongest rivals of SRL on the hidden-operator task, several seeds, at equal tokens.
 
     python benchmarks/rivals.py [--seeds 5] [--tokens 150000] [--jobs 2] [--output runs/rivals] [--publish]
+    python benchmarks/rivals.py --base FOLDER [--output runs/rivals_reading] [--publish]
 
 Methods that use an expert's solution in another way than step rewards: outcome rewards from starts along the
 solution (configs/methods), beside SRL and what comes after it (configs/ordering). Task, data, seeds, budget
 and readings are those of benchmarks/ordering.py; tokens are generated and trained on, those of prompts aside.
-Finished runs are found in MLflow and not made again. Writes rivals.json and RIVALS.md to the output folder;
-with --publish also to benchmarks/results and docs/RESULTS.md. The JSON is the last line.
+With --base, a base that can use an answer before the question (benchmarks/reading_base.py), the rivals are
+those that learn from such a teacher. Finished runs are found in MLflow and not made again. Writes rivals.json
+(rivals_reading.json with --base) and RIVALS.md to the output folder; with --publish also to
+benchmarks/results and docs/RESULTS.md. The JSON is the last line.
 """
 
 from __future__ import annotations
@@ -31,23 +34,36 @@ METHODS = {
     "prefix": ("methods", "a start for each problem (AdaPrefix)"),
     "prefix_half": ("methods", "the same, half without (POPE)"),
 }
+READING = {
+    "sft_outline": ("ordering", "imitation of the outlines"),
+    "rlvr": ("ordering", "RLVR"),
+    "srl": ("ordering", "SRL"),
+    "srl_rlvr": ("ordering", "SRL, then RLVR"),
+    "prefix": ("methods", "a start for each problem (AdaPrefix)"),
+    "distil": ("methods", "distillation, the solution shown (OPSD)"),
+    "distil_ema": ("methods", "the same, a slow teacher (SDFT)"),
+    "distil_step": ("methods", "distillation, the next step shown"),
+    "rlsd": ("methods", "SRL, then RLVR sized by a teacher (RLSD)"),
+}
+NAMES = {name: shown for name, (_, shown) in (METHODS | READING).items()}
 TRAIN = ("train/kept", "curriculum/reverse_steps_left", "curriculum/prefix_given")
 
 
 def main() -> None:
     chosen = arguments()
-    store = Store(chosen.output, "rivals")
+    title = "rivals_reading" if chosen.base else "rivals"
+    store = Store(chosen.output or Path("runs") / title, title)
     names = [(name, seed) for seed in range(chosen.seeds) for name in chosen.methods]
-    fits = [fit(store.folder, seed, name, chosen.tokens) for name, seed in names]
+    fits = [fit(store.folder, seed, name, chosen.tokens, chosen.base) for name, seed in names]
     for number, (made, seconds) in enumerate(store.make(fits, chosen.jobs), 1):
         say(f"{number}: {made.name}, {seconds:.0f} s")
     runs = [{**one.tags, "seed": int(one.tags["seed"]), **store.read(one.name, TRAIN)} for one in fits]
     result = {"tokens": chosen.tokens, "cores": os.cpu_count(), "parent": store.parent}
     result |= summary(runs, chosen.tokens)
-    (store.folder / "rivals.json").write_text(dumped(result))
+    (store.folder / f"{title}.json").write_text(dumped(result))
     (store.folder / "RIVALS.md").write_text(report(result))
     if chosen.publish:
-        publish(store.folder, "rivals", {"rivals": report(result)})
+        publish(store.folder, title, {title: report(result)})
     say(report(result))
     print(json.dumps(result))
 
@@ -56,16 +72,19 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="SRL and its rivals on the hidden-operator task.")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=150_000, help="budget of a run; default 150,000")
-    parser.add_argument("--methods", type=lambda text: text.split(","), default=list(METHODS))
+    parser.add_argument("--methods", type=lambda text: text.split(","))
+    parser.add_argument("--base", type=Path, help="another base, for the rivals that learn from a teacher")
     parser.add_argument("--jobs", type=int, default=2, help="runs at once, of one thread each; default 2")
-    parser.add_argument("--output", type=Path, default=Path("runs/rivals"))
+    parser.add_argument("--output", type=Path)
     parser.add_argument("--publish", action="store_true", help="also to benchmarks/results and docs")
-    return parser.parse_args()
+    chosen = parser.parse_args()
+    chosen.methods = chosen.methods or list(READING if chosen.base else METHODS)
+    return chosen
 
 
-def fit(folder: Path, seed: int, method: str, tokens: int) -> Fit:
+def fit(folder: Path, seed: int, method: str, tokens: int, base: Path | None = None) -> Fit:
     settings = {
-        "config": f"configs/{METHODS[method][0]}/{method}.yaml",
+        "config": f"configs/{(METHODS | READING)[method][0]}/{method}.yaml",
         "seed_everything": str(seed),
         "data.path": str(data(folder, seed) / "train.jsonl"),
         "budget.tokens": str(tokens),
@@ -73,6 +92,8 @@ def fit(folder: Path, seed: int, method: str, tokens: int) -> Fit:
         "trainer.val_check_interval": "4",
         **CHEAPER,
     }
+    if base is not None:
+        settings["model.base"] = str(base)
     return Fit(f"{method}-{tokens}-{seed}", options(settings), {"method": method, "seed": str(seed)})
 
 
@@ -86,7 +107,7 @@ def summary(runs: list[dict[str, Any]], tokens: int) -> dict[str, Any]:
     def of(method: str, read: Any, measure: str = "accuracy") -> dict[str, Any]:
         return interval([read(run)[measure] for run in runs if run["method"] == method])
 
-    methods = [name for name in METHODS if any(run["method"] == name for run in runs)]
+    methods = [name for name in NAMES if any(run["method"] == name for run in runs)]
     return {
         "seeds": sorted({run["seed"] for run in runs}),
         "commits": sorted({run["commit"] for run in runs}),
@@ -112,7 +133,7 @@ def report(result: dict[str, Any]) -> str:
     for method, average in result["avg"].items():
         cells = [cell(found[method]) for found in (*readings.values(), {method: average})]
         values = " ".join(f"{value:.2f}" for value in last[method]["values"])
-        lines.append(f"| {METHODS[method][1]} | {' | '.join(cells)} | {values} |")
+        lines.append(f"| {NAMES[method]} | {' | '.join(cells)} | {values} |")
     return "\n".join(lines) + "\n"
 
 
