@@ -18,10 +18,12 @@ from rich.table import Table
 from srl.cli.options import OptionParser, add_tracking_uri
 from srl.errors import ConfigError, DataError
 from srl.evaluation import value_figures as figures
+from srl.evaluation.judge import judge_rows
 from srl.evaluation.labels import LABELS, LabelSettings
 from srl.evaluation.prefix_values import Valued, ValueSettings, valued
 from srl.evaluation.value_file import ValueFile
-from srl.files import file_sha256
+from srl.files import file_sha256, whole_file
+from srl.rewards.verdict import NEGATIVE, POSITIVE
 
 if TYPE_CHECKING:
     from srl.data.trajectory import Trajectory
@@ -34,7 +36,7 @@ def main(arguments: list[str]) -> None:
     options, rest = _options(arguments)
     names = ("source", "mode", "samples", "continuations", "temperature", "batch_size", "seed")
     settings = ValueSettings(**{name: getattr(options, name) for name in names})
-    laws = LabelSettings(options.alpha, options.best_of, options.gamma)
+    laws = laws_of(options)
     work = _work(options, rest)
     file = ValueFile(options.output, vars(settings) | work.identity)
     console = Console(file=sys.stdout)
@@ -47,10 +49,37 @@ def main(arguments: list[str]) -> None:
         f"{len(file.rows) - before} solutions valued in {seconds:.0f} s, {before} were there", soft_wrap=True
     )
     show(file.rows, file.path, laws, console)
+    if options.judge_data:
+        _write_judge_data(file.rows, options, laws, console)
+
+
+def laws_of(options: argparse.Namespace) -> LabelSettings:
+    return LabelSettings(options.alpha, options.best_of, options.gamma)
+
+
+def add_laws(parser: argparse.ArgumentParser) -> None:
+    """Which label of a step counts, and the constants of the labels."""
+    laws, add = LabelSettings(), parser.add_argument
+    add("--label", choices=tuple(LABELS), default="abs_q", help="what a judge is trained on or compared with")
+    add("--alpha", type=float, default=laws.alpha, help="of the label rel_effective")
+    add("--best_of", type=int, default=laws.best_of, help="n of the label rel_effective")
+    add("--gamma", type=float, default=laws.gamma, help="of the label rel_ratio")
+
+
+def policy_of(options: argparse.Namespace, rest: list[str]) -> tuple[RolloutEngine, Any, Any, str]:
+    """Rollouts of --ckpt_path, or of the base without it; data, model, and what tells the weights apart."""
+    from srl.cli.lightning import instantiated
+    from srl.cli.loading import base_engine, load_trained, trained_engine
+
+    if options.ckpt_path:
+        trained = load_trained(options.ckpt_path, options.tracking_uri, rest)
+        return trained_engine(trained), trained.data, trained.model, file_sha256(trained.path)[:16]
+    config = instantiated(rest)
+    return base_engine(config.model), config.data, config.model, "base"
 
 
 def _options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    values, laws = ValueSettings(), LabelSettings()
+    values = ValueSettings()
     parser = OptionParser(prog="python -m srl label", description=__doc__, allow_abbrev=False, add_help=False)
     add = parser.add_argument
     add("--output", type=Path, required=True, help="JSONL file; one that is there is gone on with")
@@ -64,9 +93,8 @@ def _options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     add("--temperature", type=float, default=values.temperature, help="of samples and continuations")
     add("--batch_size", type=int, default=values.batch_size, help="problems at a time")
     add("--seed", type=int, default=values.seed, help="of all sampling")
-    add("--alpha", type=float, default=laws.alpha, help="of the label rel_effective")
-    add("--best_of", type=int, default=laws.best_of, help="n of the label rel_effective")
-    add("--gamma", type=float, default=laws.gamma, help="of the label rel_ratio")
+    add("--judge_data", type=Path, help="expert JSONL to train a judge with, classes balanced")
+    add_laws(parser)
     add_tracking_uri(parser)
     options, rest = parser.split(arguments)
     if options.problems is not None and options.problems < 1:
@@ -84,17 +112,7 @@ class _Work(NamedTuple):
 
 
 def _work(options: argparse.Namespace, rest: list[str]) -> _Work:
-    from srl.cli.lightning import instantiated
-    from srl.cli.loading import base_engine, load_trained, trained_engine
-
-    if options.ckpt_path:
-        trained = load_trained(options.ckpt_path, options.tracking_uri, rest)
-        model, data, weights = trained.model, trained.data, file_sha256(trained.path)[:16]
-        engine = trained_engine(trained)
-    else:
-        config = instantiated(rest)
-        model, data, weights = config.model, config.data, "base"
-        engine = base_engine(model)
+    engine, data, model, weights = policy_of(options, rest)
     data.prepare(model.tokenizer)
     found = [one for one in getattr(data, options.split) if one.answer is not None][: options.problems]
     if not found:
@@ -186,3 +204,22 @@ def _show_labels(rows: Sequence[Valued], laws: LabelSettings, console: Console) 
         console.print(
             f"Against the true first error of {one.n_wrong} wrong and {one.n_right} right solutions"
         )
+
+
+def _write_judge_data(
+    rows: Sequence[Valued], options: argparse.Namespace, laws: LabelSettings, console: Console
+) -> None:
+    found, counts = judge_rows(rows, options.label, laws, options.seed)
+    if not found:
+        raise DataError(
+            f"--judge_data: {options.label} calls {counts[POSITIVE]} steps positive and {counts[NEGATIVE]} "
+            "negative: there is nothing to tell apart; value other solutions, or write another --label"
+        )
+    with whole_file(options.judge_data) as write:
+        for one in found:
+            write(one.to_json() + "\n")
+    console.print(
+        f"{options.judge_data}: {len(found)} steps to judge, half of them positive; {counts[POSITIVE]} "
+        f"positive and {counts[NEGATIVE]} negative ones were there, the larger class was drawn from",
+        soft_wrap=True,
+    )

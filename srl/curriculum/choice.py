@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from srl.curriculum.balanced import Balanced
 from srl.curriculum.selectors import Adaptive, AdaptiveSelector, Selector, Shuffled
 from srl.curriculum.starts import MixedSelector, Prefix, PrefixSelector, Reverse, ReverseSelector
+from srl.rewards.rules import VERDICT
 from srl.types import Example
 
 
@@ -31,6 +33,15 @@ def by_difficulty(
     if choice.adaptive is None:
         return Shuffled(examples, name, seed, choice.together)
     return AdaptiveSelector(examples, name, seed, choice.adaptive, choice.together)
+
+
+def by_class(examples: Sequence[Example], name: str, seed: int, choice: Choice) -> Selector:
+    """As by_difficulty, but of a judge's examples each label in turn (`srl.rewards.verdict`)."""
+    if not examples or any(example.answer_check != VERDICT for example in examples):
+        return by_difficulty(examples, name, seed, choice)
+    answers = {str(example.answer) for example in examples}
+    classes = {answer: [one for one in examples if one.answer == answer] for answer in answers}
+    return Balanced({answer: by_difficulty(of, name, seed, choice) for answer, of in classes.items()})
 
 
 def backwards(examples: Sequence[Example], name: str, seed: int, choice: Choice) -> Selector:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from srl.curriculum.choice import Choice, as_needed, backwards, by_difficulty
+from srl.curriculum.choice import Choice, as_needed, backwards, by_class
 from srl.curriculum.phases import Pool
 from srl.curriculum.selectors import Selector
 from srl.data.trajectory import Trajectory
@@ -48,7 +48,7 @@ class Outcome:
 
 
 def whole_outcome(marked: bool) -> Outcome:
-    return Outcome("rlvr", "outcome", _problems, by_difficulty, marked)
+    return Outcome("rlvr", "outcome", _problems, by_class, marked)
 
 
 def reverse_outcome(marked: bool) -> Outcome:

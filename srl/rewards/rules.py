@@ -3,7 +3,8 @@
 
 exact: the whole response is the answer. last_lines: its last lines are. regex:PATTERN: the last match says
 it. countdown: an expression of the gold's numbers, each once, with the gold's value. knights_and_knaves: the
-last that is said of each inhabitant is what the gold says. module.Class or FILE.py:Class: the user's
+last that is said of each inhabitant is what the gold says. verdict: a judge's, at the end (`srl.rewards.
+verdict`). module.Class or FILE.py:Class: the user's
 (`srl.rewards.own_rule`).
 
 Source: countdown as in TinyZero and UFT (arXiv 2505.16984); the others ours.
@@ -22,9 +23,11 @@ from fractions import Fraction
 from srl.errors import ConfigError
 from srl.own_class import is_class_name
 from srl.response import after_thinking, without_thinking
+from srl.rewards.verdict import NEGATIVE, POSITIVE, verdict
 
 MATH = "math"
 REGEX = "regex:"
+VERDICT = "verdict"
 LONGEST = 300  # characters of an expression that is read
 
 _ROLE = re.compile(r"([A-Z]\w*) (?:is|must be|has to be) an? (knight|knave)\b", re.IGNORECASE)
@@ -186,4 +189,5 @@ RULES = {
     "knights_and_knaves": Rule(
         _last_roles, lambda said, gold: roles(said) == roles(gold), lambda gold: bool(roles(gold))
     ),
+    VERDICT: Rule(verdict, lambda said, gold: said == gold, lambda gold: gold in (POSITIVE, NEGATIVE)),
 }

@@ -1,0 +1,79 @@
+"""`python -m srl judge`: verdicts on every step of a file of `label`, and how good they are."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from srl.cli.label import add_laws, laws_of, policy_of
+from srl.cli.options import OptionParser, add_tracking_uri
+from srl.errors import ConfigError, DataError, check_counts
+from srl.evaluation.judge import JudgeFigures, judge_figures, judged
+from srl.evaluation.value_file import read_values
+from srl.files import whole_file
+
+
+def main(arguments: list[str]) -> None:
+    """Judge, write a line a solution, and print accuracy on right and wrong steps."""
+    options, rest = _options(arguments)
+    laws = laws_of(options)
+    _, rows = read_values(options.values)
+    known = [one for one in rows if one.successes][: options.solutions]
+    if not known:
+        raise DataError(f"--values {options.values}: no solution has values")
+    engine, data, model, _ = policy_of(options, rest)
+    data.prepare(model.tokenizer)
+    each = judged(engine, data.builder, known, options.votes, options.temperature, options.seed)
+    console = Console(file=sys.stdout)
+    found = list(track(each, "Judging", total=len(known), console=Console(stderr=True), transient=True))
+    with whole_file(options.output) as write:
+        for one in found:
+            line = {"uid": one.solution.uid, "sample": one.solution.sample, "verdicts": one.said}
+            write(json.dumps(line | {"unread": one.unread, "tokens": one.tokens}) + "\n")
+    show(judge_figures(found, options.label, laws, options.votes), options.label, console)
+
+
+def _options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    parser = OptionParser(prog="python -m srl judge", description=__doc__, allow_abbrev=False, add_help=False)
+    add = parser.add_argument
+    add("--values", type=Path, required=True, help="a file of python -m srl label")
+    add("--output", type=Path, required=True, help="JSONL, the verdicts of a solution a line")
+    add("--ckpt_path", help="the judge; with --config also last or best; without, the base")
+    add("--solutions", type=int, help="so many, from the first on; all without it")
+    add("--votes", type=int, default=1, help="responses on each step; the majority counts")
+    add("--temperature", type=float, default=1.0, help="of the votes; 0 is greedy")
+    add("--seed", type=int, default=0, help="of the votes")
+    add_laws(parser)
+    add_tracking_uri(parser)
+    options, rest = parser.split(arguments)
+    check_counts("--", 1, votes=options.votes, solutions=options.solutions)
+    if options.temperature < 0:
+        raise ConfigError(f"--temperature is {options.temperature}: write 0 for greedy, or more")
+    return options, rest
+
+
+def show(found: JudgeFigures, label: str, console: Console) -> None:
+    table = Table("against", "wrong", "right", "harmonic mean", title="The judge")
+    table.add_row(f"label {label}, steps", *_numbers(found.negative, found.positive, found.f1))
+    if found.first_error is not None:
+        one = found.first_error
+        table.add_row("true first error, solutions", *_numbers(one.wrong, one.right, one.f1))
+    console.print(table)
+    console.print(
+        f"{found.steps} steps; no verdict in {found.unread:.1%} of the votes; Positive in "
+        f"{found.says_positive:.1%} of the verdicts, {found.are_positive:.1%} of the labels; "
+        f"{found.tokens:,} tokens",
+        soft_wrap=True,
+    )
+    if found.one_sided:
+        console.print(f"[yellow]Warning:[/] {found.one_sided}", soft_wrap=True)
+
+
+def _numbers(*values: float) -> list[str]:
+    return [f"{value:.3f}" for value in values]

@@ -1,0 +1,165 @@
+"""The judge: its verdict read strictly, its data balanced, its figures by hand, the way from labels to it."""
+
+import json
+
+import pytest
+import torch
+from conftest import fit
+from make import RAW, read_trajectories, write
+
+from srl.curriculum.choice import Choice, by_class
+from srl.evaluation.judge import judge_figures, judge_rows, judged, request
+from srl.evaluation.labels import LabelSettings
+from srl.evaluation.prefix_values import Valued
+from srl.evaluation.value_file import read_values
+from srl.examples.builder import ExampleBuilder, ResponseLimits
+from srl.examples.prompts import PromptRenderer
+from srl.rewards.answers import is_correct
+from srl.rewards.verdict import verdict
+from srl.types import Completion, Example
+
+YES, NO = r"\boxed{Positive}", r"\boxed{Negative}"
+READ = [
+    (f"It adds up. {YES}", "Positive"),
+    (f"<think>{YES}? No.</think>\nSo ${NO}$.\n", "Negative"),
+    ("It adds up.", None),  # missing
+    (f"{YES} {YES}", None),  # doubled, though they agree
+    (f"{YES}, or rather {NO}", None),
+    (f"I first thought {YES}, and still do.", None),  # inside the analysis
+    (f"<think>{YES}</think> It adds up.", None),
+    (f"<think>{YES}", None),  # the thinking never ends
+    (r"\boxed{positive}", None),
+    (r"4 is \boxed{4}. " + YES, "Positive"),  # another box is no verdict
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), READ)
+def test_a_verdict_is_read_strictly(text, expected):
+    assert verdict(text) == expected
+    assert is_correct(text, "Positive", "verdict") == (expected == "Positive")
+
+
+def row(uid="p", sample=0, successes=(2, 4, 0, 0), first=2, steps=("s", "t", "u")):
+    return Valued(uid, sample, f"{uid}?", steps, False, successes, 4, 9, first_error=first)
+
+
+def test_judge_data_are_balanced_distinct_and_read_as_any_expert_file(tmp_path):
+    # abs_q: p is + - -, its second sample the same; q is + +: 3 positive, 2 negative
+    rows = [row(), row(sample=1), row("q", successes=(1, 1, 4), first=0, steps=("s", "t"))]
+    found, counts = judge_rows(rows, "abs_q", LabelSettings(), 0)
+    assert counts == {"Positive": 3, "Negative": 2}
+    assert sorted(str(one.answer) for one in found) == ["Negative"] * 2 + ["Positive"] * 2
+    assert [one.uid for one in found if one.answer == "Negative"] == ["p/0/2", "p/0/3"]
+    (second,) = [one for one in found if one.uid == "p/0/2"]
+    assert "Problem:\np?\n\nSteps so far:\ns\n\nStep to judge:\nt\n\n" in second.problem
+    assert second.steps[0].text == "Of 4 attempts 4 are right before this step, and 0 after it."
+    read, skipped = read_trajectories(
+        write(tmp_path / "judge.jsonl", [json.loads(one.to_json()) for one in found])
+    )
+    assert (read, skipped) == (found, [])
+    assert judge_rows([row(successes=())], "abs_q", LabelSettings(), 0) == ([], {})
+
+
+def test_every_draw_has_both_labels_alike_and_goes_on_where_it_was():
+    examples = [
+        Example(
+            f"{k}", "rlvr", 0, (5,), "t", answer="Positive" if k < 3 else "Negative", answer_check="verdict"
+        )
+        for k in range(12)
+    ]
+    selector = by_class(examples, "rlvr", 0, Choice())
+    drawn = [selector.take() for _ in range(8)]
+    for start in (0, 4):
+        assert sorted(one.answer for one in drawn[start : start + 4]) == ["Negative"] * 2 + ["Positive"] * 2
+    assert len({one.uid for one in drawn if one.answer == "Negative"}) == 4  # each once a lap
+    again = by_class(examples, "rlvr", 0, Choice())
+    again.load_state_dict(json.loads(json.dumps(selector.state_dict())))
+    assert [again.take() for _ in range(5)] == [selector.take() for _ in range(5)]
+
+
+class Judge:
+    """Three votes a step: two say that steps before u are right, one says nothing; u is a tie."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, tokenizer):
+        self.tokenizer = tokenizer
+
+    def generate(self, examples, n, sampling, generator):
+        assert (n, sampling.temperature) == (3, 0.5)
+        found = []
+        for one in examples:
+            asked = self.tokenizer.decode(list(one.prompt_ids))
+            votes = [YES, NO, "hm"] if "judge:\nu\n" in asked else [YES, "hm", YES]
+            found.append([Completion((5, 6), text, torch.zeros(2), True) for text in votes])
+        return found
+
+
+def test_votes_are_counted_and_measured_by_hand(tokenizer):
+    limits = ResponseLimits(max_prompt_tokens=len(request("p?", "stu", 1)) + 1)
+    builder = ExampleBuilder(PromptRenderer(tokenizer, RAW, False), limits, think=False)
+    rows = [
+        row(),
+        row(sample=1),
+        row("a problem that is too long to ask", first=0, steps=("s",), successes=(4, 4)),
+    ]
+    found = list(judged(Judge(tokenizer), builder, rows, 3, 0.5, 0))
+    assert [one.said for one in found] == [[True, True, None], [True, True, None], [None]]
+    # 3 votes of 2 tokens on 3 steps, which the second solution shares; a step that is not asked is not read
+    assert [(one.tokens, one.unread) for one in found] == [(18, 3), (0, 3), (0, 3)]
+    figures = judge_figures(found, "abs_q", LabelSettings(), 3)
+    # labels + - -, twice, and +: of 3 positive 2 are found, of 4 negative none
+    assert (figures.positive, figures.negative, figures.f1) == (pytest.approx(2 / 3), 0, 0)
+    assert (figures.says_positive, figures.unread, figures.tokens) == (1, pytest.approx(9 / 21), 18)
+    assert figures.one_sided.startswith(
+        "the judge says Positive of 100% of the steps that it judges, the labels of 43%"
+    )
+    # first error 2 is passed twice; of the right solution nothing is said, which is no Positive
+    assert (figures.first_error.wrong, figures.first_error.right) == (0, 0)
+
+
+def test_from_labels_to_a_trained_and_measured_judge(
+    logging_ready, model_folder, expert_file, tmp_path, capsys
+):
+    def run(command, *more, data=expert_file, status=0):
+        assert fit(model_folder, data, tmp_path / "run", *more, command=command) == status
+        return capsys.readouterr()
+
+    values, data = tmp_path / "values.jsonl", tmp_path / "judge.jsonl"
+    label = ["--output", str(values), "--problems", "3", "--continuations", "1", "--judge_data", str(data)]
+    out = run("label", *label).out
+    assert "6 steps to judge, half of them positive; 3 positive and 6 negative ones were there" in out
+    trained = [
+        "--data.limits.solution_tokens",
+        "90",
+        "--curriculum.phases",
+        "[{name: judge, mix: {sft_outline: 0.5, rlvr: 0.5}}]",
+        "--trainer.max_steps",
+        "1",
+    ]
+    trained += [
+        "--trainer.logger",
+        "false",
+        "--model.validation.attempts",
+        "0",
+        "--data.validation.problems",
+        "2",
+    ]
+    run("fit", *trained, data=data)
+    judge = [
+        "--values",
+        str(values),
+        "--output",
+        str(tmp_path / "said.jsonl"),
+        "--solutions",
+        "2",
+        "--votes",
+        "2",
+    ]
+    out = run("judge", *judge).out
+    assert "6 steps; no verdict in 100.0% of the votes" in out  # a random model never writes one
+    lines = [json.loads(line) for line in (tmp_path / "said.jsonl").read_text().splitlines()]
+    assert [(line["uid"], line["verdicts"], line["unread"]) for line in lines] == [
+        (one.uid, [None] * 3, 6) for one in read_values(values)[1][:2]
+    ]
+    assert "--votes is 0: it must be at least 1" in run("judge", *judge, "--votes", "0", status=2).err
