@@ -51,8 +51,10 @@ def try_longest(
 
 
 def size(example: Example) -> int:
-    """Tokens of the prompt and the longest response to it."""
-    return len(example.prompt_ids) + (len(example.target_ids) or example.max_new_tokens)
+    """Tokens of the prompt, the policy's or its teacher's, and the longest response to it."""
+    return max(len(example.prompt_ids), len(example.taught_ids)) + (
+        len(example.target_ids) or example.max_new_tokens
+    )
 
 
 def longest(examples: Sequence[Example], count: int) -> list[Example]:
@@ -74,7 +76,16 @@ def _sampled(module: PolicyModule, examples: list[Example], n: int, sampling: Sa
     finally:
         engine.end_ids = ends
     return [
-        Row(example.prompt_ids, one.ids, 1.0, 1.0, old_logprobs=one.logprobs, stale=True)
+        Row(
+            example.prompt_ids,
+            one.ids,
+            weight=1.0,
+            advantage=1.0,
+            old_logprobs=one.logprobs,
+            stale=True,
+            teaching=example.teaching,
+            taught_ids=example.taught_ids or (*example.prompt_ids, *one.ids),  # of sdpo: a peer's response
+        )
         for example, completions in zip(examples, groups, strict=True)
         for one in completions
     ]

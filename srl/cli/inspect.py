@@ -8,6 +8,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -17,12 +18,13 @@ from rich.table import Table
 from datamodules.expert import ExpertDataModule
 from srl.cli.curriculum_plan import plan_of, show_plan
 from srl.cli.lightning import instantiated
-from srl.cli.loading import base_engine
+from srl.cli.loading import base_engine, given_engine
 from srl.cli.options import OptionParser
 from srl.data.duplicates import Overlap
 from srl.data.prepare import Distribution
 from srl.data.trajectory import problem_key
 from srl.errors import ConfigError, DataError
+from srl.evaluation.confidence import CUTS, PREMATURE, UNLIKELY, confidence, plot
 from srl.evaluation.floors import FLOOR_STEPS, advice, copying_floors
 from srl.evaluation.gap import Gap, gap, measurable
 from srl.examples.writable import unwritable
@@ -52,15 +54,21 @@ def _options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--examples", type=int, default=2, help="shown of each objective")
     parser.add_argument("--no_prompts", action="store_true", help="the curriculum alone")
     parser.add_argument("--gap", action="store_true", help="whether the expert's answer helps the base")
+    parser.add_argument(
+        "--confidence", action="store_true", help="how sure of the answer the model is along its thinking"
+    )
+    parser.add_argument("--output", type=Path, help="PNG file for the curve of --confidence")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options, rest = parser.split(arguments)
+    if options.output is not None and not (options.confidence and options.output.suffix == ".png"):
+        raise ConfigError(f"--output {options.output}: it takes the plot of --confidence; name a .png file")
     if options.examples < 0:
         raise ConfigError(f"--examples {options.examples}: write 0 or more")
     return options, rest
 
 
 def _found(config: Any, options: argparse.Namespace) -> dict[str, Any]:
-    """Weights are loaded for --gap alone.
+    """Weights are loaded for --gap and --confidence alone.
 
     Without prompts a tokenizer or data that cannot be had are noted, no more.
     """
@@ -69,14 +77,15 @@ def _found(config: Any, options: argparse.Namespace) -> dict[str, Any]:
         config.data.prepare(config.model.tokenizer)
         config.curriculum.build_stream(config.data)
     except (ConfigError, DataError) as error:
-        if not options.no_prompts:
+        if not options.no_prompts or options.gap or options.confidence:
             raise
         missing = f"examples were not counted: {error}"
     plan = plan_of(config)
     plan["notes"] += [missing] if missing else []
     prompts = {} if options.no_prompts else inspected(config.data, config.model.tokenizer, options.examples)
     gaps = {"gaps": _gaps(config)} if options.gap else {}
-    return {"curriculum": plan, **prompts, **gaps}
+    sure = {"confidence": _confidence(config, options.output)} if options.confidence else {}
+    return {"curriculum": plan, **prompts, **gaps, **sure}
 
 
 def _gaps(config: Any) -> dict[str, Gap]:
@@ -91,6 +100,20 @@ def _gaps(config: Any) -> dict[str, Gap]:
         )
     engine = base_engine(config.model)
     return {name: gap(engine, known[name], examples) for name, examples in asked.items()}
+
+
+def _confidence(config: Any, output: Path | None) -> dict[str, Any]:
+    """Of the checkpoint that --ckpt_path names, or of the base, on held-out problems with an answer."""
+    data: ExpertDataModule = config.data
+    assert data.builder is not None
+    asked = [one for trajectory in data.held_out for one in data.builder.problem(trajectory, "confidence")]
+    if not asked:
+        raise ConfigError("--confidence: no held-out problem has an answer that can be checked")
+    engine = given_engine(config)
+    found = confidence(engine, asked, config.model.test_settings.test_time.forced_answer)
+    if output is not None and found.traces:
+        plot(found, output)
+    return found._asdict()
 
 
 def inspected(data: ExpertDataModule, tokenizer: Any, count: int) -> dict[str, Any]:
@@ -193,6 +216,8 @@ def show(found: dict[str, Any]) -> None:
     show_plan(found["curriculum"], console)
     for name, measured in found.get("gaps", {}).items():
         console.print(measured.said(name), soft_wrap=True)
+    if "confidence" in found:
+        _show_confidence(found["confidence"], console)
     if "examples" not in found:
         return
     for name, examples in found["examples"].items():
@@ -224,3 +249,25 @@ def show(found: dict[str, Any]) -> None:
     )
     for uid, said in list(split["near"].items())[:5]:
         console.print(escape(f"  near: {uid}: {said}"), soft_wrap=True)
+
+
+def _show_confidence(found: dict[str, Any], console: Console) -> None:
+    table = Table("forced after", "gold", "own", title="Probability of the answer along the thinking")
+    for k, gold in enumerate(found["gold"]):
+        table.add_row(f"{100 * k // CUTS}%", f"{gold:.3g}", f"{found['own'][k]:.3g}" if found["own"] else "")
+    if found["traces"]:
+        console.print(table)
+    console.print(
+        f"Greedy responses to {found['traces']} held-out problems, {found['left_out']} more left out (no two "
+        f"tokens of thinking, or no room). Of {found['stated']} that state an answer "
+        f"{found['premature']:.2f} are sure too early: the rank correlation of the own answer's probability "
+        f"with the place is below {PREMATURE}",
+        soft_wrap=True,
+    )
+    if found["own"] and found["own"][-1] < UNLIKELY:
+        console.print(
+            f"Behind all of its thinking its own answer has the probability {found['own'][-1]:.2g}: this "
+            "model does not answer behind this text, and the figures say nothing. Write another as "
+            "model.test.test_time.forced_answer",
+            soft_wrap=True,
+        )

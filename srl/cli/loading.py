@@ -105,6 +105,14 @@ def trained_engine(trained: Trained) -> RolloutEngine:
     return RolloutEngine(policy, tokenizer, end_token_ids(tokenizer, policy), trained.model.rows_in_flight)
 
 
+def given_engine(config: Any) -> RolloutEngine:
+    """Rollouts of the checkpoint that a config names (--ckpt_path), or of its base."""
+    if config.ckpt_path is None:
+        return base_engine(config.model)
+    path, model = Path(config.ckpt_path), config.model
+    return trained_engine(Trained(path, model, config.data, None, None, _quantization(model, None)))
+
+
 def load_trained(ckpt_path: str, tracking_uri: str, rest: list[str]) -> Trained:
     """rest: further arguments of `fit`, such as --config or --model.base.
 

@@ -1,5 +1,7 @@
 """Out of memory in rollouts: fewer at a time, the same numbers again; and the longest draw tried first."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from conftest import expert_rows, fit, tiny_model, tiny_tokenizer
@@ -8,7 +10,7 @@ from make import TEXTS, example
 from srl.engine.decoder import Decoder
 from srl.engine.engine import RolloutEngine
 from srl.errors import TrainingStopped
-from srl.types import Sampling
+from srl.types import Completion, Sampling
 
 
 def limit_rows(monkeypatch, most, after=0):
@@ -131,6 +133,22 @@ def test_trying_the_longest_leaves_everything_as_it_was(model_folder, expert_fil
     for part in ("state_dict", "optimizer_states", "srl"):
         assert str(states[0][part]) == str(states[1][part])
     assert all(torch.equal(v, states[1]["state_dict"][name]) for name, v in states[0]["state_dict"].items())
+
+
+def test_a_teacher_reads_the_longest_rows_too(tokenizer):
+    from modules.longest import _sampled, size
+
+    knowing = example("Q?", tokenizer, teaching="size", taught_ids=(1, 2, 3, 4))
+    peers = example("Q?", tokenizer, teaching="target")  # its teacher reads another response of the group
+    said = Completion((7,), "", torch.zeros(1), False)
+    engine = SimpleNamespace(
+        rows_in_flight=8, end_ids=frozenset(), generate=lambda examples, *_: [[said] for _ in examples]
+    )
+    module = SimpleNamespace(engine=engine, device=torch.device("cpu"))
+    rows = _sampled(module, [knowing, peers], 1, Sampling())
+    assert [row.taught_ids for row in rows] == [(1, 2, 3, 4), (*peers.prompt_ids, 7)]
+    assert all(row.asks_teacher for row in rows)
+    assert (size(knowing), size(peers)) == (4 + 12, 2 + 12)
 
 
 def test_what_will_not_fit_fails_before_the_first_update(refused, monkeypatch):

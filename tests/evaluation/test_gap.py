@@ -43,8 +43,13 @@ def test_a_teacher_that_knows_no_more_is_said_to_teach_nothing():
 
 def test_inspect_measures_it_and_refuses_where_there_is_no_teacher(inspect, expert_file):
     phases = "[{name: x, mix: {distil_step: 1.0}}]"
-    out = inspect(expert_file, "--gap", "--no_prompts", "--curriculum.phases", phases).out
-    assert "with the expert's answer before them" in " ".join(out.split())
+    more = ["--confidence", "--model.test.test_time.forced_answer", "so ", "--no_prompts"]
+    out = " ".join(inspect(expert_file, "--gap", *more, "--curriculum.phases", phases).out.split())
+    assert "with the expert's answer before them" in out
+    assert "held-out problems" in out
+    assert "are sure too early" in out
+    err = inspect(expert_file, "--output", "curve.png", status=2).err
+    assert "it takes the plot of --confidence" in " ".join(err.split())
     phases = "[{name: x, mix: {srl: 1.0}}]"
     err = inspect(expert_file, "--gap", "--no_prompts", "--curriculum.phases", phases, status=2).err
     assert "--gap: no objective of this curriculum has a teacher" in " ".join(err.split())

@@ -1,0 +1,110 @@
+"""How sure of the answer a model is along its thinking: cuts by hand, and the passes against plain ones."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import tiny_model
+from make import byte_tokenizer, example, plain_logprobs
+
+from srl.engine.decoder import Decoder
+from srl.errors import ConfigError
+from srl.evaluation.confidence import (
+    CUTS,
+    Trace,
+    _forced,
+    _probabilities,
+    confidence,
+    plot,
+    spearman,
+    trace_of,
+)
+from srl.model.texts import ids_of, text_of
+from srl.types import Completion
+
+
+def engine_of(tokenizer, said="", model=None):
+    """An engine that answers everything with one text."""
+    decoder = Decoder(model or tiny_model())
+    ids = ids_of(tokenizer, said)
+    made = Completion(ids, said, torch.zeros(len(ids)), True)
+    return SimpleNamespace(
+        tokenizer=tokenizer, decoder=decoder, device=torch.device("cpu"),
+        text_of=lambda ids: text_of(tokenizer, ids),
+        generate=lambda examples, *_: [[made] for _ in examples],
+    )  # fmt: skip
+
+
+def cuts(tokenizer, said, **kwargs):
+    engine = engine_of(tokenizer, said)
+    asked = example("Q?", tokenizer, answer="5", **kwargs)
+    trace = trace_of(engine, asked, engine.generate([asked])[0][0])
+    return trace and [engine.text_of(trace.ids[:cut]) for cut in trace.cuts]
+
+
+def test_the_thinking_is_cut_at_even_distances_and_never_in_a_tag_or_a_sign(tokenizer):
+    # 10 letters between the tags: one more at each of the 11 cuts
+    found = cuts(tokenizer, "<think>abcdefghij</think>5", think=True)
+    assert found == ["<think>" + "abcdefghij"[:k] for k in range(CUTS + 1)]
+    # a prompt that opened the tag; thinking that is never closed
+    assert cuts(tokenizer, "abcdefghij</think>5", think=True, opened=True)[5] == "abcde"
+    assert cuts(tokenizer, "<think>abcdefghij", think=True)[-1] == "<think>abcdefghij"
+    # a token a byte: ab, 8 of </think>, c, 7 of <think>, de are 20 tokens, and every second is a mark
+    signs = byte_tokenizer()
+    found = cuts(signs, "<think>ab</think>c<think>de</think>5", think=True)
+    ends = ["", *["ab"] * 4, "ab</think>", *["ab</think>c"] * 3, "ab</think>c<think>", "ab</think>c<think>de"]
+    assert found == ["<think>" + end for end in ends]
+    assert cuts(tokenizer, "abcdefghij\nthe 5", think=False)[-1] == "abcdefghij", "all but the last line"
+    assert cuts(tokenizer, "5", think=False) is None
+    assert cuts(tokenizer, "<think></think>5", think=True) is None
+    assert set(cuts(signs, "<think>éé</think>5", think=True)) == {"<think>", "<think>é", "<think>éé"}, (
+        "é is two tokens"
+    )
+
+
+def test_one_pass_gives_the_probability_of_the_answer_at_every_cut(tokenizer):
+    engine = engine_of(tokenizer)
+    asked = example("Q?", tokenizer, answer="25", think=True)
+    ids = ids_of(tokenizer, "<think>abcdefghij</think>7")
+    opened = len(ids_of(tokenizer, "<think>"))
+    trace = Trace(asked, ids, tuple(range(opened, opened + CUTS + 1)), own="7")
+    rows = _forced(engine, trace, "so ")
+    found = _probabilities(engine, rows)
+    assert len(found) == 2 * (CUTS + 1)
+    for place, answer in ((0, "25"), (CUTS, "25"), (CUTS + 1, "7")):
+        cut = trace.cuts[place % (CUTS + 1)]
+        before = (*asked.prompt_ids, *ids[:cut], *ids_of(tokenizer, "</think>\nso "))
+        expected = plain_logprobs(engine.decoder.model, before, ids_of(tokenizer, answer)).sum().exp()
+        assert found[place] == pytest.approx(float(expected), rel=1e-3)
+    closed = _forced(engine, trace, "{")[0]
+    assert tokenizer.decode(list(closed.action_ids)) == "25}", "the brace is closed behind the answer"
+
+
+def test_rank_correlation_by_hand():
+    # ranks 0 2 1 3 of places 0 1 2 3: 1 - 6 (1 + 1) / (4 * 15) = 0.8
+    assert spearman([0.1, 0.3, 0.2, 0.9]) == pytest.approx(0.8)
+    # two equal ones share rank 0.5: centred (-1 -1 2)/2 against (-1 0 1): 1.5 / sqrt(1.5 * 2)
+    assert spearman([1.0, 1.0, 2.0]) == pytest.approx(1.5 / 3**0.5)
+
+
+def test_what_has_no_thinking_or_no_room_is_counted(tokenizer, tmp_path):
+    asked = [example(text, tokenizer, answer="5", think=True) for text in ("Q?", "a?", "b?")]
+    none = confidence(engine_of(tokenizer, "<think></think>5"), asked, "so ")
+    assert (none.traces, none.left_out, none.gold, none.premature) == (0, 3, [], 0.0)
+    engine = engine_of(tokenizer, "<think>abcdefghij</think>\\boxed{5}")
+    found = confidence(engine, asked, "so ")
+    assert (found.traces, found.stated, found.left_out, len(found.own)) == (3, 3, 0, CUTS + 1)
+    assert found.gold == pytest.approx(found.own), "its own answer is the gold one"
+    plot(found, tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").read_bytes()[1:4] == b"PNG"
+    engine.decoder.context = 10
+    assert confidence(engine, asked, "so ").left_out == 3
+
+
+def test_a_text_that_cannot_be_written_is_refused():
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    few = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"5": 0})))
+    with pytest.raises(ConfigError, match=r"forced_answer 'so ' cannot be written"):
+        confidence(engine_of(few, "5"), [], "so ")
