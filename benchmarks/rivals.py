@@ -41,7 +41,6 @@ READING = {
     "srl_rlvr": ("ordering", "SRL, then RLVR"),
     "prefix": ("methods", "a start for each problem (AdaPrefix)"),
     "distil": ("methods", "distillation, the solution shown (OPSD)"),
-    "distil_ema": ("methods", "the same, a slow teacher (SDFT)"),
     "distil_step": ("methods", "distillation, the next step shown"),
     "rlsd": ("methods", "SRL, then RLVR sized by a teacher (RLSD)"),
 }

@@ -2,29 +2,36 @@
 
 import sys
 
+import pytest
 from committed import ROOT, committed, shown
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import rivals
 
+TABLES = pytest.mark.parametrize(
+    ("name", "methods"), [("rivals", rivals.METHODS), ("rivals_reading", rivals.READING)]
+)
 
-def test_the_table_follows_from_the_runs():
-    saved = committed("rivals")
+
+@TABLES
+def test_the_table_follows_from_the_runs(name, methods):
+    saved = committed(name)
     again = rivals.summary(saved["runs"], saved["tokens"])
     for key in again:
         assert again[key] == saved[key], key
-    assert shown("rivals") == rivals.report(saved)
+    assert shown(name) == rivals.report(saved)
 
 
-def test_every_method_ran_with_every_seed_to_the_budget():
-    saved = committed("rivals")
+@TABLES
+def test_every_method_ran_with_every_seed_to_the_budget(name, methods):
+    saved = committed(name)
     pairs = {(run["method"], run["seed"]) for run in saved["runs"]}
-    assert pairs == {(method, seed) for method in rivals.METHODS for seed in range(5)}
+    assert pairs == {(method, seed) for method in methods for seed in range(5)}
     for run in saved["runs"]:
         assert run["curve"][-2]["tokens"] < saved["tokens"] <= run["curve"][-1]["tokens"]
 
 
 def test_every_method_has_its_config():
-    for name, (folder, _) in rivals.METHODS.items():
+    for name, (folder, _) in (rivals.METHODS | rivals.READING).items():
         assert (ROOT / "configs" / folder / f"{name}.yaml").is_file()
