@@ -14,6 +14,7 @@ ABSENT = ("lightning", "datasets", "mlflow", "cydifflib", "jsonargparse", "math_
 OPTIONAL = ("atheris",)  # of benchmarks/fuzz.py, which says how to install it
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("absent", [ABSENT, ()], ids=["without what training needs", "beside TRL"])
 def test_it_runs_on_the_cpu(absent, tmp_path):
     program = (

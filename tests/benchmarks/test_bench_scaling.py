@@ -14,6 +14,7 @@ SIZES = ["--problems", "1,2", "--group", "2,8", "--new_tokens", "4,16", "--steps
          "--prompt_tokens", "24", "--step_tokens", "8", "--repeats", "1"]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak is read from /proc")
 def test_every_series_its_exponents_and_its_picture(tmp_path):
     command = [sys.executable, "benchmarks/scaling.py", "--output", str(tmp_path), *SIZES]

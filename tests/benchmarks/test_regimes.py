@@ -5,6 +5,7 @@ import random
 import sys
 from pathlib import Path
 
+import pytest
 from committed import ROOT, committed, shown
 from conftest import tracking_uri
 
@@ -120,6 +121,7 @@ def test_every_run_of_the_grid_has_a_name_and_a_file_of_its_own(tmp_path):
     assert training_file(tmp_path / "data", 0, size=50).name == "seed0-50-0.jsonl"
 
 
+@pytest.mark.slow
 def test_a_run_is_made_once_and_measures_most_at_its_ends(tmp_path):
     settings = {
         "config": "configs/ordering/sft_outline.yaml", "trainer.max_steps": "3",

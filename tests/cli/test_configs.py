@@ -60,10 +60,8 @@ def test_it_runs(path, tmp_path, monkeypatch, capsys):
 def test_every_other_method_is_a_config_of_known_objectives(path, monkeypatch):
     monkeypatch.chdir(ROOT)
     first, question = path.read_text().splitlines()[:2]
-    assert (first, question[:12]) == (
-        f"# python -m srl fit --config configs/methods/{path.name}",
-        "# Question: ",
-    )
+    assert first.startswith(f"# python -m srl fit --config configs/methods/{path.name}")
+    assert question.startswith("# Question: ")
     config = instantiated(["--config", str(path), "--trainer.logger", "false"])
     assert {name for phase in config.curriculum.schedule.phases for name in phase.mix} <= set(NAMES)
     assert config.checkpoint.dirpath == Path("runs/methods", path.stem)

@@ -5,7 +5,7 @@ from datetime import date, datetime
 
 import pytest
 import torch
-from conftest import fit, tiny_model
+from conftest import QUIET, fit, tiny_model
 from make import CHATML, byte_tokenizer, chat_tokenizer
 from transformers.utils import chat_template_utils
 
@@ -153,7 +153,7 @@ def test_a_resumed_run_has_the_prompts_of_its_first_day(expert_file, tmp_path, m
         seen.clear()
         today = type("Today", (date,), {"today": classmethod(lambda cls: date(2026, 3, day))})
         monkeypatch.setattr(datamodules.expert, "date", today)
-        options = ["--data.prompt.template", "chat", "--trainer.val_check_interval", "1", *more]
+        options = ["--data.prompt.template", "chat", "--trainer.val_check_interval", "1", *QUIET, *more]
         assert fit(tmp_path / "model", expert_file, tmp_path / "run", *options) == 0, capsys.readouterr().err
         assert seen
         return {text[: text.index("2026") + 4].rpartition("\n")[2] for text in seen}
