@@ -24,7 +24,7 @@ from fits import CHEAPER, Fit, Store, dumped, options
 from ordering.runs import data, publish, say
 from ordering.tables import at, at_end, cell, interval
 
-METHODS = {
+EVERY = {  # the folder of its config, and how it is called
     "rlvr": ("ordering", "RLVR"),
     "srl": ("ordering", "SRL"),
     "srl_rlvr": ("ordering", "SRL, then RLVR"),
@@ -33,18 +33,13 @@ METHODS = {
     "reverse_mixed": ("methods", "starts of all depths (R3)"),
     "prefix": ("methods", "a start for each problem (AdaPrefix)"),
     "prefix_half": ("methods", "the same, half without (POPE)"),
-}
-READING = {
     "sft_outline": ("ordering", "imitation of the outlines"),
-    "rlvr": ("ordering", "RLVR"),
-    "srl": ("ordering", "SRL"),
-    "srl_rlvr": ("ordering", "SRL, then RLVR"),
-    "prefix": ("methods", "a start for each problem (AdaPrefix)"),
     "distil": ("methods", "distillation, the solution shown (OPSD)"),
     "distil_step": ("methods", "distillation, the next step shown"),
     "rlsd": ("methods", "SRL, then RLVR sized by a teacher (RLSD)"),
 }
-NAMES = {name: shown for name, (_, shown) in (METHODS | READING).items()}
+METHODS = list(EVERY)[:8]
+READING = ["sft_outline", "rlvr", "srl", "srl_rlvr", "prefix", "distil", "distil_step", "rlsd"]
 TRAIN = ("train/kept", "curriculum/reverse_steps_left", "curriculum/prefix_given")
 
 
@@ -77,13 +72,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--output", type=Path)
     parser.add_argument("--publish", action="store_true", help="also to benchmarks/results and docs")
     chosen = parser.parse_args()
-    chosen.methods = chosen.methods or list(READING if chosen.base else METHODS)
+    chosen.methods = chosen.methods or (READING if chosen.base else METHODS)
     return chosen
 
 
 def fit(folder: Path, seed: int, method: str, tokens: int, base: Path | None = None) -> Fit:
     settings = {
-        "config": f"configs/{(METHODS | READING)[method][0]}/{method}.yaml",
+        "config": f"configs/{EVERY[method][0]}/{method}.yaml",
         "seed_everything": str(seed),
         "data.path": str(data(folder, seed) / "train.jsonl"),
         "budget.tokens": str(tokens),
@@ -106,7 +101,7 @@ def summary(runs: list[dict[str, Any]], tokens: int) -> dict[str, Any]:
     def of(method: str, read: Any, measure: str = "accuracy") -> dict[str, Any]:
         return interval([read(run)[measure] for run in runs if run["method"] == method])
 
-    methods = [name for name in NAMES if any(run["method"] == name for run in runs)]
+    methods = [name for name in EVERY if any(run["method"] == name for run in runs)]
     return {
         "seeds": sorted({run["seed"] for run in runs}),
         "commits": sorted({run["commit"] for run in runs}),
@@ -132,7 +127,7 @@ def report(result: dict[str, Any]) -> str:
     for method, average in result["avg"].items():
         cells = [cell(found[method]) for found in (*readings.values(), {method: average})]
         values = " ".join(f"{value:.2f}" for value in last[method]["values"])
-        lines.append(f"| {NAMES[method]} | {' | '.join(cells)} | {values} |")
+        lines.append(f"| {EVERY[method][1]} | {' | '.join(cells)} | {values} |")
     return "\n".join(lines) + "\n"
 
 

@@ -11,8 +11,7 @@ probability where it trains; here it is the probability.
 
 from __future__ import annotations
 
-import math
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ import torch
 from srl.engine.engine import RolloutEngine
 from srl.errors import ConfigError, DataError
 from srl.evaluation.solving import GREEDY, stated_answer
-from srl.model.texts import ids_of
+from srl.model.texts import ids_of, tokens_within
 from srl.out_of_memory import TokenBudget
 from srl.packing.micro_batches import Row, micro_batches
 from srl.packing.tree import shared_length
@@ -109,7 +108,7 @@ def trace_of(engine: RolloutEngine, example: Example, completion: Completion) ->
 
     places, (first, last) = range(len(ids) + 1), _thinking(text, example)
     begin = bisect_left(places, first, key=lambda count: len(written(count)))
-    end = bisect_right(places, last, key=lambda count: len(written(count))) - 1
+    end = tokens_within(engine.tokenizer, ids, last)
     if end - begin < 2:
         return None
     marks = [begin + round(k * (end - begin) / CUTS) for k in range(CUTS + 1)]
@@ -175,14 +174,14 @@ def _probabilities(engine: RolloutEngine, rows: Sequence[Row]) -> list[float]:
 def spearman(values: Sequence[float]) -> float:
     """Rank correlation of values with their places, equal ones of equal rank; 0 where all are equal.
 
-    >>> spearman([0.1, 0.2, 0.9]), spearman([3, 2, 1]), spearman([5, 5, 5])
-    (1.0, -1.0, 0.0)
+    >>> spearman([3, 2, 1]), spearman([5, 5, 5])
+    (-1.0, 0.0)
     """
-    order, middle = sorted(values), (len(values) - 1) / 2
-    ranks = [order.index(one) + (order.count(one) - 1) / 2 - middle for one in values]
-    places = [place - middle for place in range(len(values))]
-    spread = math.sqrt(sum(one * one for one in ranks) * sum(one * one for one in places))
-    return sum(a * b for a, b in zip(ranks, places, strict=True)) / spread if spread else 0.0
+    from scipy.stats import spearmanr
+
+    if len(set(values)) == 1:
+        return 0.0
+    return round(float(spearmanr(values, range(len(values))).statistic), 12)
 
 
 def _mean(curves: Sequence[Sequence[float]]) -> list[float]:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Literal
 
 from srl.errors import ConfigError, DataError, check_counts
 from srl.evaluation.solving import Solved, answer_classes, judged, whole
-from srl.model.texts import ids_of
+from srl.model.texts import ids_of, tokens_within
 from srl.response import CLOSE, OPEN, without_thinking
 
 if TYPE_CHECKING:
@@ -155,10 +155,11 @@ class Work:
     def forced(self, part: int, waits: int, generator: torch.Generator) -> list[Solved]:
         """A response to each problem within 1/part of its tokens, made to go on so often; not judged."""
         drafts = [_Draft(one, max(1, one.max_new_tokens // part), waits) for one in self.examples]
+        word = self._ids(self.settings.continuation, "continuation") if waits else []
         while active := [draft for draft in drafts if draft.goes_on]:
             said = self._sample([draft.asked() for draft in active], generator)
             for draft, completion in zip(active, said, strict=True):
-                draft.take(completion, lambda text: self._ids(text, "continuation"), self)
+                draft.take(completion, word, self)
         cut = [draft for draft in drafts if not draft.finished]
         for draft in cut:
             closing = f"{CLOSE}\n" if draft.thinks(self) else ""
@@ -246,19 +247,20 @@ class _Draft:
         left = self.limit - len(self.ids) if tokens is None else tokens
         return replace(self.example, prompt_ids=(*self.example.prompt_ids, *self.ids), max_new_tokens=left)
 
-    def take(self, completion: Completion, ids: Callable[[str], list[int]], work: Work) -> None:
+    def take(self, completion: Completion, word: list[int], work: Work) -> None:
+        """word: what is written in place of the end where it is made to go on."""
         self.tokens += len(completion.ids)
         self.ids += completion.ids[: len(completion.ids) - completion.end_token]
         if not completion.finished:
             return
-        word = ids(work.settings.continuation) if self.waits else []
         if not self.waits or len(self.ids) + len(word) >= self.limit:
             self.finished = True
             return
         self.waits -= 1
         text = work.text(self.ids)
         if self.example.think and CLOSE in text:  # it goes on thinking: its answer is thrown away
-            self.ids = ids(text.rpartition(CLOSE)[0])
+            before = len(text.rpartition(CLOSE)[0])
+            del self.ids[tokens_within(work.engine.tokenizer, self.ids, before) :]
         self.ids += word
 
     def thinks(self, work: Work) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,15 @@ def text_of(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
     text = tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
     assert isinstance(text, str)  # a list only for a batch of sequences
     return text
+
+
+def tokens_within(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], characters: int) -> int:
+    """How many of the first ids have a text of at most so many characters."""
+
+    def written(count: int) -> int:
+        return len(text_of(tokenizer, ids[:count]))
+
+    return bisect_right(range(len(ids) + 1), characters, key=written) - 1
 
 
 def written_back(tokenizer: PreTrainedTokenizerBase, text: str) -> str:

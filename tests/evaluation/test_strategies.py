@@ -1,12 +1,17 @@
 """What choosers pick of samples, and the curves of accuracy against tokens; numbers by hand."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
+import torch
+from make import example
 
 from srl.evaluation.solving import Solved
 from srl.evaluation.spending import curves, slope_per_doubling
-from srl.evaluation.strategies import chosen
+from srl.evaluation.strategies import _Draft, chosen
+from srl.model.texts import ids_of, text_of
+from srl.types import Completion
 
 
 def said(correct, probability, tokens=10, finished=True):
@@ -55,3 +60,21 @@ def test_a_curve_has_means_over_problems_and_a_slope():
         1.0,
     )  # of draws with none or both of the first problem
     assert slope_per_doubling([10], [0.5]) is None
+
+
+def test_a_response_that_is_made_to_go_on_loses_its_answer_and_the_end_of_its_thinking(tokenizer):
+    """All of it is paid for; what stands is <think>ab and the word."""
+    work = SimpleNamespace(
+        engine=SimpleNamespace(tokenizer=tokenizer), text=lambda ids: text_of(tokenizer, list(ids))
+    )
+    said = "<think>ab</think>c"
+    ids = (*ids_of(tokenizer, said), tokenizer.eos_token_id)
+    completion = Completion(ids, said, torch.zeros(len(ids)), True, end_token=True)
+    draft = _Draft(example("Q?", tokenizer, think=True), limit=20, waits=1)
+    draft.take(completion, list(ids_of(tokenizer, "\nWait")), work)
+    assert (work.text(draft.ids), draft.finished, draft.waits) == ("<think>ab\nWait", False, 0)
+    assert draft.tokens == len(ids)
+    assert work.text(draft.asked().prompt_ids) == "Q?<think>ab\nWait"
+    assert draft.asked().max_new_tokens == 20 - len(draft.ids)
+    draft.take(completion, [], work)  # no wait is left
+    assert (draft.finished, draft.tokens) == (True, 2 * len(ids))
