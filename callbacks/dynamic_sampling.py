@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from srl.curriculum.stream import Draw
 from srl.errors import ConfigError, TrainingStopped
 from srl.types import Group, position_name
-from srl.update.grpo import population_std, spread
+from srl.update.grpo import loudest, population_std, spread
 
 log = logging.getLogger(__name__)
 SHOWN = 3  # sample responses in the diagnosis
@@ -22,10 +22,11 @@ SHOWN = 3  # sample responses in the diagnosis
 class DynamicSampling(Callback):
     """Keeps a group when the population standard deviation of its rewards exceeds `epsilon`.
 
-    Source: the paper, section 4.2. Where a teacher's distribution is the target, a group is kept when any of
-    its responses has a teacher. A batch trains when it has its P groups, or after `max_draws` draws with
-    what it has, with a warning; with none at all it goes on. Groups beyond P wait for the next update, which
-    knows that they are one update old.
+    Source: the paper, section 4.2. A channel (`srl.types.Channel`) that gives a token an advantage beyond
+    `epsilon` keeps its group, too; the rewards of a group that it alone keeps have none. Where a teacher's
+    distribution is the target, a group is kept when any of its responses has a teacher. A batch trains when
+    it has its P groups, or after `max_draws` draws with what it has, with a warning; with none at all it
+    goes on. Groups beyond P wait for the next update, which knows that they are one update old.
 
     Args:
         epsilon: Standard deviation of a group's rewards above which the group has something to teach and is
@@ -74,7 +75,7 @@ class DynamicSampling(Callback):
             )
         if self.silent_draws >= self.patience and self.on_silence == "stop":
             raise TrainingStopped(self._diagnosis(batch))
-        self.buffer += kept
+        self.buffer += [self._as_trained(group) for group in kept]
         self.draws += 1
         size = batch.phase.batch_groups
         if len(self.buffer) < size and self.draws < self.max_draws:
@@ -85,7 +86,7 @@ class DynamicSampling(Callback):
             batch.groups, self.draws = [], 0
             return
         if silent:
-            self.buffer = [_made_equal(group) for group in batch.groups[:size]]
+            self.buffer = [replace(_made_equal(group), channels={}) for group in batch.groups[:size]]
         elif len(self.buffer) < size:
             log.warning(
                 "update on %d of %d groups: "
@@ -102,7 +103,13 @@ class DynamicSampling(Callback):
         """Imitation has no rewards, and a teacher's distribution needs none where there is one."""
         if not self.enabled or not group.completions:
             return True
-        return group.taught if group.example.teaching == "target" else spread(group) > self.epsilon
+        if group.example.teaching == "target":
+            return group.taught
+        return spread(group) > self.epsilon or loudest(group) > self.epsilon
+
+    def _as_trained(self, group: Group) -> Group:
+        by_channel = self.enabled and group.channels and spread(group) <= self.epsilon
+        return _made_equal(group) if by_channel else group
 
     def _new_phase(self, batch: Draw) -> None:
         """Groups of objectives that the new phase does not train are dropped, and that is said."""
@@ -219,4 +226,6 @@ class DynamicSampling(Callback):
 def _made_equal(group: Group) -> Group:
     """The group with its mean reward for all, whose advantages are 0: below epsilon they would be noise."""
     equal = torch.full_like(group.rewards, float(group.rewards.mean()))
-    return replace(group, rewards=equal, credits=None)
+    credits = None if group.credits is None else torch.zeros_like(group.credits)
+    channels = {name: one for name, one in group.channels.items() if one.to != "reward"}
+    return replace(group, rewards=equal, credits=credits, channels=channels)

@@ -18,7 +18,7 @@ from srl.model.texts import text_of
 from srl.play.player import turn_rows
 from srl.rewards.similarity import similarity
 from srl.types import Group
-from srl.update.grpo import advantages, group_advantages
+from srl.update.grpo import group_advantages
 
 ARTIFACT = "rollouts.json"
 EPISODES = "episodes.json"
@@ -66,9 +66,9 @@ class RolloutTables(Callback):
 
     def _rows(self, batch: Draw, pl_module: Any) -> list[dict[str, Any]]:
         kept = [group for group in batch.groups if group.completions and not group.episodes]
-        ids = {id(group) for group in kept}
+        ids = {id(group.completions) for group in kept}  # dynamic sampling may have changed the rewards
         scored = [group for group in batch.scored if group.completions and not group.episodes]
-        left = [group for group in scored if id(group) not in ids]
+        left = [group for group in scored if id(group.completions) not in ids]
         count = min(int(self.rollouts * NOT_KEPT), len(left))
         rows = _spread(kept, pl_module.tokenizer, self.rollouts - count, kept=True)
         return rows + _spread(left, pl_module.tokenizer, count, kept=False)
@@ -76,14 +76,16 @@ class RolloutTables(Callback):
     def _turns(self, batch: Draw) -> list[dict[str, Any]]:
         """Of the first groups that were played, kept ones first, an episode each."""
         played = [group for group in (*batch.groups, *batch.scored) if group.episodes]
-        groups = {id(group): group for group in played}
-        ids = {id(group) for group in batch.groups}
+        groups: dict[int, Group] = {}
+        for group in played:
+            groups.setdefault(id(group.completions), group)
+        ids = {id(group.completions) for group in batch.groups}
         rows = []
-        for group in list(groups.values())[: self.rollouts]:
-            turns = group_advantages(group).tolist()
+        for key, group in list(groups.items())[: self.rollouts]:
+            turns = _advantages(group)
             about = {"objective": group.example.objective, "reward": float(group.rewards[0])}
             for row, advantage in zip(turn_rows(group, at_most=1), turns):  # noqa: B905  # those of the first
-                rows.append(about | row | {"advantage": advantage, "kept": id(group) in ids})
+                rows.append(about | row | {"advantage": advantage, "kept": key in ids})
         return rows
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
@@ -119,7 +121,7 @@ def _rows(group: Group, tokenizer: Any, count: int) -> list[dict[str, Any]]:
     """similarity: of the action to the expert's, whatever the reward was; null outside the format."""
     example = group.example
     found = []
-    shares = advantages(group.rewards).tolist() if group.completions else []
+    shares = _advantages(group) if group.completions else []
     triples = list(zip(group.completions, group.rewards.tolist(), shares, strict=True))
     for completion, reward, share in triples[:count]:
         text = example.response(completion.text)
@@ -142,6 +144,11 @@ def _rows(group: Group, tokenizer: Any, count: int) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def _advantages(group: Group) -> list[float]:
+    """Of each completion, the mean over its tokens."""
+    return [float(one.mean()) for one in group_advantages(group)]
 
 
 TENTHS = 10

@@ -186,6 +186,23 @@ class Episode:
         return self.end in CUT
 
 
+@dataclass(frozen=True)
+class Channel:
+    """What the rollouts of a group earn besides their rewards (`srl.update.grpo.group_advantages`).
+
+    values: one for each rollout, turn or token, as `of` says. to: they are added to the rewards before the
+    group normalises these (one for each rollout), or to the advantages after, as they are, or as z_score:
+    (v - mean) / std of the values with the same key, 0 where all of these are equal. keys: of the values;
+    none for one key. weight: their factor.
+    """
+
+    values: torch.Tensor  # float32
+    of: Literal["rollout", "turn", "token"] = "rollout"
+    to: Literal["reward", "advantage", "z_score"] = "advantage"
+    keys: tuple[str, ...] = ()
+    weight: float = 1.0
+
+
 @dataclass
 class Group:
     """One example with its G rollouts and their rewards. An imitation example has none of either.
@@ -201,6 +218,7 @@ class Group:
     sampled_at: int = 0  # global_step of the weights that sampled it
     episodes: tuple[Episode, ...] = ()  # [G], or none
     credits: torch.Tensor | None = None  # float32 [turns of all episodes]
+    channels: dict[str, Channel] = field(default_factory=dict)
 
     @property
     def taught(self) -> bool:
@@ -232,16 +250,26 @@ class Group:
             found["episodes"] = [vars(episode).copy() for episode in self.episodes]
         if self.credits is not None:
             found["credits"] = self.credits.cpu()
+        if self.channels:
+            found["channels"] = {
+                name: vars(one) | {"values": one.values.cpu(), "keys": list(one.keys)}
+                for name, one in self.channels.items()
+            }
         return found
 
     @classmethod
     def from_state(cls, state: dict[str, Any], example: Example | None = None) -> Group:
         """The group that `state_dict` wrote, of `example` where that is at hand; TypeError: unknown field."""
         completions = [_read(written) for written in state["completions"]]
-        rest = {k: v for k, v in state.items() if k not in ("example", "completions", "episodes")}
+        made = ("example", "completions", "episodes", "channels")
+        rest = {k: v for k, v in state.items() if k not in made}
         episodes = tuple(Episode(**one) for one in state.get("episodes", ()))
+        channels = {
+            name: Channel(**one | {"keys": tuple(one["keys"])})
+            for name, one in state.get("channels", {}).items()
+        }
         own = Example.from_state(state["example"]) if example is None else example
-        return cls(own, completions, episodes=episodes, **rest)
+        return cls(own, completions, episodes=episodes, channels=channels, **rest)
 
 
 WRITTEN_IDS = ("ids", "prompt_ids", "taught_ids")

@@ -21,7 +21,7 @@ from resumed import equal
 from srl import ranks
 from srl.errors import ConfigError
 from srl.packing.micro_batches import Row
-from srl.types import Completion, Episode, Example, Group
+from srl.types import Channel, Completion, Episode, Example, Group
 
 # -- the pure parts -----------------------------------------------------------------------------------------
 
@@ -60,6 +60,7 @@ def group_of(example):
         completions[0].prompt_ids = (3, number)
         made.episodes = (Episode("won", 1, seen=("x",), left=(1, 0)),)
         made.credits = torch.tensor([number / 5])
+        made.channels = {"more": Channel(torch.tensor([number / 9]), "turn", "z_score", ("a",), 0.5)}
     return made
 
 

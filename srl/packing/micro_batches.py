@@ -23,13 +23,14 @@ class Row:
     """One response to train on. `weight` is the share of the loss of each of its tokens.
 
     nll: True for imitation (the action is the expert's text). `old_logprobs` [len(action_ids)] are those of
-    sampling. temperature is the one it was sampled at. taught_ids: of `teaching`, see `srl.types.Example`.
+    sampling. advantage: of all tokens, or of each. temperature is the one it was sampled at. taught_ids: of
+    `teaching`, see `srl.types.Example`.
     """
 
     prompt_ids: tuple[int, ...]
     action_ids: tuple[int, ...]
     weight: float
-    advantage: float = 0.0
+    advantage: float | tuple[float, ...] = 0.0
     nll: bool = False
     old_logprobs: Tensor | None = None
     temperature: float = 1.0
@@ -168,7 +169,9 @@ def _token_tensors(rows: list[Row]) -> dict[str, Tensor]:
     return {
         "targets": torch.tensor([token for row in rows for token in row.action_ids]),
         "weights": spread([row.weight for row in rows]),
-        "advantages": spread([row.advantage for row in rows]),
+        "advantages": torch.cat(
+            [torch.tensor(row.advantage, dtype=torch.float32).expand(len(row.action_ids)) for row in rows]
+        ),
         "old_logprobs": torch.cat([part.detach().float().cpu() for part in old]),
         "stale": spread([row.stale for row in rows], torch.bool),
         "nll": spread([row.nll for row in rows], torch.bool),

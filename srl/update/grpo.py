@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from srl.types import Group
+from srl.types import Channel, Group
 
 Weighting = Literal["sequence", "token", "constant"]
 Scaling = Literal["std", "none"]
@@ -43,14 +43,58 @@ def advantages(rewards: Tensor, scaling: Scaling = "std") -> Tensor:
     return (centred / std if scaling == "std" else centred).float()
 
 
-def group_advantages(group: Group, scaling: Scaling = "std") -> Tensor:
-    """Of each completion of a group, float32 [completions]. All turns of an episode have that of its reward,
-    unless they earn credits of their own (`turn_advantages`).
+def group_advantages(group: Group, scaling: Scaling = "std") -> list[Tensor]:
+    """Of each completion of a group, float32 []; [its tokens] where a channel tells these apart.
+
+    That of its reward, and what the channels add to it.
+    """
+    found = list(own_advantages(group, scaling))
+    for channel in group.channels.values():
+        if channel.to != "reward":
+            found = [one + more for one, more in zip(found, added(group, channel), strict=True)]
+    return found
+
+
+def own_advantages(group: Group, scaling: Scaling = "std") -> Tensor:
+    """Of the rewards alone, float32 [completions]. All turns of an episode have that of its reward, unless
+    they earn credits of their own (`turn_advantages`).
     """
     turns = [len(rollout) for rollout in group.rollouts]
     if group.credits is not None:
         return turn_advantages(group.credits, turns, scaling)
-    return advantages(group.rewards, scaling).repeat_interleave(torch.tensor(turns, dtype=torch.int64))
+    return advantages(_rewards(group), scaling).repeat_interleave(torch.tensor(turns, dtype=torch.int64))
+
+
+def _rewards(group: Group) -> Tensor:
+    """[G], with the channels that are added to them."""
+    shaped = [one.weight * one.values for one in group.channels.values() if one.to == "reward"]
+    return torch.stack([group.rewards, *shaped]).sum(0) if shaped else group.rewards
+
+
+def added(group: Group, channel: Channel) -> list[Tensor]:
+    """What a channel adds to the advantage of each completion, float32 [] or [its tokens]."""
+    values = channel.values if channel.to == "advantage" else z_scores(channel.values, channel.keys)
+    values = channel.weight * values
+    if channel.of == "token":
+        return list(values.split([len(one.ids) for one in group.completions]))
+    if channel.of == "rollout":
+        turns = torch.tensor([len(rollout) for rollout in group.rollouts])
+        values = values.repeat_interleave(turns)
+    return list(values)
+
+
+def z_scores(values: Tensor, keys: Sequence[str] = ()) -> Tensor:
+    """(v - mean) / std over the values with the same key, as `advantages`; keys: one a value, or none.
+
+    >>> z_scores(torch.tensor([1.0, 5.0, 3.0]), ["a", "b", "a"])  # one alone is compared with nothing
+    tensor([-1.,  0.,  1.])
+    """
+    found = torch.zeros_like(values, dtype=torch.float32)
+    of_each = keys or [""] * len(values)
+    for key in dict.fromkeys(of_each):
+        mine = torch.tensor([one == key for one in of_each])
+        found[mine] = advantages(values[mine])
+    return found
 
 
 def turn_advantages(credits: Tensor, turns: Sequence[int], scaling: Scaling = "std") -> Tensor:
@@ -79,10 +123,16 @@ def turn_advantages(credits: Tensor, turns: Sequence[int], scaling: Scaling = "s
 
 
 def spread(group: Group) -> float:
-    """The standard deviation of what a group's advantages are made of; 0 teaches nothing."""
+    """The standard deviation of what a group's own advantages are made of; 0 teaches nothing."""
     if group.credits is None:
-        return population_std(group.rewards)
-    return population_std(group_advantages(group, "none"))
+        return population_std(_rewards(group))
+    return population_std(own_advantages(group, "none"))
+
+
+def loudest(group: Group) -> float:
+    """The largest advantage, whatever its sign, that a channel gives to a token of a group; 0 without one."""
+    parts = [part for one in group.channels.values() if one.to != "reward" for part in added(group, one)]
+    return max((float(part.abs().max()) for part in parts if part.numel()), default=0.0)
 
 
 def token_weights(

@@ -117,7 +117,8 @@ def build_rows(
 
 
 def _moves(row: Row) -> bool:
-    return row.nll or row.advantage != 0 or (row.teaching == "target" and row.asks_teacher)
+    advantage = row.advantage if isinstance(row.advantage, tuple) else (row.advantage,)
+    return row.nll or any(advantage) or (row.teaching == "target" and row.asks_teacher)
 
 
 def _longest(group: Group) -> int:
@@ -131,14 +132,15 @@ def _responses(group: Group, settings: LossSettings, temperature: float, stale: 
     example = group.example
     if not group.completions:
         return [[Row(example.prompt_ids, example.target_ids, weight=0.0, nll=True)]]
-    left = iter(group_advantages(group, settings.scaling).tolist())
+    targets = example.teaching == "target"
+    left = (0.0 if targets else _plain(one) for one in group_advantages(group, settings.scaling))
     made = [
         [
             Row(
                 completion.prompt_ids or example.prompt_ids,
                 completion.ids,
                 weight=0.0,
-                advantage=next(left) * (example.teaching != "target"),
+                advantage=next(left),
                 old_logprobs=completion.logprobs,
                 temperature=temperature,
                 stale=stale,
@@ -155,6 +157,11 @@ def _responses(group: Group, settings: LossSettings, temperature: float, stale: 
         if not settings.mask_truncated or all(completion.finished for completion in rollout)
     ]
     return kept if group.credits is None else [[row] for rows in kept for row in rows]
+
+
+def _plain(advantage: Tensor) -> float | tuple[float, ...]:
+    """[] -> a number, [tokens] -> one for each."""
+    return tuple(advantage.tolist()) if advantage.dim() else float(advantage)
 
 
 def logprobs_of(

@@ -52,8 +52,8 @@ def test_turns_with_credits_of_their_own_are_responses():
     one = group([[1, 1, 1], [1, 1], [1]], [0.0] * 3, [1.0, 1.0, 5.0, 0.0, 0.0, -1.0], "progress")
     std = (2.5 / 6) ** 0.5
     expected = torch.tensor([1.0, 0.5, 0.0, 0.0, -0.5, -1.0])
-    torch.testing.assert_close(group_advantages(one), expected / std)
-    torch.testing.assert_close(group_advantages(one, "none"), expected)
+    torch.testing.assert_close(torch.stack(group_advantages(one)), expected / std)
+    torch.testing.assert_close(torch.stack(group_advantages(one, "none")), expected)
     assert spread(one) == pytest.approx(std)  # though all rewards are alike
     rows = build_rows([one], LossSettings())
     assert [row.weight for row in rows] == [1 / 6] * 4  # of six turns, two without an advantage
