@@ -36,6 +36,7 @@ from callbacks.validation_due import ValidationDue
 from datamodules.expert import ExpertDataModule
 from modules.policy import PolicyModule
 from modules.ranks import check_strategy
+from srl.cli import parser_index
 from srl.cli.commands import launched_rank
 from srl.cli.config_errors import explain
 from srl.cli.config_files import set_yaml_loader, with_extended
@@ -145,6 +146,9 @@ def instantiated(arguments: list[str]) -> jsonargparse.Namespace:
     return launched(Launch(["fit", *arguments], runs=False)).config_init["fit"]
 
 
+_PARSERS: dict[tuple[str, ...], dict[str, Any]] = {}
+
+
 class SRLCLI(LightningCLI):
     """Adds the callbacks of `CALLBACKS` as keys of the config and the run's own callbacks in code."""
 
@@ -153,10 +157,11 @@ class SRLCLI(LightningCLI):
         self.joins_run = False  # whether the figures go into an existing run
         self.day: date | None = None  # of the checkpoint's first start
         set_yaml_loader()
+        parser_index.install()
         call.extended = with_extended(with_strategies(call.arguments))
         # The sentence below each field of our settings is shown by help alone, and half a second to find.
-        helps = any(word in one for one in call.arguments for word in ("-h", "help", "print_config"))
-        jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=helps)
+        self.helps = any(word in one for one in call.arguments for word in ("-h", "help", "print_config"))
+        jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=self.helps)
         super().__init__(
             PolicyModule,
             ExpertDataModule,
@@ -174,6 +179,17 @@ class SRLCLI(LightningCLI):
         """Only the parser of the command that runs is built: each takes about a second."""
         return {self.call.command: LightningCLI.subcommands()[self.call.command]}
 
+    def setup_parser(self, *given: Any, **named: Any) -> None:
+        """Built once a process: a notebook and the tests run many commands."""
+        key = (self.call.command, str(self.helps), str(self.trainer_defaults))
+        if key not in _PARSERS:
+            super().setup_parser(*given, **named)
+            parts = ("parser", "_subcommand_parsers", "_subcommand_method_arguments")
+            _PARSERS[key] = {name: getattr(self, name) for name in parts}
+        vars(self).update(_PARSERS[key])
+        actions = self._subcommand_parsers[self.call.command]._actions
+        self.call.keys = tuple(one.dest for one in actions if not one.dest.endswith(".help"))
+
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         return super().init_parser(**{**kwargs, "exit_on_error": False})
 
@@ -183,7 +199,6 @@ class SRLCLI(LightningCLI):
             parser.add_lightning_class_args(callback, key)
         parser.add_class_arguments(PlanSettings, "plan")
         parser.link_arguments("reward.verifier", "data.row.verifier")
-        self.call.keys = tuple(one.dest for one in parser._actions if not one.dest.endswith(".help"))
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Resolve `last` and `best` here: Lightning opens the checkpoint right after parsing."""
