@@ -2,11 +2,14 @@
 
 import json
 import math
+import os
 import re
 import shutil
 import threading
 import time
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from multiprocessing.reduction import DupFd
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -55,6 +58,34 @@ def mirrored(place, logging_ready, monkeypatch):
         return fit(place.model, place.data, place.folder / name, *arguments, *more, command=command)
 
     return run
+
+
+class Forked:
+    """What Popen gives of `srl sync`, forked by a process that has its packages: a new one takes 5 seconds."""
+
+    def __init__(self, context, command, *, stderr, env, **_):
+        said = DupFd(stderr.fileno())
+        self.process = context.Process(target=run_forked, args=(command[3:], env, said))
+        self.process.start()
+        self.pid = self.process.pid
+
+    def poll(self):
+        return self.process.exitcode
+
+    def wait(self):
+        self.process.join()
+
+
+def run_forked(arguments, environment, said):
+    os.environ.update(environment)
+    os.dup2(said.detach(), 2)
+    raise SystemExit(main(arguments))
+
+
+@pytest.fixture
+def quick_copies(server, monkeypatch):
+    forks = SimpleNamespace(Popen=partial(Forked, server), DEVNULL=None)
+    monkeypatch.setattr("srl.runs.sender.subprocess", forks)
 
 
 def sync(place, *more):
@@ -111,7 +142,7 @@ def same(place, name):
     return theirs
 
 
-def test_a_server_that_is_away_keeps_no_run_from_its_end(place, mirrored, capsys):
+def test_a_server_that_is_away_keeps_no_run_from_its_end(place, mirrored, quick_copies, capsys):
     assert mirrored("away") == 0
     out, err = capsys.readouterr()
     assert f"mirrored to {place.server.uri}" in out
@@ -176,7 +207,7 @@ def test_a_server_killed_and_started_again_in_the_middle_loses_nothing(place, mi
     assert model.source_run_id == there.info.run_id
 
 
-def test_a_test_goes_into_the_run_here_and_there(place, mirrored):
+def test_a_test_goes_into_the_run_here_and_there(place, mirrored, quick_copies):
     arguments = ["--ckpt_path", str(place.folder / "live" / "last.ckpt"), "--model.test.attempts", "0"]
     assert mirrored("live", *arguments, command="test") == 0
     assert sync(place) == 0
@@ -184,7 +215,7 @@ def test_a_test_goes_into_the_run_here_and_there(place, mirrored):
     assert "test/heldout/accuracy" in there.data.metrics
 
 
-def test_a_test_elsewhere_adds_to_the_run_on_the_server(place, mirrored, tmp_path):
+def test_a_test_elsewhere_adds_to_the_run_on_the_server(place, mirrored, quick_copies, tmp_path):
     """Another machine: its store does not have the run, the server does."""
     shutil.copy(empty_mlflow(), tmp_path / "mlflow.db")
     store = f"sqlite:///{tmp_path}/mlflow.db"
@@ -199,7 +230,7 @@ def test_a_test_elsewhere_adds_to_the_run_on_the_server(place, mirrored, tmp_pat
     assert there.info.end_time == run_called(place.local, "live").info.end_time
 
 
-def test_a_resumed_run_names_the_one_before_as_the_server_calls_it(place, mirrored):
+def test_a_resumed_run_names_the_one_before_as_the_server_calls_it(place, mirrored, quick_copies):
     last = str(place.folder / "away" / "last.ckpt")
     assert mirrored("on", "--ckpt_path", last, "--trainer.max_steps", "5") == 0
     assert sync(place) == 0
@@ -233,7 +264,9 @@ class Refuses(BaseHTTPRequestHandler):
         pass
 
 
-def test_a_server_that_refuses_is_said_once_and_then_gets_everything(place, caplog, monkeypatch):
+def test_a_server_that_refuses_is_said_once_and_then_gets_everything(
+    place, quick_copies, caplog, monkeypatch
+):
     run = run_called(place.local, "away").info.run_id
     refusing = HTTPServer(("127.0.0.1", 0), Refuses)
     threading.Thread(target=refusing.serve_forever, daemon=True).start()
@@ -282,7 +315,9 @@ def test_compare_and_export_find_the_run_on_the_server_by_either_id(place, capsy
     assert "val/outcome/accuracy" in (tmp_path / "out" / "README.md").read_text()
 
 
-def test_a_sweep_for_a_server_goes_on_without_it(place, logging_ready, tmp_path, monkeypatch, capsys):
+def test_a_sweep_for_a_server_goes_on_without_it(
+    place, quick_copies, logging_ready, tmp_path, monkeypatch, capsys
+):
     """MLFLOW_TRACKING_URI names a server: the runs are logged to ./mlflow.db, and sent when it is back."""
     from srl.cli import sweep
 
