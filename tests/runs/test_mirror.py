@@ -61,7 +61,7 @@ def mirrored(place, logging_ready, monkeypatch):
 
 
 class Forked:
-    """What Popen gives of `srl sync`, forked by a process that has its packages: a new one takes 5 seconds."""
+    """What Popen gives of `srl sync`, forked where its packages are loaded: a new process takes 5 seconds."""
 
     def __init__(self, context, command, *, stderr, env, **_):
         said = DupFd(stderr.fileno())
