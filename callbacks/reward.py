@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,11 +12,14 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from srl import ranks
 from srl.curriculum.stream import Draw
 from srl.errors import ConfigError, TrainingStopped
+from srl.evaluation.confidence import check_forced, curves
 from srl.objectives.episode import Episodes, Pays
 from srl.objectives.objective import Parts
+from srl.objectives.outcome import Outcome
 from srl.objectives.similarity import Compared, token_units
 from srl.objectives.table import objectives
 from srl.objectives.taught import Peers
+from srl.rewards.confidence import ConfidenceShaping, shaped
 from srl.rewards.own_rule import check_made
 from srl.rewards.parts import Part, check_parts, weighed
 from srl.rewards.rules import MATH, is_own, rule
@@ -53,6 +57,8 @@ class Reward(Callback):
             what the world says.
         parts: The reward as a weighted sum of named parts, such as [{kind: objective}, {kind: format,
             weight: 0.1}]; null is what the phase's objective pays.
+        confidence: Take something off rlvr, reverse and prefix where a response is sure of the gold answer
+            before it has thought, forced there by model.test.test_time.forced_answer; null does not.
         progress_discount: Weight of what the next turn earns in the credit of a turn of progress, from 0, the
             turn alone, to 1, the whole way from there.
     """
@@ -71,6 +77,7 @@ class Reward(Callback):
         episode: Pays = "won",
         progress_discount: float = 0.0,
         parts: list[Part] | None = None,
+        confidence: ConfidenceShaping | None = None,
     ) -> None:
         if max_bad < 1:
             raise ConfigError(f"reward.max_bad is {max_bad}: it must be at least 1")
@@ -79,7 +86,7 @@ class Reward(Callback):
         rule(verifier)  # ConfigError for what is none
         if not 0 <= progress_discount <= 1:
             raise ConfigError(f"reward.progress_discount is {progress_discount}: it must lie in [0, 1]")
-        self.verifier, self.parts = verifier, parts or []
+        self.verifier, self.parts, self.confidence = verifier, parts or [], confidence
         check_parts(self.parts)
         self._settings: dict[str, Any] = {
             "autojunk": autojunk, "options": self.options, "marked": marked, "pays": episode,
@@ -92,13 +99,19 @@ class Reward(Callback):
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         for key, name in self._own().items():
             check_made(name, key)
+        if self.confidence is not None:
+            check_forced(pl_module.tokenizer, pl_module.test_settings.test_time.forced_answer)
         if self.unit == "token":
             self.objectives = objectives(units=token_units(pl_module.tokenizer), **self._settings)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Draw, batch_idx: int
     ) -> None:
-        self._score([group for group in batch.groups if group.completions], trainer)
+        scored = [group for group in batch.groups if group.completions]
+        self._score(scored, trainer)
+        if self.confidence is not None:
+            with trainer.precision_plugin.forward_context():
+                shape([one for one in scored if self._is_shaped(one)], pl_module, self.confidence)
         groups = ranks.all_groups(batch.groups, batch.examples)  # each device scored its part
         batch.groups = [one for one in groups if one.completions or not self._samples(one)]  # else unplayed
         bad = [group for group in batch.groups if fault_of(group) is not None]
@@ -155,6 +168,10 @@ class Reward(Callback):
             key: name for key, name in {"reward.verifier": self.verifier, **named}.items() if is_own(name)
         }
 
+    def _is_shaped(self, group: Group) -> bool:
+        outcome = isinstance(self.objectives[group.example.objective], Outcome)
+        return outcome and group.example.teaching == "none"
+
     def _samples(self, group: Group) -> bool:
         return self.objectives[group.example.objective].samples
 
@@ -172,9 +189,24 @@ def _take(group: Group, parts: Parts, credits: list[float] | None = None) -> Non
     group.credits = None if credits is None else torch.tensor(credits, dtype=torch.float32)
 
 
+def shape(groups: Sequence[Group], pl_module: Any, settings: ConfidenceShaping) -> None:
+    """Gives the groups the channel of `srl.rewards.confidence`, by the weights as they are."""
+    cases = [(group.example, one) for group in groups for one in group.completions]
+    forced = pl_module.test_settings.test_time.forced_answer
+    found = iter(curves(pl_module.engine, cases, forced, settings.cuts, own=False))
+    for group in groups:
+        mine = [next(found) for _ in group.completions]
+        channel, figures = shaped([one and one.gold for one in mine], settings)
+        group.channels["confidence"] = channel
+        group.parts |= figures
+
+
 def fault_of(group: Group) -> str | None:
-    """What of a group is not finite: its reward, or a log-probability of sampling; None for a good one."""
-    if not bool(torch.isfinite(group.rewards).all()):
+    """What of a group is not finite: its reward, with its channels, or a log-probability of sampling; None
+    for a good one.
+    """
+    values = [group.rewards, *(one.values for one in group.channels.values())]
+    if not all(bool(torch.isfinite(one).all()) for one in values):
         return "reward"
     good = all(bool(completion.logprobs.isfinite().all()) for completion in group.completions)
     return None if good else "log-probability"

@@ -2,7 +2,8 @@ r"""How sure of the answer a model is along its thinking, and whether it was so 
 
 A response's thinking is cut after 0, 1/K, .. K/K of its tokens, a text behind the cut closes it and forces
 the answer, and c_k is the probability of all tokens of the answer there: of the gold answer, and of the
-response's own. One forward pass over the response with the forced answers as its branches gives all c_k.
+response's own. One forward pass over the response with the forced answers as its branches gives all c_k; no
+token is generated for it.
 
 Premature: Spearman's rank correlation of the own answer's c_k with k lies below 0.4 (0 where all c_k are
 equal). The paper takes the share of sampled answers for c_k where it calls a response premature, and the
@@ -15,7 +16,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
@@ -30,8 +31,11 @@ from srl.response import CLOSE, OPEN
 from srl.types import Completion, Example
 from srl.update.loss import logprobs_of
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 CUTS = 10
-"""K."""
+"""K of a measurement."""
 PREMATURE = 0.4
 UNLIKELY = 0.01
 """A mean probability of the own answer after all thinking, below which nothing was forced; ours."""
@@ -52,14 +56,35 @@ class Confidence(NamedTuple):
     left_out: int
 
 
+class Curves(NamedTuple):
+    """The c_k of one response, [K + 1]. own: None where it states no answer, or none was asked for."""
+
+    gold: list[float]
+    own: list[float] | None
+
+    @property
+    def premature(self) -> bool | None:
+        return None if self.own is None else spearman(self.own) < PREMATURE
+
+
 @dataclass(frozen=True)
 class Trace:
-    """A response by its tokens, and after how many of them it is cut. own: the answer that it states."""
+    """A response by its tokens, and after how many of them it is cut."""
 
     example: Example
     ids: tuple[int, ...]
     cuts: tuple[int, ...]
-    own: str | None
+
+
+def check_forced(tokenizer: PreTrainedTokenizerBase, forced: str) -> None:
+    """ConfigError: a text to force answers with that the tokenizer cannot write."""
+    try:
+        ids_of(tokenizer, f"{CLOSE}\n{forced}" + "}" * forced.endswith("{"))
+    except DataError as error:
+        raise ConfigError(
+            f"model.test.test_time.forced_answer {forced!r} cannot be written: {error}; write another, such "
+            'as "" where the answer is the whole solution'
+        ) from error
 
 
 def confidence(engine: RolloutEngine, examples: Sequence[Example], forced: str) -> Confidence:
@@ -67,29 +92,45 @@ def confidence(engine: RolloutEngine, examples: Sequence[Example], forced: str) 
 
     forced: the text that forces the answer; a brace that it leaves open is closed behind the answer.
     """
-    try:
-        ids_of(engine.tokenizer, f"{CLOSE}\n{forced}" + "}" * forced.endswith("{"))
-    except DataError as error:
-        raise ConfigError(
-            f"model.test.test_time.forced_answer {forced!r} cannot be written: {error}; write another, such "
-            'as "" where the answer is the whole solution'
-        ) from error
+    check_forced(engine.tokenizer, forced)
     count = min(EXAMPLES, len(examples))
     chosen = [examples[k * len(examples) // count] for k in range(count)]
     generator = torch.Generator(engine.device).manual_seed(0)  # greedy: nothing is drawn from it
     said = engine.generate(chosen, 1, GREEDY, generator)
-    traces = [trace_of(engine, one, made) for one, (made,) in zip(chosen, said, strict=True)]
-    asked = [rows for trace in traces if trace is not None and (rows := _forced(engine, trace, forced))]
-    found = iter(_probabilities(engine, [row for rows in asked for row in rows]))
-    curves = [[next(found) for _ in rows] for rows in asked]
-    gold = [curve[: CUTS + 1] for curve in curves]
-    own = [curve[CUTS + 1 :] for curve in curves if len(curve) > CUTS + 1]
-    early = [spearman(curve) < PREMATURE for curve in own]
-    share = sum(early) / len(early) if early else 0.0
+    cases = [(one, made) for one, (made,) in zip(chosen, said, strict=True)]
+    found = [one for one in curves(engine, cases, forced) if one is not None]
+    own = [one.own for one in found if one.own is not None]
+    share = sum(bool(one.premature) for one in found) / len(own) if own else 0.0
+    gold = [one.gold for one in found]
     return Confidence(_mean(gold), _mean(own), share, len(gold), len(own), count - len(gold))
 
 
-def trace_of(engine: RolloutEngine, example: Example, completion: Completion) -> Trace | None:
+def curves(
+    engine: RolloutEngine,
+    cases: Sequence[tuple[Example, Completion]],
+    forced: str,
+    cuts: int = CUTS,
+    own: bool = True,
+) -> list[Curves | None]:
+    """Of each response to an example with an answer. cuts: K. own: whether the own answer is forced as well.
+
+    None: too short or too long, or an answer that the tokenizer cannot write.
+    """
+    asked: list[list[Row]] = []
+    for example, completion in cases:
+        assert example.answer is not None
+        stated = stated_answer(example.response(completion.text), example.answer_check) if own else None
+        answers = [example.answer] if stated is None else [example.answer, stated]
+        trace = trace_of(engine, example, completion, cuts)
+        asked.append([] if trace is None else _forced(engine, trace, answers, forced))
+    found = iter(_probabilities(engine, [row for rows in asked for row in rows]))
+    values = [[next(found) for _ in rows] for rows in asked]
+    return [Curves(one[: cuts + 1], one[cuts + 1 :] or None) if one else None for one in values]
+
+
+def trace_of(
+    engine: RolloutEngine, example: Example, completion: Completion, count: int = CUTS
+) -> Trace | None:
     """None where there is nothing to cut: fewer than two tokens.
 
     The thinking goes from the first opening tag, or the beginning, to the last closing one, or the end. Where
@@ -102,8 +143,8 @@ def trace_of(engine: RolloutEngine, example: Example, completion: Completion) ->
     def written(count: int) -> str:
         return engine.text_of(ids[:count])
 
-    def whole(count: int) -> bool:
-        before = written(count)
+    def whole(place: int) -> bool:
+        before = written(place)
         return text.startswith(before) and not _in_a_tag(text, len(before))
 
     places, (first, last) = range(len(ids) + 1), _thinking(text, example)
@@ -111,10 +152,9 @@ def trace_of(engine: RolloutEngine, example: Example, completion: Completion) ->
     end = tokens_within(engine.tokenizer, ids, last)
     if end - begin < 2:
         return None
-    marks = [begin + round(k * (end - begin) / CUTS) for k in range(CUTS + 1)]
+    marks = [begin + round(k * (end - begin) / count) for k in range(count + 1)]
     cuts = tuple(next((at for at in range(mark, begin, -1) if whole(at)), begin) for mark in marks)
-    own = stated_answer(example.response(completion.text), example.answer_check)
-    return Trace(example, tuple(ids), cuts, own)
+    return Trace(example, tuple(ids), cuts)
 
 
 def _thinking(text: str, example: Example) -> tuple[int, int]:
@@ -134,14 +174,14 @@ def _in_a_tag(text: str, place: int) -> bool:
     )
 
 
-def _forced(engine: RolloutEngine, trace: Trace, forced: str) -> list[Row]:
-    """At every cut the gold answer, then at every cut the own one, if there is one.
+def _forced(engine: RolloutEngine, trace: Trace, answers: Sequence[str], forced: str) -> list[Row]:
+    """The first answer at every cut, then the next at every cut.
 
     Empty where a row is longer than the model attends to, or an answer has signs without a token.
     """
     example, rows = trace.example, []
-    for answer in (example.answer, trace.own):
-        for cut in trace.cuts if answer is not None else ():
+    for answer in answers:
+        for cut in trace.cuts:
             said = example.response(engine.text_of(list(trace.ids[:cut])))
             thinks = example.think and said.rfind(OPEN) > said.rfind(CLOSE)
             before = f"{CLOSE}\n{forced}" if thinks else forced
@@ -160,6 +200,8 @@ def _forced(engine: RolloutEngine, trace: Trace, forced: str) -> list[Row]:
 @torch.no_grad()
 def _probabilities(engine: RolloutEngine, rows: Sequence[Row]) -> list[float]:
     """Of all action tokens of each row together."""
+    if not rows:
+        return []
     own, found = engine.decoder, dict[int, float]()
     with own.evaluating():
         for part in micro_batches(rows, TokenBudget("auto").begin(own.device)):

@@ -7,6 +7,7 @@ import torch
 from conftest import tiny_model
 from make import byte_tokenizer, example, plain_logprobs
 
+from callbacks.reward import shape
 from srl.engine.decoder import Decoder
 from srl.errors import ConfigError
 from srl.evaluation.confidence import (
@@ -15,12 +16,15 @@ from srl.evaluation.confidence import (
     _forced,
     _probabilities,
     confidence,
+    curves,
     plot,
     spearman,
     trace_of,
 )
 from srl.model.texts import ids_of, text_of
-from srl.types import Completion
+from srl.rewards.confidence import ConfidenceShaping, penalty
+from srl.types import Completion, Group
+from srl.update.grpo import group_advantages
 
 
 def engine_of(tokenizer, said="", model=None):
@@ -67,8 +71,8 @@ def test_one_pass_gives_the_probability_of_the_answer_at_every_cut(tokenizer):
     asked = example("Q?", tokenizer, answer="25", think=True)
     ids = ids_of(tokenizer, "<think>abcdefghij</think>7")
     opened = len(ids_of(tokenizer, "<think>"))
-    trace = Trace(asked, ids, tuple(range(opened, opened + CUTS + 1)), own="7")
-    rows = _forced(engine, trace, "so ")
+    trace = Trace(asked, ids, tuple(range(opened, opened + CUTS + 1)))
+    rows = _forced(engine, trace, ["25", "7"], "so ")
     found = _probabilities(engine, rows)
     assert len(found) == 2 * (CUTS + 1)
     for place, answer in ((0, "25"), (CUTS, "25"), (CUTS + 1, "7")):
@@ -76,8 +80,31 @@ def test_one_pass_gives_the_probability_of_the_answer_at_every_cut(tokenizer):
         before = (*asked.prompt_ids, *ids[:cut], *ids_of(tokenizer, "</think>\nso "))
         expected = plain_logprobs(engine.decoder.model, before, ids_of(tokenizer, answer)).sum().exp()
         assert found[place] == pytest.approx(float(expected), rel=1e-3)
-    closed = _forced(engine, trace, "{")[0]
+    closed = _forced(engine, trace, ["25"], "{")[0]
     assert tokenizer.decode(list(closed.action_ids)) == "25}", "the brace is closed behind the answer"
+
+
+def test_the_shaping_takes_the_gold_answers_curve_of_each_response_of_a_group(tokenizer):
+    engine = engine_of(tokenizer)
+    asked = example("Q?", tokenizer, answer="25", think=True)
+    texts = ("<think>abcdefghij</think>7", "<think></think>25", "<think>klmno</think>25")
+    said = [Completion(ids_of(tokenizer, text), text, torch.zeros(1), True) for text in texts]
+    group = Group(asked, said, torch.zeros(3))
+    test_time = SimpleNamespace(forced_answer="so ")
+    module = SimpleNamespace(engine=engine, test_settings=SimpleNamespace(test_time=test_time))
+    settings = ConfidenceShaping(eta=1e4, cuts=5)
+    shape([group], module, settings)
+    found = curves(engine, [(asked, one) for one in said], "so ", cuts=5)
+    assert found[1] is None
+    assert [len(one.gold) for one in (found[0], found[2])] == [6, 6]
+    expected = torch.tensor([penalty(found[0].gold, 1e4), 0.0, penalty(found[2].gold, 1e4)])
+    torch.testing.assert_close(group.parts["confidence/penalty"], expected, rtol=1e-4, atol=0.0)
+    assert group.parts["confidence/uncut"].tolist() == [0.0, 1.0, 0.0]
+    assert all(abs(float(one)) > 0.1 for one in expected[[0, 2]])
+    assert torch.equal(torch.stack(group_advantages(group)), -group.parts["confidence/penalty"]), "all wrong"
+    # of the five marks of the first response every second is one of the ten of a measurement
+    ten = curves(engine, [(asked, said[0])], "so ")[0].gold
+    assert found[0].gold == pytest.approx(ten[::2], rel=1e-4)
 
 
 def test_rank_correlation_by_hand():

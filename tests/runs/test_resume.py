@@ -1,15 +1,19 @@
 """A resumed run equals the uninterrupted one bitwise: weights, moments, generators, cursor, buffer, phase."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from make import write
 from resumed import TAUGHT, UNLOGGED, Keep, equal, run, what_counts
 
 from srl.resume import config_differences
 
 
 def test_resume_is_bitwise_equal_from_every_checkpoint(model_folder, expert_file, tmp_path, monkeypatch):
+    rows = [json.loads(line) for line in expert_file.read_text().splitlines()]
+    write(expert_file, [row | {"answer": row["steps"][-1]["body"]} for row in rows])  # short, to be forced
     with monkeypatch.context() as patch:
         keep = Keep(patch, tmp_path)
         run(model_folder, expert_file, tmp_path / "whole", *TAUGHT)
@@ -21,17 +25,24 @@ def test_resume_is_bitwise_equal_from_every_checkpoint(model_folder, expert_file
     half_full = [
         copy
         for copy, state in zip(keep.copies, states, strict=True)
-        if 0 < state["global_step"] < 7
-        and any(v.get("buffer") for k, v in state["callbacks"].items() if "DynamicSampling" in k)
+        if 0 < state["global_step"] < 7 and buffer_of(state)
     ]
     after_hand_off = [c for c, s in zip(keep.copies, states, strict=True) if 3 < s["global_step"] < 7]
     before_hand_off = [c for c, s in zip(keep.copies, states, strict=True) if 0 < s["global_step"] < 3]
     assert half_full, "no checkpoint had groups waiting: the test would prove less than it says"
+    waiting = [group for state in states for group in buffer_of(state)]
+    shaped = [group["channels"]["confidence"]["values"] for group in waiting if "channels" in group]
+    assert any(bool(values.any()) for values in shaped), "no group that waits is shaped"
     chosen = dict.fromkeys([before_hand_off[0], half_full[0], half_full[-1], after_hand_off[0]])
     for copy in chosen:
         folder = tmp_path / f"again-{copy.stem}"
         run(model_folder, expert_file, folder, *TAUGHT, "--ckpt_path", str(copy))
         equal(expected, what_counts(folder / "last.ckpt"))
+
+
+def buffer_of(state):
+    (found,) = (v["buffer"] for k, v in state["callbacks"].items() if "DynamicSampling" in k)
+    return found
 
 
 def test_a_validation_that_was_due_is_made_up_for_whole(model_folder, expert_file, tmp_path, monkeypatch):
