@@ -278,7 +278,8 @@ class PolicyModule(LightningModule):
         if dataloader_idx == 0:
             self._metrics.steps(self.engine, batch, self._generator)
         elif dataloader_idx == 1:
-            self._metrics.problems(self.engine, batch, data.builder, self._generator)
+            forced = self.test_settings.test_time.forced_answer
+            self._metrics.problems(self.engine, batch, data.builder, self._generator, forced)
         else:
             self._metrics.episodes(self.engine, batch, data.player, self._generator)
 

@@ -17,9 +17,9 @@ METRIC = "val/outcome/accuracy"
 FALLBACKS = ("val/episode/success", "val/steps/reward")  # where no held-out problem has an answer
 HELD_OUT = (
     "val/outcome/accuracy", "val/outcome/steps_accuracy", "val/outcome/avg_at", "val/outcome/pass_at",
-    "val/outcome/informative", "val/episode/success", "val/episode/score", "val/episode/pass_at",
-    "val/episode/informative", "val/episode/turns", "val/episode/invalid", "val/episode/repeated",
-    "val/steps/reward", "val/steps/exact", "val/steps/format", "val/steps/tokens",
+    "val/outcome/informative", "val/confidence/premature", "val/episode/success", "val/episode/score",
+    "val/episode/pass_at", "val/episode/informative", "val/episode/turns", "val/episode/invalid",
+    "val/episode/repeated", "val/steps/reward", "val/steps/exact", "val/steps/format", "val/steps/tokens",
 )  # fmt: skip
 BENCHMARK = re.compile(
     r"(test|test_steps|test_episodes)/(.+)/(accuracy|avg_at_\d+|pass_at_\d+|maj_at_\d+|mean_of_figures|slope)"

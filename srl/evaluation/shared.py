@@ -30,6 +30,7 @@ WITHOUT_INFLUENCE = (
 )  # fmt: skip
 """How the keys of a config begin that a validation of the base does not read. An adapter that has not been
 trained adds nothing, whatever its rank; the held-out examples that a seed chooses count themselves."""
+FORCES = "model.test.test_time.forced_answer"  # which model.validation.confidence reads
 
 MOST_FILES = 500
 """Of the cache, some hundred kilobytes each at most; the oldest go."""
@@ -55,7 +56,11 @@ def key_of(policy: nn.Module, config: Mapping[str, str], parts: Iterable[object]
     if weights is None:
         return None
     digest = hashlib.sha256()
-    settings = {name: value for name, value in config.items() if not name.startswith(WITHOUT_INFLUENCE)}
+    settings = {
+        name: value
+        for name, value in config.items()
+        if name == FORCES or not name.startswith(WITHOUT_INFLUENCE)
+    }
     for part in (weights, sorted(settings.items()), *machine(), code_digest(), *parts):
         text = part if isinstance(part, str) else repr(part)
         digest.update(f"{len(text)} {text}".encode(errors="surrogatepass"))

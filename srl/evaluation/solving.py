@@ -67,7 +67,13 @@ def solve_whole(
     for example in examples:
         if judge and example.answer is None:
             raise ValueError(f"problem {example.uid} has no answer to check against")
-    completions = engine.generate(examples, n, sampling, generator)
+    return judged_whole(examples, engine.generate(examples, n, sampling, generator), judge)
+
+
+def judged_whole(
+    examples: Sequence[Example], completions: Sequence[Sequence[Completion]], judge: bool = True
+) -> list[list[Solved]]:
+    """Completions to each problem as attempts at it."""
     attempts = [
         [whole(example, completion) for completion in found]
         for example, found in zip(examples, completions, strict=True)

@@ -16,7 +16,7 @@ from srl.objectives.episode import figures
 from srl.play.player import turn_rows
 from srl.rewards.decisions import agreement, finder
 from srl.rewards.similarity import reward_of
-from srl.types import Example, Sampling, position_name
+from srl.types import Completion, Example, Sampling, position_name
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -50,6 +50,10 @@ class ValidationSettings:
     decisions: str | None = "numbers"
     """What of a held-out step decides, for val/steps/decisions: numbers, last_number, equations (what stands
     behind =), or a regular expression; null measures none."""
+    confidence: bool = False
+    """Whether the answer is forced along the thinking of the greedy responses by
+    model.test.test_time.forced_answer, for val/confidence/*: how sure of it the policy is, and the share that
+    is so too early (arXiv 2605.24396). It takes one more forward pass."""
     seed: int = 1234
     """Seed of the sampling noise, the same in every validation."""
     share: bool = True
@@ -143,11 +147,18 @@ class ValidationMetrics:
         batch: ValidationBatch,
         builder: ExampleBuilder,
         generator: torch.Generator,
+        forced: str = "",
     ) -> None:
-        """Whole problems: greedy in one response, greedy step by step, and `attempts` times with noise."""
-        from srl.evaluation.solving import GREEDY, solve_by_steps, solve_whole
+        """Whole problems: greedy in one response, greedy step by step, and `attempts` times with noise.
 
-        for (attempt,) in solve_whole(engine, batch.examples, 1, GREEDY, generator):
+        forced: the text that forces an answer.
+        """
+        from srl.evaluation.solving import GREEDY, judged_whole, solve_by_steps, solve_whole
+
+        said = engine.generate(batch.examples, 1, GREEDY, generator)
+        if self.settings.confidence:
+            self._confidence(engine, batch.examples, said, forced)
+        for (attempt,) in judged_whole(batch.examples, said):
             self._mean("val/outcome/accuracy", float(attempt.correct))
             self._mean("val/outcome/marked", float(attempt.marked))
             self._mean("val/outcome/truncated", float(not attempt.finished))
@@ -164,6 +175,24 @@ class ValidationMetrics:
             self._mean(f"val/outcome/pass_at_{k}", pass_of(correct, k))
             for share in correct.float().mean(1).tolist():
                 self._mean("val/outcome/informative", float(0 < share < 1))
+
+    def _confidence(
+        self, engine: RolloutEngine, asked: list[Example], said: list[list[Completion]], forced: str
+    ) -> None:
+        """The curves of `srl.evaluation.confidence` at their beginning, middle and end, and what they say."""
+        from srl.evaluation.confidence import CUTS, check_forced, curves
+
+        check_forced(engine.tokenizer, forced)
+        cases = [(example, one) for example, (one,) in zip(asked, said, strict=True)]
+        for found in curves(engine, cases, forced):
+            self._mean("val/confidence/left_out", float(found is None))
+            if found is None:
+                continue
+            for name, curve in (("gold", found.gold), ("own", found.own or [])):
+                for percent, c in zip((0, 50, 100), curve[:: CUTS // 2], strict=bool(curve)):
+                    self._mean(f"val/confidence/{name}_{percent}", c)
+            if found.premature is not None:
+                self._mean("val/confidence/premature", float(found.premature))
 
     def episodes(
         self, engine: RolloutEngine, batch: ValidationBatch, player: Player, generator: torch.Generator

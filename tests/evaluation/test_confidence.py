@@ -1,5 +1,6 @@
 """How sure of the answer a model is along its thinking: cuts by hand, and the passes against plain ones."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +11,7 @@ from make import byte_tokenizer, example, plain_logprobs
 from callbacks.reward import shape
 from srl.engine.decoder import Decoder
 from srl.errors import ConfigError
+from srl.evaluation.batches import ValidationBatch
 from srl.evaluation.confidence import (
     CUTS,
     Trace,
@@ -21,6 +23,7 @@ from srl.evaluation.confidence import (
     spearman,
     trace_of,
 )
+from srl.evaluation.validation import ValidationMetrics, ValidationSettings
 from srl.model.texts import ids_of, text_of
 from srl.rewards.confidence import ConfidenceShaping, penalty
 from srl.types import Completion, Group
@@ -105,6 +108,28 @@ def test_the_shaping_takes_the_gold_answers_curve_of_each_response_of_a_group(to
     # of the five marks of the first response every second is one of the ten of a measurement
     ten = curves(engine, [(asked, said[0])], "so ")[0].gold
     assert found[0].gold == pytest.approx(ten[::2], rel=1e-4)
+
+
+def test_a_validation_measures_it_of_the_greedy_responses(tokenizer):
+    asked = [example(text, tokenizer, answer="5", answer_check="exact", think=True) for text in ("Q?", "a?")]
+    batch = ValidationBatch(asked, [None, None])
+    settings = ValidationSettings(attempts=0, by_steps=False, confidence=True)
+    metrics = ValidationMetrics(settings)
+    engine = engine_of(tokenizer, "<think>abcdefghij</think>5")
+    metrics.problems(engine, batch, None, None, "so ")
+    short = engine_of(tokenizer, "<think></think>5", engine.decoder.model)
+    metrics.problems(short, batch, None, None, "so ")
+    found = metrics.compute()
+    (one, other) = curves(engine, [(each, engine.generate([each])[0][0]) for each in asked], "so ")
+    assert found["val/outcome/accuracy"] == 1.0
+    assert found["val/confidence/left_out"] == 0.5
+    for name, place in (("gold_0", 0), ("own_50", 5), ("gold_100", 10)):
+        mean = (one.gold[place] + other.gold[place]) / 2
+        assert found[f"val/confidence/{name}"] == pytest.approx(mean, rel=1e-4), "gold is the own answer"
+    assert found["val/confidence/premature"] == (one.premature + other.premature) / 2
+    metrics = ValidationMetrics(replace(settings, confidence=False))
+    metrics.problems(engine, batch, None, None)
+    assert not any(name.startswith("val/confidence") for name in metrics.compute())
 
 
 def test_rank_correlation_by_hand():

@@ -83,6 +83,8 @@ def test_the_key_changes_with_all_that_counts_and_with_nothing_else():
     assert key != key_of(model, config | {"model.validation.seed": "2"}, ("example",))
     assert key != key_of(model, config | {"trainer.precision": "bf16-mixed"}, ("example",))
     assert key != key_of(model, config | {"a.key.of.tomorrow": "1"}, ("example",))  # until it is known
+    assert key == key_of(model, config | {"model.test.seed": "2"}, ("example",))
+    assert key != key_of(model, config | {"model.test.test_time.forced_answer": "so"}, ("example",))
     assert key != key_of(model, config, ("example", ""))
     adapted = attach_lora(model, LoraSettings(r=2, alpha=4), seed=3)
     wanted = key_of(adapted, config, ("example",))
