@@ -23,6 +23,8 @@ from srl.memory_plan.live_bytes import LiveBytes
 from srl.model.logprobs import head_logits, token_logprobs
 from srl.packing.attention import attention_arguments
 from srl.packing.micro_batches import MicroBatch, Row, micro_batches
+from srl.types import Teaching
+from srl.update.teacher import TeacherSettings, divergences
 
 
 @dataclass(frozen=True)
@@ -34,10 +36,20 @@ class Pass:
 
 
 @lru_cache(maxsize=256)  # a search for what fits asks again and again
-def update_pass(build: Build, prompt: int, completion: int, tokens: int, share_prompt: bool = True) -> Pass:
-    """A micro-batch of `tokens` padded tokens: completions behind prompts, of these lengths."""
+def update_pass(
+    build: Build,
+    prompt: int,
+    completion: int,
+    tokens: int,
+    share_prompt: bool = True,
+    teaching: Teaching = "none",
+    teacher: TeacherSettings = TeacherSettings(),  # noqa: B008 - frozen
+) -> Pass:
+    """A micro-batch of `tokens` padded tokens: completions behind prompts, of these lengths. The teacher's
+    prompts are bounded as the policy's are, so what it reads is as long.
+    """
     micro = micro_batch(prompt, completion, tokens, share_prompt)
-    return _all_layers(build, lambda skeleton, live: _update(skeleton, live, micro))
+    return _all_layers(build, lambda skeleton, live: _update(skeleton, live, micro, teaching, teacher))
 
 
 @lru_cache(maxsize=256)
@@ -89,26 +101,53 @@ def _autocast(build: Build) -> Iterator[None]:
         yield
 
 
-def _update(skeleton: Skeleton, live: LiveBytes, micro: MicroBatch) -> Pass:
-    """As `srl.update.loss.logprobs_of`, and its backward pass."""
+def _update(
+    skeleton: Skeleton, live: LiveBytes, micro: MicroBatch, teaching: Teaching, teacher: TeacherSettings
+) -> Pass:
+    """As `srl.update.loss.logprobs_of`, with a teacher as `srl.update.teacher.Teacher.loss`, and its backward
+    pass.
+    """
     skeleton.model.train()
     merged = _warm(skeleton)
     before = live.live
     live.restart()
-    decoder = skeleton.decoder
-    hidden = decoder(
+    read = None if teaching == "none" else _read(skeleton, micro, teacher)
+    actions = _hidden(skeleton, micro)
+    what = (micro.targets, micro.temperatures, skeleton.vocab_size)
+    loss = token_logprobs(skeleton.head, actions, *what).sum()
+    if read is not None:
+        with torch.no_grad():
+            token_logprobs(skeleton.head, read, *what)
+    if read is not None and teaching == "target":
+        both = (actions.clone(), read.clone(), micro.temperatures)  # of the rows that it teaches
+        loss = loss + divergences(skeleton.head, *both, teacher, skeleton.vocab_size).sum()
+        del both
+    del actions, read
+    kept = live.live - before
+    loss.backward()
+    del merged
+    return Pass(kept, live.peak - before)
+
+
+def _hidden(skeleton: Skeleton, micro: MicroBatch) -> Tensor:
+    """As `srl.update.loss.hidden_of`."""
+    hidden: Tensor = skeleton.decoder(
         input_ids=micro.input_ids.clone(),
         position_ids=micro.position_ids.clone(),
         use_cache=False,
         **_attention(skeleton, micro),
     ).last_hidden_state
-    actions = hidden.flatten(0, 1)[micro.predicted_from]
-    found = token_logprobs(skeleton.head, actions, micro.targets, micro.temperatures, skeleton.vocab_size)
-    del hidden, actions
-    kept = live.live - before
-    found.sum().backward()
-    del merged
-    return Pass(kept, live.peak - before)
+    return hidden.flatten(0, 1)[micro.predicted_from]
+
+
+@torch.no_grad()
+def _read(skeleton: Skeleton, micro: MicroBatch, teacher: TeacherSettings) -> Tensor:
+    """As `srl.update.teacher.Teacher.hidden`: where its weights are a mean, the policy's are kept aside."""
+    trained = [one for one in skeleton.model.parameters() if one.requires_grad]
+    kept = [one.detach().clone() for one in trained] if teacher.weights == "ema" else []
+    found = _hidden(skeleton, micro).clone()
+    del kept
+    return found
 
 
 def _attention(skeleton: Skeleton, micro: MicroBatch) -> dict[str, Any]:

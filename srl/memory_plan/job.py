@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from srl.errors import ConfigError
@@ -12,6 +12,10 @@ from srl.memory_plan.model_shapes import shape_of
 from srl.memory_plan.rollouts import Call
 from srl.model.precision import MIXED, auto_precision
 from srl.out_of_memory import CPU_TOKENS, CUDA_TOKENS
+from srl.types import Teaching
+from srl.update.teacher import TeacherSettings
+
+LESS_TO_MORE: tuple[Teaching, ...] = ("none", "size", "target")
 
 
 @dataclass(frozen=True)
@@ -19,7 +23,7 @@ class Stage:
     """A phase of the curriculum, or the validation.
 
     calls: of the engine. prompt, completion: of the longest rows. groups: of one update, 0 for none;
-    rollouts: rows of a group, 1 for imitation.
+    rollouts: rows of a group, 1 for imitation. teaching: what a teacher gives to its rows, at most.
     """
 
     name: str
@@ -28,6 +32,7 @@ class Stage:
     completion: int
     groups: int = 0
     rollouts: int = 1
+    teaching: Teaching = "none"
 
     @property
     def tokens(self) -> int:
@@ -47,6 +52,7 @@ class Job:
     share_prompt: bool
     cuda_graphs: bool
     optimizer: Callable[[Any], Any]
+    teacher: TeacherSettings = field(default_factory=TeacherSettings)
 
     def with_rows(self, rows: int) -> Job:
         return replace(self, rows_in_flight=rows)
@@ -102,11 +108,13 @@ def job_of(config: Any, device: Literal["cuda", "cpu"], shape: Any = None) -> Jo
         share_prompt=model.update_settings.share_prompt,
         cuda_graphs=bool(model.decode.cuda_graphs) and device == "cuda",
         optimizer=model.optimizer_factory,
+        teacher=model.teacher_settings,
     )
 
 
 def _phases(config: Any) -> list[Stage]:
     from srl.objectives.table import objectives  # which compare texts: gpu.py runs without cydifflib
+    from srl.objectives.taught import TEACHING
 
     known, limits = objectives(), config.data.limits
     n = config.rollout.num_generations
@@ -120,7 +128,9 @@ def _phases(config: Any) -> list[Stage]:
             calls = (Call(draw * n, 1, limits.max_prompt_tokens, max(sampled)),)
         groups = phase.batch_groups or config.curriculum.batch_groups
         longest = max(limits.tokens(one.unit) for one in every)
-        found.append(Stage(phase.name, calls, limits.max_prompt_tokens, longest, groups, n if sampled else 1))
+        teaching = max((TEACHING.get(one.name, "none") for one in every), key=LESS_TO_MORE.index)
+        rows = n if sampled else 1
+        found.append(Stage(phase.name, calls, limits.max_prompt_tokens, longest, groups, rows, teaching))
     return found if config.trainer.max_steps != 0 else []
 
 

@@ -62,8 +62,8 @@ def make_plan(job: Job) -> Plan:
     _check_sizes(job)
     weights = weigh(job.build)
     state = _optimizer(job)
-    always = _always(job.build, weights, state)
     trains = any(stage.groups for stage in job.stages)
+    always = _always(job.build, weights, state, trains and job.teacher.weights == "ema")
     if job.cuda_graphs:
         always["keys and values of recorded steps"] = _recorded(job)
     standing = sum(always.values())
@@ -97,12 +97,13 @@ def _check_sizes(job: Job) -> None:
             )
 
 
-def _always(build: Build, weights: Weights, state: OptimizerBytes) -> dict[str, int]:
+def _always(build: Build, weights: Weights, state: OptimizerBytes, averaged: bool) -> dict[str, int]:
     parts = {
         "base, in 4 bits": weights.quantised,
         f"base, in {str(build.dtype).removeprefix('torch.')}": weights.plain,
         "merged copy of adapted weights": weights.merged,
         "adapter, float32": weights.adapter,
+        "running mean of the adapter": weights.adapter if averaged else 0,
         "optimizer": state.state,
     }
     return {name: size for name, size in parts.items() if size}
@@ -126,7 +127,8 @@ def _gradients(weights: Weights) -> int:
 
 def _update(job: Job, stage: Stage, weights: Weights) -> dict[str, int]:
     tokens = micro_tokens(job, stage)
-    found = update_pass(job.build, stage.prompt, stage.completion, tokens, job.share_prompt)
+    lengths = (stage.prompt, stage.completion, tokens)
+    found = update_pass(job.build, *lengths, job.share_prompt, stage.teaching, job.teacher)
     return {
         "gradients": _gradients(weights),
         "kept for the backward pass": found.kept,

@@ -25,24 +25,29 @@ from srl.response import without_thinking
 from srl.rewards.step_reward import StepReward
 from srl.types import Completion, Example, Teaching
 
+TEACHING: dict[str, Teaching] = {
+    "rlsd": "size", "rlsd_step": "size", "distil": "target", "distil_step": "target", "sdpo": "target",
+}  # fmt: skip
 RIGHT = 1.0
 """The outcome reward from which a response is shown to the others of its group."""
 
 
 def sized_outcome(marked: bool) -> Outcome:
-    return Outcome("rlsd", "outcome", _problems("size", needs_answer=True), by_difficulty, marked)
+    return Outcome("rlsd", "outcome", _problems(TEACHING["rlsd"], needs_answer=True), by_difficulty, marked)
 
 
 def sized_similarity(autojunk: bool, units: Callable[[str], str] | None, options: StepReward) -> Similarity:
-    return Similarity("rlsd_step", "step", "steps", _steps("size"), autojunk, units, options)
+    return Similarity("rlsd_step", "step", "steps", _steps(TEACHING["rlsd_step"]), autojunk, units, options)
 
 
 def distilled_solutions(autojunk: bool, units: Callable[[str], str] | None) -> Similarity:
-    return Similarity("distil", "solution", None, _problems("target", needs_answer=False), autojunk, units)
+    return Similarity(
+        "distil", "solution", None, _problems(TEACHING["distil"], needs_answer=False), autojunk, units
+    )
 
 
 def distilled_steps(autojunk: bool, units: Callable[[str], str] | None) -> Similarity:
-    return Similarity("distil_step", "step", "steps", _steps("target"), autojunk, units)
+    return Similarity("distil_step", "step", "steps", _steps(TEACHING["distil_step"]), autojunk, units)
 
 
 class Peers(Outcome):
@@ -68,7 +73,7 @@ class Peers(Outcome):
 
 def _taught_later(builder: ExampleBuilder, trajectories: Sequence[Trajectory], name: str) -> list[Example]:
     def build(one: Trajectory) -> list[Example]:
-        return [replace(example, teaching="target") for example in builder.problem(one, name)]
+        return [replace(example, teaching=TEACHING[name]) for example in builder.problem(one, name)]
 
     return builder.each(trajectories, name, build)
 

@@ -8,13 +8,18 @@ import resource
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from srl.cli.lightning import instantiated
 from srl.cli.main import main
+from srl.curriculum.phases import Phase
+from srl.curriculum.schedule import Schedule
 from srl.errors import ConfigError
+from srl.examples.builder import ResponseLimits
+from srl.memory_plan import job as job_module
 from srl.memory_plan import plan as plan_module
 from srl.memory_plan.check import PlanSettings, check_memory
 from srl.memory_plan.dry_run import micro_batch, update_pass
@@ -23,7 +28,7 @@ from srl.memory_plan.job import job_of
 from srl.memory_plan.live_bytes import LiveBytes
 from srl.memory_plan.memory import Memory, card
 from srl.memory_plan.model_shapes import KNOWN, shape_of
-from srl.memory_plan.optimizer import optimizer_bytes
+from srl.memory_plan.optimizer import OptimizerBytes, optimizer_bytes
 from srl.memory_plan.plan import GIB, make_plan
 from srl.memory_plan.rollouts import Call, own_columns, rollout_parts
 from srl.model.adapters import (
@@ -37,9 +42,11 @@ from srl.model.loading import load_base
 from srl.model.merged_lora import merge_lora_forward
 from srl.model.sources import resolve
 from srl.packing.attention import NAME
+from srl.packing.micro_batches import micro_batches
 from srl.update.loss import logprobs_of
 
 ROOT = Path(__file__).resolve().parents[2]
+PLANNED = {"srl": ["srl", "sft"], "rlsd": ["srl", "rlsd"], "sdpo": ["rlsd_step", "sdpo", "rlvr"]}
 PHASES = "[{name: srl, mix: {srl: 1.0}, batch_groups: 16}]"
 BASE = ROOT / "data" / "quickstart" / "base"
 
@@ -162,6 +169,41 @@ def test_an_update_keeps_and_takes_what_the_plan_says(folder, kind):
     planned = update_pass(build, 100, 40, 600)
     assert planned.kept == pytest.approx(kept, rel=0.03)
     assert planned.peak == pytest.approx(peak, rel=0.03)
+
+
+def test_an_update_with_a_teacher_takes_what_the_plan_says(folder):
+    """As above, each response read by the mean of the weights behind a prompt of as many other tokens."""
+    from srl.engine.decoder import Decoder
+    from srl.update.loss import LossSettings
+    from srl.update.teacher import Teacher, TeacherSettings
+
+    build, settings = build_of(folder, checkpointing=True), TeacherSettings(weights="ema")
+    rows = [
+        replace(row, teaching="target", taught_ids=tuple(range(500, 600)))
+        for row in micro_batch(100, 40, 600, True).rows
+    ]
+    (micro,) = micro_batches(rows, 600)
+    model = real(folder, build)
+    decoder = Decoder(model)
+    model.train()
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.grad = torch.zeros_like(parameter)
+    teacher = Teacher(decoder, settings)
+    with LiveBytes() as live:
+        with torch.no_grad():  # makes the merged weights
+            decoder.backbone(input_ids=torch.zeros(1, 2, dtype=torch.int64), use_cache=False)
+        live.note([*model.parameters(), *(p.grad for p in model.parameters() if p.grad is not None)])
+        live.note(list(teacher.averaged._means.values()))
+        before = live.live
+        live.restart()
+        loss, _ = teacher.loss(micro, LossSettings(), None)
+        kept = live.live - before
+        loss.backward()
+        peak = live.peak - before
+    planned = update_pass(build, 100, 40, 600, True, "target", settings)
+    assert planned.kept == pytest.approx(kept, rel=0.05)
+    assert planned.peak == pytest.approx(peak, rel=0.05)
 
 
 def test_rollouts_take_what_the_plan_says(folder):
@@ -410,3 +452,16 @@ def test_a_4bit_base_without_an_adapter_is_refused(capsys, monkeypatch):
     with pytest.raises(ConfigError, match=r"no such folder"):
         shape_of("/nowhere/at/all")
     assert replace(card(24), slack=0.0).room > card(24).room
+
+
+def test_a_phase_is_planned_with_the_teacher_of_any_of_its_objectives_and_with_its_mean(folder):
+    phases = [Phase(name, dict.fromkeys(mix, 1.0)) for name, mix in PLANNED.items()]
+    config = SimpleNamespace(
+        data=SimpleNamespace(limits=ResponseLimits()), rollout=SimpleNamespace(num_generations=4),
+        curriculum=SimpleNamespace(schedule=Schedule(phases), draw_size=lambda _: 4, batch_groups=4),
+        trainer=SimpleNamespace(max_steps=3),
+    )  # fmt: skip
+    assert [stage.teaching for stage in job_module._phases(config)] == ["none", "size", "target"]
+    weights = weigh(build_of(folder))
+    always = plan_module._always(build_of(folder), weights, OptimizerBytes(0, 0), averaged=True)
+    assert always["running mean of the adapter"] == weights.adapter > 0
