@@ -176,10 +176,18 @@ class DynamicSampling(Callback):
 
     def _diagnosis(self, batch: Draw) -> str:
         sums = self.sums
-        lines = [
-            f"{self.silent_draws} draws in a row (dynamic_sampling.patience) had no informative group: the "
-            f"rewards of every group deviate by no more than dynamic_sampling.epsilon {self.epsilon}, so "
+        sampled = [group for group in batch.groups if group.completions]
+        why = (
+            f"the rewards of every group deviate by no more than dynamic_sampling.epsilon {self.epsilon}, so "
             "there is nothing to learn from."
+        )
+        if sampled and all(group.example.teaching == "target" for group in sampled):  # of sdpo
+            why = (
+                "no response was right that could be shown to the others of its group, so that none has a "
+                "teacher."
+            )
+        lines = [
+            f"{self.silent_draws} draws in a row (dynamic_sampling.patience) had no informative group: {why}"
         ]
         if sums["rollouts"]:
             what = "rollouts" if sums["responses"] == sums["rollouts"] else "turns"  # of plays

@@ -4,6 +4,7 @@ import torch
 from make import RAW
 
 from callbacks.dynamic_sampling import DynamicSampling
+from srl.curriculum.stream import Draw
 from srl.data.trajectory import Step, Trajectory
 from srl.evaluation.gap import measurable
 from srl.examples.builder import ExampleBuilder, ResponseLimits
@@ -61,6 +62,19 @@ def test_the_only_right_response_has_no_teacher_and_is_not_trained(tokenizer):
 def test_a_group_without_a_right_response_is_silent_and_one_where_all_are_right_is_not(tokenizer):
     assert not kept(made(tokenizer, [WRONG, WRONG]))
     assert kept(made(tokenizer, [A, A])), "its rewards are equal, but a target needs none to differ"
+
+
+def test_the_diagnosis_of_silent_groups_speaks_of_right_responses(tokenizer):
+    group = made(tokenizer, [WRONG, WRONG])
+    group.parts = {name: torch.tensor(part) for name, part in group.parts.items()}
+    batch = Draw([group.example])
+    batch.groups = [group]
+    callback = DynamicSampling()
+    callback._count(batch, [])
+    said = callback._diagnosis(batch)
+    assert "no response was right that could be shown to the others of its group" in said
+    assert "mean reward 0.000" in said
+    assert "deviate" not in said
 
 
 def test_what_cannot_be_shown_is_counted(tokenizer):
