@@ -18,10 +18,10 @@ log = logging.getLogger(__name__)
 class Budget(Callback):
     """Adds up tokens and time over the run and its resumes, logs them as `cost/*`, and may end the run.
 
-    tokens_generated: sampled in rollouts, kept or not, and for the thinking in their prompts. tokens_trained:
-    action tokens of the groups that were trained on. seconds, cpu_seconds: from the draw to the end of the
-    update; validation and checkpoints are left out. It must be the first callback, so that the rollouts lie
-    between its two hooks.
+    tokens_generated: sampled in rollouts, kept or not, for the thinking in their prompts, and by a judge of
+    the reward. tokens_trained: action tokens of the groups that were trained on. seconds, cpu_seconds: from
+    the draw to the end of the update; validation and checkpoints are left out. It must be the first
+    callback, so that the rollouts lie between its two hooks.
 
     Args:
         tokens: Tokens, generated and trained on together, with which the run ends; null sets no such end.
@@ -51,7 +51,7 @@ class Budget(Callback):
         totals["seconds"] += time.perf_counter() - self._began[0]
         totals["cpu_seconds"] += ranks.total(time.process_time() - self._began[1])  # of all devices
         totals["tokens_generated"] += sum(len(c.ids) for group in batch.scored for c in group.completions)
-        totals["tokens_generated"] += batch.cost.history_tokens
+        totals["tokens_generated"] += batch.cost.history_tokens + batch.cost.judge_tokens
         if trainer.global_step == self._step:
             return
         silent = batch.metrics.get("train/silent_update")  # counts as an update, but trains on nothing

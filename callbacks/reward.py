@@ -13,6 +13,8 @@ from srl import ranks
 from srl.curriculum.stream import Draw
 from srl.errors import ConfigError, TrainingStopped
 from srl.evaluation.confidence import check_forced, curves
+from srl.evaluation.judge_reward import JudgeReward
+from srl.evaluation.votes import judge_state, own_voter
 from srl.objectives.episode import Episodes, Pays
 from srl.objectives.objective import Parts
 from srl.objectives.outcome import Outcome
@@ -20,15 +22,18 @@ from srl.objectives.similarity import Compared, token_units
 from srl.objectives.table import objectives
 from srl.objectives.taught import Peers
 from srl.rewards.confidence import ConfidenceShaping, shaped
+from srl.rewards.judge import JudgeSettings
 from srl.rewards.own_rule import check_made
-from srl.rewards.parts import Part, check_parts, weighed
+from srl.rewards.parts import JUDGE, Part, check_parts, weighed
 from srl.rewards.rules import MATH, is_own, rule
 from srl.rewards.step_reward import Copying, Exact, Key, StepReward
 from srl.rewards.verifier import counts
-from srl.types import Group
+from srl.types import Group, run_seed
 from srl.update.bad_numbers import REMEDIES, records_of
 
 log = logging.getLogger(__name__)
+Judgements = dict[str, dict[int, list[float]]]
+"""Name of a judge -> id of a group -> the value of each response."""
 
 
 class Reward(Callback):
@@ -88,6 +93,8 @@ class Reward(Callback):
             raise ConfigError(f"reward.progress_discount is {progress_discount}: it must lie in [0, 1]")
         self.verifier, self.parts, self.confidence = verifier, parts or [], confidence
         check_parts(self.parts)
+        self.judges: list[JudgeReward] = []  # once there is a policy
+        self._sums: dict[str, dict[str, float]] = {}  # of a checkpoint, until then
         self._settings: dict[str, Any] = {
             "autojunk": autojunk, "options": self.options, "marked": marked, "pays": episode,
             "discount": progress_discount,
@@ -101,6 +108,8 @@ class Reward(Callback):
             check_made(name, key)
         if self.confidence is not None:
             check_forced(pl_module.tokenizer, pl_module.test_settings.test_time.forced_answer)
+        for part in self._judged():
+            judge_state(part.judge or JudgeSettings(), pl_module.identity)  # before weights are loaded
         if self.unit == "token":
             self.objectives = objectives(units=token_units(pl_module.tokenizer), **self._settings)
 
@@ -108,7 +117,7 @@ class Reward(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Draw, batch_idx: int
     ) -> None:
         scored = [group for group in batch.groups if group.completions]
-        self._score(scored, trainer)
+        self._score(scored, trainer, self._ask(scored, trainer, pl_module, batch))
         if self.confidence is not None:
             with trainer.precision_plugin.forward_context():
                 shape([one for one in scored if self._is_shaped(one)], pl_module, self.confidence)
@@ -139,7 +148,42 @@ class Reward(Callback):
                 f"{REMEDIES[cause]}"
             )
 
-    def _score(self, groups: list[Group], trainer: Trainer) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Draw, batch_idx: int
+    ) -> None:
+        for judge in self.judges if batch.groups else ():  # its figures have been logged
+            judge.sums.clear()
+
+    # -- judges ----------------------------------------------------------------------------------------
+
+    def _judged(self) -> list[Part]:
+        return [part for part in self.parts if part.kind == JUDGE]
+
+    def _ask(self, groups: list[Group], trainer: Trainer, pl_module: Any, batch: Draw) -> Judgements:
+        """What each judge says of all responses of the draw, asked at once."""
+        groups = [group for group in groups if not group.episodes]
+        found: Judgements = {}
+        for judge in self._judges(trainer, pl_module):
+            before = judge.sums["tokens"]
+            with trainer.precision_plugin.forward_context():
+                values = judge.values([(group.example, group.completions) for group in groups])
+            found[judge.name] = {id(group): row for group, row in zip(groups, values, strict=True)}
+            batch.cost.judge_tokens += ranks.total(judge.sums["tokens"] - before)
+            sums = {name: ranks.total(judge.sums[name]) for name in ("right", "wrong", "votes", "tokens")}
+            batch.metrics |= judge.metrics(sums)
+        return found
+
+    def _judges(self, trainer: Trainer, pl_module: Any) -> list[JudgeReward]:
+        if not self.judges:
+            data: Any = trainer.datamodule  # type: ignore[attr-defined]
+            for part in self._judged():
+                settings = part.judge or JudgeSettings()
+                voter = own_voter(pl_module.engine, data.builder, settings, pl_module.identity, run_seed())
+                self.judges.append(JudgeReward(part.called, settings, voter))
+                self.judges[-1].sums.update(self._sums.get(part.called, {}))
+        return self.judges
+
+    def _score(self, groups: list[Group], trainer: Trainer, judged: Judgements) -> None:
         """All groups of an objective at once, so that the verifier's processes share the draw."""
         for name in dict.fromkeys(group.example.objective for group in groups):
             mine = [group for group in groups if group.example.objective == name]
@@ -157,7 +201,8 @@ class Reward(Callback):
             if isinstance(objective, Peers):
                 builder = trainer.datamodule.builder  # type: ignore[attr-defined]
                 found = objective.teach(builder, cases, found)
-            found = weighed(self.parts, cases, found) if self.parts else found
+            values = {name: [of[id(group)] for group in mine] for name, of in judged.items()}
+            found = weighed(self.parts, cases, found, values) if self.parts else found
             for group, parts in zip(mine, found, strict=True):
                 _take(group, parts)
 
@@ -176,10 +221,14 @@ class Reward(Callback):
         return self.objectives[group.example.objective].samples
 
     def state_dict(self) -> dict[str, Any]:
-        return {"bad_draws": self.bad_draws, "dropped": self.dropped}
+        found: dict[str, Any] = {"bad_draws": self.bad_draws, "dropped": self.dropped}
+        if self.judges:
+            found["judged"] = {judge.name: dict(judge.sums) for judge in self.judges}
+        return found
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.bad_draws, self.dropped = int(state_dict["bad_draws"]), int(state_dict["dropped"])
+        self._sums = state_dict.get("judged", {})
 
 
 def _take(group: Group, parts: Parts, credits: list[float] | None = None) -> None:

@@ -16,6 +16,7 @@ from srl.errors import ConfigError
 from srl.evaluation.benchmark import TestSettings, benchmark_records, predictions
 from srl.evaluation.shared import Measured
 from srl.evaluation.validation import ValidationMetrics, ValidationSettings
+from srl.evaluation.votes import judge_state
 from srl.model.adapters import LoraSettings
 from srl.model.checkpoint import identity_of, read_trained, write_trained
 from srl.model.precision import MIXED, PLAIN, Dtype, base_dtype
@@ -289,10 +290,14 @@ class PolicyModule(LightningModule):
 
     # -- benchmarks ------------------------------------------------------------------------------------
 
+    def on_test_start(self) -> None:
+        if "chunk_reset" in self.test_settings.compared:  # refused before anything is solved
+            judge_state(self.test_settings.test_time.judge, self.identity)
+
     def test_step(self, batch: BenchmarkBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Leaves its records on the batch, one a problem; the results callback keeps and counts them."""
         player = self.trainer.datamodule.player  # type: ignore[attr-defined]
-        batch.records = benchmark_records(self.engine, player, batch, self.test_settings)
+        batch.records = benchmark_records(self.engine, player, batch, self.test_settings, self.identity)
 
     def predict_step(self, batch: BenchmarkBatch, batch_idx: int, dataloader_idx: int = 0) -> list[Record]:
         player = self.trainer.datamodule.player  # type: ignore[attr-defined]

@@ -69,6 +69,7 @@ class Example:
     given: tuple[str, ...] = ()
     goes_on: bool = False
     context: tuple[str, ...] = ()  # of a step: what could be copied (srl.rewards.copying)
+    past: tuple[str, ...] = ()  # of a step: those that the prompt shows before it
     teaching: Teaching = "none"
     taught_ids: tuple[int, ...] = ()
     world: str = ""  # the task KIND:OPTIONS in which it can be played (srl.worlds); "" for none

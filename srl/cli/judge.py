@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -16,6 +17,7 @@ from srl.cli.options import OptionParser, add_tracking_uri
 from srl.errors import ConfigError, DataError, check_counts
 from srl.evaluation.judge import JudgeFigures, judge_figures, judged
 from srl.evaluation.value_file import read_values
+from srl.evaluation.votes import OwnVoter
 from srl.files import whole_file
 
 
@@ -29,7 +31,9 @@ def main(arguments: list[str]) -> None:
         raise DataError(f"--values {options.values}: no solution has values")
     engine, data, model, _ = policy_of(options, rest)
     data.prepare(model.tokenizer)
-    each = judged(engine, data.builder, known, options.votes, options.temperature, options.seed)
+    form = model.test_settings.test_time.judge
+    settings = replace(form, votes=options.votes, temperature=options.temperature)
+    each = judged(OwnVoter(engine, data.builder, settings, options.seed), settings, known)
     console = Console(file=sys.stdout)
     found = list(track(each, "Judging", total=len(known), console=Console(stderr=True), transient=True))
     with whole_file(options.output) as write:

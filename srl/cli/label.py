@@ -23,6 +23,7 @@ from srl.evaluation.labels import LABELS, LabelSettings
 from srl.evaluation.prefix_values import Valued, ValueSettings, valued
 from srl.evaluation.value_file import ValueFile
 from srl.files import file_sha256, whole_file
+from srl.rewards.judge import JudgeSettings
 from srl.rewards.verdict import NEGATIVE, POSITIVE
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def main(arguments: list[str]) -> None:
     )
     show(file.rows, file.path, laws, console)
     if options.judge_data:
-        _write_judge_data(file.rows, options, laws, console)
+        _write_judge_data(file.rows, options, laws, work.judge, console)
 
 
 def laws_of(options: argparse.Namespace) -> LabelSettings:
@@ -103,12 +104,13 @@ def _options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 class _Work(NamedTuple):
-    """identity: what, besides the settings, the values depend on."""
+    """identity: what, besides the settings, the values depend on. judge: how one shall be asked."""
 
     engine: RolloutEngine
     builder: ExampleBuilder
     trajectories: Sequence[Trajectory]
     identity: dict[str, Any]
+    judge: JudgeSettings
 
 
 def _work(options: argparse.Namespace, rest: list[str]) -> _Work:
@@ -125,7 +127,7 @@ def _work(options: argparse.Namespace, rest: list[str]) -> _Work:
         "data": _digest("\n".join(one.to_json() for one in found)),
         "prompts": _digest(asked),
     }
-    return _Work(engine, data.builder, found, identity)
+    return _Work(engine, data.builder, found, identity, model.test_settings.test_time.judge)
 
 
 def _digest(text: str) -> str:
@@ -207,9 +209,13 @@ def _show_labels(rows: Sequence[Valued], laws: LabelSettings, console: Console) 
 
 
 def _write_judge_data(
-    rows: Sequence[Valued], options: argparse.Namespace, laws: LabelSettings, console: Console
+    rows: Sequence[Valued],
+    options: argparse.Namespace,
+    laws: LabelSettings,
+    judge: JudgeSettings,
+    console: Console,
 ) -> None:
-    found, counts = judge_rows(rows, options.label, laws, options.seed)
+    found, counts = judge_rows(rows, options.label, laws, options.seed, judge)
     if not found:
         raise DataError(
             f"--judge_data: {options.label} calls {counts[POSITIVE]} steps positive and {counts[NEGATIVE]} "

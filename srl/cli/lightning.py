@@ -125,7 +125,7 @@ def launched(call: Launch) -> SRLCLI:
 
 
 def with_strategies(arguments: list[str]) -> list[str]:
-    """`--strategies majority oracle` as the key that it stands for; `all` is every one.
+    """`--strategies majority oracle` as the key that it stands for.
 
     >>> with_strategies(["test", "--strategies", "majority", "oracle", "-c", "a.yaml"])
     ['test', '--model.test.strategies', '[majority,oracle]', '-c', 'a.yaml']
@@ -135,10 +135,9 @@ def with_strategies(arguments: list[str]) -> list[str]:
     place = arguments.index("--strategies")
     rest = arguments[place + 1 :]
     count = next((k for k, one in enumerate(rest) if one.startswith("-")), len(rest))
-    names = list(get_args(Strategy)) if rest[:count] == ["all"] else rest[:count]
-    if not names:
+    if not count:
         raise ConfigError(f"--strategies names none; write all, or some of {', '.join(get_args(Strategy))}")
-    return [*arguments[:place], "--model.test.strategies", f"[{','.join(names)}]", *rest[count:]]
+    return [*arguments[:place], "--model.test.strategies", f"[{','.join(rest[:count])}]", *rest[count:]]
 
 
 def instantiated(arguments: list[str]) -> jsonargparse.Namespace:

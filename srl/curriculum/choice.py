@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from srl.curriculum.balanced import Balanced
 from srl.curriculum.selectors import Adaptive, AdaptiveSelector, Selector, Shuffled
 from srl.curriculum.starts import MixedSelector, Prefix, PrefixSelector, Reverse, ReverseSelector
-from srl.rewards.rules import VERDICT
+from srl.rewards.verdict import words_of
 from srl.types import Example
 
 
@@ -37,7 +37,7 @@ def by_difficulty(
 
 def by_class(examples: Sequence[Example], name: str, seed: int, choice: Choice) -> Selector:
     """As by_difficulty, but of a judge's examples each label in turn (`srl.rewards.verdict`)."""
-    if not examples or any(example.answer_check != VERDICT for example in examples):
+    if not examples or any(words_of(example.answer_check) is None for example in examples):
         return by_difficulty(examples, name, seed, choice)
     answers = {str(example.answer) for example in examples}
     classes = {answer: [one for one in examples if one.answer == answer] for answer in answers}

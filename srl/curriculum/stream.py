@@ -161,10 +161,12 @@ class PhaseOfDraw:
 
 @dataclass
 class CostOfDraw:
-    """history_tokens: sampled for the thinking that prompts show, of all devices."""
+    """history_tokens: sampled for the thinking that prompts show; judge_tokens: by the judges of the reward;
+    of all devices."""
 
     rollout_seconds: float = 0.0
     history_tokens: float = 0.0
+    judge_tokens: float = 0.0
 
 
 class Draw:
@@ -177,7 +179,7 @@ class Draw:
     scored: all that have rewards, before any is left out. Written by the rewards; read by stream, budget,
         tables.
     temperature: of the rollouts. Written by them, read by the update.
-    cost: what sampling took. Written by the rollouts; read by dynamic sampling and budget.
+    cost: what sampling took. Written by rollouts and rewards; read by dynamic sampling and budget.
     metrics: name -> value, logged with the update. Written by all; read by curriculum, budget, health.
 
     A plain class: Lightning deep-copies dataclasses when it moves batches to a device.

@@ -1,9 +1,9 @@
 """Trajectories: an expert's solution as steps, checked, and as a row of JSONL.
 
 Expert JSONL, one row a line: `{"uid", "problem", "preamble", "steps": [{"title", "body"}], "answer",
-"conclusion", "answer_check", "reasoning", "world", "constraints"}`. A step may be a plain string, its body,
-and may have "thinking" and "observation". All but problem and steps may be left out or null; further fields
-are ignored.
+"conclusion", "answer_check", "reasoning", "world", "constraints", "about"}`. A step may be a plain string,
+its body, and may have "thinking" and "observation". All but problem and steps may be left out or null;
+further fields are ignored.
 Rows without a list of steps are the matter of `srl/data/row_format.py`.
 """
 
@@ -18,6 +18,7 @@ from srl.errors import DataError
 from srl.rewards.constraints import FIELD as CONSTRAINTS
 from srl.rewards.constraints import read_field
 from srl.rewards.rules import MATH, RULES
+from srl.rewards.verdict import words_of
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class Trajectory:
     "exact" or another of `srl.rewards.rules`. reasoning: what the expert thought before writing the solution;
     only imitation (`sft`) uses it. style: which step style `auto` took. world: the task that an agent plays
     (`srl.worlds`), of which the steps are the expert's play. constraints: of a whole answer's form, as JSON
-    (`srl.rewards.constraints`), "" for none.
+    (`srl.rewards.constraints`), "" for none. about: the problem of the solution that a judge's row asks
+    about, "" for itself: rows about one problem are held out together.
     """
 
     uid: str
@@ -42,6 +44,7 @@ class Trajectory:
     style: str = ""
     world: str | None = None
     constraints: str = ""
+    about: str = ""
 
     @property
     def solution(self) -> str:
@@ -71,6 +74,8 @@ class Trajectory:
             row["world"] = self.world
         if self.constraints:
             row[CONSTRAINTS] = json.loads(self.constraints)
+        if self.about:
+            row["about"] = self.about
         return json.dumps(row, ensure_ascii=False)
 
     @staticmethod
@@ -98,6 +103,7 @@ class Trajectory:
             style=fields.optional(row, "style", where),
             world=fields.optional(row, "world", where) or None,
             constraints=read_field(row, where),
+            about=fields.optional(row, "about", where),
         )
 
 
@@ -107,6 +113,8 @@ def check(row: dict[str, Any], where: str, verifier: str = MATH) -> str:
     A pattern or a class may be named by the user's config alone: data must not say what code runs.
     """
     value = row.get("answer_check")
+    if isinstance(value, str) and words_of(value):
+        return value
     known = dict.fromkeys((MATH, *RULES, verifier))
     return verifier if value is None else fields.choice(value, "answer_check", where, list(known))
 
@@ -144,7 +152,7 @@ def _check_place(index: int, value: dict[str, Any], name: str, where: str) -> No
 
 def problem_key(trajectory: Trajectory) -> str:
     """The problem's text, white space aside: what makes two problems the same."""
-    return " ".join(trajectory.problem.split())
+    return " ".join((trajectory.about or trajectory.problem).split())
 
 
 @dataclass(frozen=True)

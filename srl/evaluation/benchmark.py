@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 
 from srl.errors import ConfigError
+from srl.evaluation.chunk_reset import Resets, chunk_resets
 from srl.evaluation.playing import solve_by_play
 from srl.evaluation.scores import Record, prediction_of, records_of
 from srl.evaluation.solving import GREEDY, MAX_TURNS, Solved, solve_by_steps, solve_whole
-from srl.evaluation.strategies import CHOOSERS, Outlay, Strategy, TestTime, Work
+from srl.evaluation.spending import Outlay
+from srl.evaluation.strategies import NEED_SAMPLES, OF_MODE, Strategy, TestTime, Work
+from srl.evaluation.votes import own_voter
 from srl.types import Sampling
 
 if TYPE_CHECKING:
@@ -36,12 +39,12 @@ class TestSettings:
     greedy_only: tuple[str, ...] = ("minerva_math", "math500", "gsm8k")
     """Names of benchmarks that are solved greedily alone, as in the paper; strategies that choose among
     samples sample these too."""
-    strategies: tuple[Strategy, ...] = ()
-    """Ways to spend more tokens on a problem that are compared, in the mode whole: majority,
-    weighted_majority, best_of_n, oracle, budget_forcing, revision. On the command line --strategies NAME ...,
-    or all."""
+    strategies: tuple[Strategy | Literal["all"], ...] = ()
+    """Ways to spend more tokens on a problem that are compared. In the mode whole majority,
+    weighted_majority, best_of_n, oracle, budget_forcing, revision, in the mode steps majority, oracle,
+    chunk_reset; all is all of the mode. On the command line --strategies NAME ..."""
     test_time: TestTime = TestTime()  # noqa: RUF009 - frozen
-    """How budget_forcing and revision go on."""
+    """How budget_forcing, revision and chunk_reset go on."""
     max_turns: int = MAX_TURNS
     """Steps of a problem at most, in the mode steps, where the data has no expert steps for it."""
     seed: int = 1234
@@ -67,12 +70,16 @@ class TestSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"model.test.{name} is {value}: it must be at least 1")
-        if self.strategies and self.mode != "whole":
-            raise ConfigError(f"model.test.strategies are for model.test.mode whole, but it is {self.mode}")
-        if not self.attempts and set(self.strategies) & set(CHOOSERS):
+        if wrong := [one for one in self.strategies if one not in (*OF_MODE[self.mode], "all")]:
+            modes = [mode for mode, names in OF_MODE.items() if wrong[0] in names]
             raise ConfigError(
-                f"model.test.attempts is 0, but of {', '.join(self.strategies)} some choose among samples: "
-                "raise attempts"
+                f"model.test.strategies has {wrong[0]}, which is for model.test.mode {modes[0]}, but the "
+                f"mode is {self.mode}, which has {', '.join(OF_MODE[self.mode]) or 'none'}"
+            )
+        if not self.attempts and set(self.compared) & NEED_SAMPLES:
+            raise ConfigError(
+                f"model.test.attempts is 0, but of {', '.join(self.compared)} some choose among samples or "
+                "are compared with some: raise attempts"
             )
         for k in self.pass_k or ():
             if not 1 <= k <= self.attempts:
@@ -80,6 +87,12 @@ class TestSettings:
                     f"model.test.pass_k has {k}, but model.test.attempts is {self.attempts}: pass@k needs at "
                     "least k attempts; raise attempts or leave this k out"
                 )
+
+    @property
+    def compared(self) -> tuple[Strategy, ...]:
+        """The strategies, with what `all` stands for."""
+        every = OF_MODE[self.mode]
+        return every if "all" in self.strategies else tuple(one for one in every if one in self.strategies)
 
     @property
     def kind(self) -> str:
@@ -92,23 +105,27 @@ class TestSettings:
 
 
 def benchmark_records(
-    engine: RolloutEngine, player: Player, batch: BenchmarkBatch, settings: TestSettings
+    engine: RolloutEngine,
+    player: Player,
+    batch: BenchmarkBatch,
+    settings: TestSettings,
+    identity: dict[str, Any],
 ) -> list[Record]:
-    """A greedy attempt and the sampled ones at each problem of the batch.
+    """A greedy attempt and the sampled ones at each problem of the batch. identity: of the model.
 
     The noise depends on seed, benchmark and batch alone, not on what was tested before.
     """
     generator = torch.Generator(engine.device).manual_seed(batch.seed(settings.seed))
     greedy = _solve(engine, player, batch, settings, generator)
     count = 0 if batch.name in settings.greedy_only else settings.attempts
-    chooses = bool(set(settings.strategies) & set(CHOOSERS))
+    chooses = bool(set(settings.compared) & NEED_SAMPLES)
     sampling = Sampling(settings.temperature)
     drawn = count or (settings.attempts if chooses else 0)
     samples = _solve(engine, player, batch, settings, generator, drawn, sampling) if drawn else []
     shown = samples if count else ()
     records = records_of(batch.name, batch.trajectories, [attempt for (attempt,) in greedy], shown)
     if settings.strategies:
-        found = _outlays(engine, player, batch, settings, samples)
+        found = _outlays(engine, player, batch, settings, samples, identity)
         for record, outlays in zip(records, found, strict=True):
             record["strategies"] = {name: [asdict(one) for one in out] for name, out in outlays.items()}
     return records
@@ -120,16 +137,21 @@ def _outlays(
     batch: BenchmarkBatch,
     settings: TestSettings,
     samples: list[list[Solved]],
+    identity: dict[str, Any],
 ) -> list[dict[str, list[Outlay]]]:
     def seeded(name: str) -> torch.Generator:
         own = batch.seed(settings.seed) + 1 + get_args(Strategy).index(name)
         return torch.Generator(engine.device).manual_seed(own)
 
-    work = Work(
-        engine, player.builder, batch.examples, batch.trajectories, Sampling(settings.temperature),
-        settings.test_time, seeded,
-    )  # fmt: skip
-    return work.outlays(settings.strategies, samples)
+    sampling, how = Sampling(settings.temperature), settings.test_time
+
+    def resets(generator: torch.Generator) -> list[list[Outlay]]:
+        voter = own_voter(engine, player.builder, how.judge, identity, batch.seed(settings.seed))
+        made = Resets(engine, voter, how.judge, sampling, generator, how.tries)
+        return chunk_resets(made, player.builder, batch.trajectories, how.repeats, settings.max_turns)
+
+    work = Work(engine, player.builder, batch.examples, batch.trajectories, sampling, how, seeded, resets)
+    return work.outlays(settings.compared, samples)
 
 
 def predictions(

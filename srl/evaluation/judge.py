@@ -1,7 +1,6 @@
-"""A judge of steps that reasons (StepWiser, arXiv 2508.19229): what it is asked, trained on, and worth.
+"""A judge of steps that reasons (StepWiser, arXiv 2508.19229): what it is trained on, and worth.
 
-It reads the problem, the steps so far and one more step, analyses freely and ends in a verdict
-(`srl.rewards.verdict`). To the outcome objective this is a problem like others: its answer is the label.
+To the outcome objective its request (`srl.rewards.judge`) is a problem like others: the answer is the label.
 """
 
 from __future__ import annotations
@@ -12,49 +11,27 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-import torch
-
 from srl.data.trajectory import Step, Trajectory
-from srl.engine.engine import RolloutEngine
 from srl.evaluation.labels import Agreement, LabelSettings, agreement, labels_of
 from srl.evaluation.prefix_values import Valued
-from srl.examples.builder import ExampleBuilder
-from srl.rewards.rules import VERDICT
-from srl.rewards.verdict import NEGATIVE, POSITIVE, majority, verdict
-from srl.types import Example, Sampling
-
-REQUEST = """Problem:
-{problem}
-
-Steps so far:
-{past}
-
-Step to judge:
-{step}
-
-Is this step right, and can a right answer still come of it? Analyse it first. Then end with \
-\\boxed{{Positive}} or \\boxed{{Negative}}, once and with nothing after it."""
-
-
-def request(problem: str, steps: Sequence[str], place: int) -> str:
-    """What asks for a verdict on the step at `place`, from 1, of these."""
-    past = "\n".join(steps[: place - 1]) or "(none)"
-    return REQUEST.format(problem=problem, past=past, step=steps[place - 1])
+from srl.evaluation.votes import Voter
+from srl.rewards.judge import JudgeSettings
+from srl.rewards.verdict import NEGATIVE, POSITIVE, majority
 
 
 def judge_rows(
-    rows: Sequence[Valued], label: str, settings: LabelSettings, seed: int
+    rows: Sequence[Valued], label: str, laws: LabelSettings, seed: int, judge: JudgeSettings
 ) -> tuple[list[Trajectory], Counter[str]]:
     """Labelled steps to train a judge with, as many of each class; and how many of each there were.
 
-    Equal requests are one row. Of the larger class a part is drawn by the seed; rows come in the order of
-    the file. An expert's two steps say what the label was made of: the outcome objective does not read them.
+    Equal requests are one row, whose solution is the verdict alone. Of the larger class a part is drawn by
+    the seed; rows come in the order of the file.
     """
     found: dict[str, Trajectory] = {}
     for one in rows:
-        for place, positive in enumerate(labels_of(one.values, settings)[label], 1) if one.successes else ():
-            text = request(one.problem, one.steps, place)
-            found.setdefault(text, _row(one, place, text, POSITIVE if positive else NEGATIVE))
+        for place, positive in enumerate(labels_of(one.values, laws)[label], 1) if one.successes else ():
+            text = _asks(judge, one, place)
+            found.setdefault(text, _row(one, place, text, POSITIVE if positive else NEGATIVE, judge))
     counts = Counter(str(row.answer) for row in found.values())
     least = min(counts[POSITIVE], counts[NEGATIVE])
     kept: set[str] = set()
@@ -64,11 +41,10 @@ def judge_rows(
     return [row for row in found.values() if row.uid in kept], counts
 
 
-def _row(one: Valued, place: int, text: str, answer: str) -> Trajectory:
-    before, after = one.successes[place - 1 : place + 1]
-    said = f"Of {one.of} attempts {before} are right before this step, and {after} after it."
-    steps = (Step(1, "", said), Step(2, "", f"\\boxed{{{answer}}}"))
-    return Trajectory(f"{one.uid}/{one.sample}/{place}", text, "", steps, answer, answer_check=VERDICT)
+def _row(one: Valued, place: int, text: str, answer: str, judge: JudgeSettings) -> Trajectory:
+    steps = (Step(1, "", judge.words[answer == NEGATIVE]),)
+    uid = f"{one.uid}/{one.sample}/{place}"
+    return Trajectory(uid, text, "", steps, answer, answer_check=judge.check, about=one.problem)
 
 
 @dataclass
@@ -83,40 +59,26 @@ class Judged:
 
 
 def judged(
-    engine: RolloutEngine,
-    builder: ExampleBuilder,
-    rows: Sequence[Valued],
-    votes: int,
-    temperature: float,
-    seed: int,
-    batch: int = 16,
+    voter: Voter, settings: JudgeSettings, rows: Sequence[Valued], batch: int = 16
 ) -> Iterator[Judged]:
-    """The majority of `votes` responses on each step. A step whose request is too long has no verdict."""
-    generator = torch.Generator(engine.device).manual_seed(seed)
+    """The majority of the votes on each step. Tokens are counted with the first step that is asked so."""
     for start in range(0, len(rows), batch):
         chosen = rows[start : start + batch]
-        asked = [[_asked(builder, one, k) for k in range(1, len(one.steps) + 1)] for one in chosen]
-        distinct = {one.prompt_ids: one for every in asked for one in every if one is not None}
-        groups = engine.generate(list(distinct.values()), votes, Sampling(temperature), generator)
-        said = dict(zip(distinct, groups, strict=True))
-        paid: set[tuple[int, ...]] = set()
-        for one, examples in zip(chosen, asked, strict=True):
+        asked = [[_asks(settings, one, k) for k in range(1, len(one.steps) + 1)] for one in chosen]
+        said = voter.ask([text for texts in asked for text in texts])
+        unpaid = dict(said)
+        for one, texts in zip(chosen, asked, strict=True):
             found = Judged(one)
-            for example in examples:
-                responses = [] if example is None else said[example.prompt_ids]
-                read = [verdict(example.response(r.text)) for r in responses] if example is not None else []
-                found.said.append(majority(read))
-                found.unread += read.count(None) + votes * (example is None)
-                if example is not None and example.prompt_ids not in paid:
-                    paid.add(example.prompt_ids)
-                    found.tokens += sum(len(response.ids) for response in responses)
+            for text in texts:
+                found.said.append(majority(said[text].read))
+                found.unread += said[text].read.count(None)
+                found.tokens += unpaid.pop(text).tokens if text in unpaid else 0
             yield found
 
 
-def _asked(builder: ExampleBuilder, one: Valued, place: int) -> Example | None:
-    text = request(one.problem, one.steps, place)
-    asked = Trajectory(f"{one.uid}/{one.sample}/{place}", text, "", (), None)
-    return next(iter(builder.problem(asked, "judge", needs_answer=False)), None)
+def _asks(settings: JudgeSettings, one: Valued, place: int) -> str:
+    """What asks about the step at `place`, from 1."""
+    return settings.asks(one.problem, one.steps[: place - 1], one.steps[place - 1])
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import repeat
 
@@ -104,25 +104,30 @@ def solve_by_steps(
     sampling: Sampling = GREEDY,
     max_turns: int = MAX_TURNS,
     judge: bool = True,
+    take: Take | None = None,
 ) -> list[list[Solved]]:
     """n attempts at each problem, one step per call: the model's actions, without its thinking, are the next
-    prompt's history.
+    prompt's history. take: what samples the next step of each walk; None samples one.
 
     An attempt has as many turns as the expert took steps, or `max_turns` where there are no expert steps. It
     ends early when an action marks a final answer (a box, a tag, a label, ####; never where all of the text
     may be the answer), when a response breaks the format, or when the prompt outgrows its limit.
     """
-    walks = [[_Walk(trajectory, max_turns) for _ in range(n)] for trajectory in trajectories]
+    walks = [[Walk(trajectory, max_turns) for _ in range(n)] for trajectory in trajectories]
     active = [walk for group in walks for walk in group]
     while active:
         asked = [(walk, builder.next_step(walk.trajectory, walk.actions)) for walk in active]
         pairs = [(walk, found[0]) for walk, found in asked if found]
         if not pairs:
             break
-        completions = engine.generate([example for _, example in pairs], 1, sampling, generator)
+        if take is not None:
+            completions = take(pairs)
+        else:
+            said = engine.generate([example for _, example in pairs], 1, sampling, generator)
+            completions = [one for (one,) in said]
         active = [
             walk
-            for (walk, example), (completion,) in zip(pairs, completions, strict=True)
+            for (walk, example), completion in zip(pairs, completions, strict=True)
             if walk.goes_on(example, completion)
         ]
     golds = [(one.answer, one.answer_check, one.problem) for one in trajectories]
@@ -130,8 +135,8 @@ def solve_by_steps(
 
 
 @dataclass
-class _Walk:
-    """One attempt, step by step."""
+class Walk:
+    """One attempt, step by step. tokens: of all that was generated for it."""
 
     trajectory: Trajectory
     max_turns: int
@@ -167,6 +172,9 @@ class _Walk:
             tokens=self.tokens,
             steps=tuple(self.actions),
         )
+
+
+Take = Callable[[Sequence[tuple[Walk, Example]]], list[Completion]]
 
 
 def judged(

@@ -12,6 +12,32 @@ import torch
 from torch import Tensor
 
 from srl.evaluation.metrics import bootstrap_means, percentile_interval
+from srl.evaluation.solving import Solved
+
+
+@dataclass(frozen=True)
+class Outlay:
+    """What a budget came to on one problem. budget: what was allowed, as it is shown.
+
+    tokens: generated, all together. right: 0 to 1. within: the share of responses that ended by themselves
+    within their token limit.
+    """
+
+    budget: str
+    tokens: float
+    right: float
+    within: float
+
+
+def mean_outlay(budget: str, attempts: Sequence[Solved]) -> Outlay:
+    """Of attempts at one problem."""
+    count = len(attempts)
+    return Outlay(
+        budget,
+        sum(one.tokens for one in attempts) / count,
+        sum(one.correct for one in attempts) / count,
+        sum(one.finished for one in attempts) / count,
+    )
 
 
 @dataclass(frozen=True)
@@ -52,7 +78,7 @@ class Curve:
 def curves(
     rows: Sequence[Mapping[str, Sequence[Mapping[str, Any]]]], resamples: int, seed: int
 ) -> list[Curve]:
-    """rows: of each problem, strategy -> its outlays as plain data (`srl.evaluation.strategies.Outlay`)."""
+    """rows: of each problem, strategy -> its outlays as plain data (Outlay)."""
     found = []
     for name in rows[0] if rows else ():
         columns = [list(budget) for budget in zip(*(row[name] for row in rows), strict=True)]

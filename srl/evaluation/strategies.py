@@ -12,6 +12,7 @@ budget_forcing (s1, arXiv 2501.19393): a response is cut after 1/8, 1/4, 1/2 or 
   its thinking closed, and the answer forced by a text behind which the model goes on; `+1`, `+2`: with all
   tokens, and where it ends by itself it is made to go on, so often, by another text in place of its end.
 revision: the response stands in the next prompt with the request to write it anew, 1, 2, .. times.
+chunk_reset: step by step, and what a judge calls wrong is sampled again (`srl.evaluation.chunk_reset`).
 Log-probabilities are those of sampling, at its temperature. Source: the list of arXiv 2503.24235; the laws as
 far as they are not said there are ours.
 """
@@ -25,8 +26,10 @@ from typing import TYPE_CHECKING, Literal
 
 from srl.errors import ConfigError, DataError, check_counts
 from srl.evaluation.solving import Solved, answer_classes, judged, whole
+from srl.evaluation.spending import Outlay, mean_outlay
 from srl.model.texts import ids_of, tokens_within
 from srl.response import CLOSE, OPEN, without_thinking
+from srl.rewards.judge import JudgeSettings
 
 if TYPE_CHECKING:
     import torch
@@ -36,8 +39,18 @@ if TYPE_CHECKING:
     from srl.examples.builder import ExampleBuilder
     from srl.types import Completion, Example, Sampling
 
-Strategy = Literal["majority", "weighted_majority", "best_of_n", "oracle", "budget_forcing", "revision"]
-CHOOSERS = ("majority", "weighted_majority", "best_of_n", "oracle")
+Strategy = Literal[
+    "majority", "weighted_majority", "best_of_n", "oracle", "budget_forcing", "revision", "chunk_reset"
+]
+CHOOSERS: tuple[Strategy, ...] = ("majority", "weighted_majority", "best_of_n", "oracle")
+NEED_SAMPLES = {*CHOOSERS, "chunk_reset"}
+OF_MODE: dict[str, tuple[Strategy, ...]] = {
+    "whole": (*CHOOSERS, "budget_forcing", "revision"),
+    "steps": ("majority", "oracle", "chunk_reset"),
+    "episodes": (),
+}
+EQUAL = "equal_tokens"
+"""The row beside chunk_reset: the majority of as many plain samples as it costs."""
 CUTS = (8, 4, 2, 1)  # parts of the solution's tokens after which budget forcing cuts
 WAITS = (1, 2)
 
@@ -57,25 +70,15 @@ class TestTime:
     revisions: int = 2
     """Revisions of a response."""
     repeats: int = 1
-    """Responses of budget_forcing and of revision to each problem, over which its figures are means."""
+    """Responses of budget_forcing, revision and chunk_reset to each problem, over which figures are means."""
+    tries: int = 5
+    """Times that chunk_reset samples one step, at most; the last is kept whatever the judge says."""
+    judge: JudgeSettings = JudgeSettings()  # noqa: RUF009 - frozen
+    """Who judges steps for chunk_reset; and how the commands label and judge ask a judge."""
 
     def __post_init__(self) -> None:
         counts = {"forced_tokens": self.forced_tokens, "revisions": self.revisions, "repeats": self.repeats}
-        check_counts("model.test.test_time.", 1, **counts)
-
-
-@dataclass(frozen=True)
-class Outlay:
-    """What a budget came to on one problem. budget: what was allowed, as it is shown.
-
-    tokens: generated, all together. right: 0 to 1. within: the share of responses that ended by themselves
-    within their token limit.
-    """
-
-    budget: str
-    tokens: float
-    right: float
-    within: float
+        check_counts("model.test.test_time.", 1, **counts, tries=self.tries)
 
 
 def chosen(samples: Sequence[Solved], classes: Sequence[int]) -> dict[str, list[Outlay]]:
@@ -91,6 +94,17 @@ def chosen(samples: Sequence[Solved], classes: Sequence[int]) -> dict[str, list[
             found[name].append(Outlay(str(n), tokens, sum(right) / len(right), within))
         n *= 2
     return found
+
+
+def at_tokens(samples: Sequence[Solved], classes: Sequence[int], out: Outlay) -> Outlay:
+    """What the majority of n samples comes to, n such that they cost what `out` cost, as near as it goes."""
+    each = sum(one.tokens for one in samples) / len(samples)
+    n = min(max(1, round(out.tokens / max(each, 1))), len(samples))
+    starts = range(0, len(samples) - n + 1, n)
+    used = samples[: len(starts) * n]
+    right = [_pick("majority", samples[i : i + n], classes[i : i + n]) for i in starts]
+    tokens, within = sum(one.tokens for one in used), sum(one.finished for one in used)
+    return Outlay(out.budget, tokens / len(starts), sum(right) / len(right), within / len(used))
 
 
 def _pick(name: str, samples: Sequence[Solved], classes: Sequence[int]) -> float:
@@ -111,7 +125,9 @@ def _pick(name: str, samples: Sequence[Solved], classes: Sequence[int]) -> float
 
 @dataclass
 class Work:
-    """The problems of one batch and what samples them. seeds: a generator for each strategy by its name."""
+    """The problems of one batch and what samples them. seeded: a generator for each strategy by its name.
+    resets: what makes the outlays of chunk_reset.
+    """
 
     engine: RolloutEngine
     builder: ExampleBuilder
@@ -120,22 +136,27 @@ class Work:
     sampling: Sampling
     settings: TestTime
     seeded: Callable[[str], torch.Generator]
+    resets: Callable[[torch.Generator], list[list[Outlay]]]
 
     def outlays(
         self, names: Sequence[str], samples: Sequence[Sequence[Solved]]
     ) -> list[dict[str, list[Outlay]]]:
         """Of each problem: strategy -> its outlays, the smallest budget first."""
         found: list[dict[str, list[Outlay]]] = [{} for _ in self.examples]
-        if any(name in CHOOSERS for name in names):
+        classes: list[list[int]] = []
+        if NEED_SAMPLES & set(names):
             checks = [example.answer_check for example in self.examples]
             classes = answer_classes([[one.answer for one in row] for row in samples], checks)
             for mine, row, numbers in zip(found, samples, classes, strict=True):
                 mine |= {name: out for name, out in chosen(row, numbers).items() if name in names}
-        others = {"budget_forcing": self._forced, "revision": self._revised}
+        others = {"budget_forcing": self._forced, "revision": self._revised, "chunk_reset": self.resets}
         for name, make in others.items():
             if name in names:
                 for mine, out in zip(found, make(self.seeded(name)), strict=True):
                     mine[name] = out
+        if "chunk_reset" in names:
+            for mine, row, numbers in zip(found, samples, classes, strict=True):
+                mine[EQUAL] = [at_tokens(row, numbers, out) for out in mine["chunk_reset"]]
         return found
 
     # -- budget forcing ----------------------------------------------------------------------------------
@@ -149,7 +170,7 @@ class Work:
                     mine.append(one)
             for row, example, mine in zip(rows, self.examples, self._judged(attempts), strict=True):
                 limit = max(1, example.max_new_tokens // part)
-                row.append(_mean(f"{limit}" + (f"+{waits}" if waits else ""), mine))
+                row.append(mean_outlay(f"{limit}" + (f"+{waits}" if waits else ""), mine))
         return rows
 
     def forced(self, part: int, waits: int, generator: torch.Generator) -> list[Solved]:
@@ -203,7 +224,7 @@ class Work:
                     mine.append(one)
         judged_rounds = [self._judged(attempts) for attempts in made]
         return [
-            [_mean(str(turn), attempts[place]) for turn, attempts in enumerate(judged_rounds)]
+            [mean_outlay(str(turn), attempts[place]) for turn, attempts in enumerate(judged_rounds)]
             for place in range(len(self.examples))
         ]
 
@@ -271,13 +292,3 @@ class _Draft:
         text = self.example.response(work.text(self.ids))
         words = len(text.split())
         return Solved(self.example.uid, text, self.finished, in_format=True, words=words, tokens=self.tokens)
-
-
-def _mean(budget: str, attempts: Sequence[Solved]) -> Outlay:
-    count = len(attempts)
-    return Outlay(
-        budget,
-        sum(one.tokens for one in attempts) / count,
-        sum(one.correct for one in attempts) / count,
-        sum(one.finished for one in attempts) / count,
-    )

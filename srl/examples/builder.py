@@ -116,11 +116,13 @@ class ExampleBuilder:
         goes_on = self.limits.step_end == "stop" and index < len(trajectory.steps)
         earlier = [said for one in trajectory.steps[: index - 1] for said in (one.text, one.observation)]
         context = copyable(trajectory.problem, trajectory.preamble, earlier)
-        fields = {"target": step.text, "target_ids": target_ids, "goes_on": goes_on, "context": context}
+        shown = tuple(self.renderer.past(trajectory, index - 1) if thoughts else past)
+        fields: dict[str, Any] = {"target": step.text, "target_ids": target_ids, "goes_on": goes_on}
+        fields |= {"context": context, "past": shown}
         if teaching != "none":
             answer = Shot(self.renderer.request(trajectory.problem, past, hint), self._imitated(step, False))
-            shown = [*self.step_shots, answer]
-            fields["taught"] = self.renderer.step(trajectory.problem, past, hint, shown)
+            shots = [*self.step_shots, answer]
+            fields["taught"] = self.renderer.step(trajectory.problem, past, hint, shots)
             fields["teaching"] = teaching
         return self._step(trajectory, objective, index, text, **fields)
 
@@ -205,7 +207,7 @@ class ExampleBuilder:
         turns = self.renderer.format.context_turns
         shown = past if turns is None else past[max(0, len(past) - turns) :]
         text = self.renderer.step(trajectory.problem, shown, "", self.step_shots)
-        return self._step(trajectory, objective, len(past) + 1, text, target="")
+        return self._step(trajectory, objective, len(past) + 1, text, target="", past=tuple(shown))
 
     def episode(self, trajectory: Trajectory, objective: str) -> list[Example]:
         """The first turn of a play: the prompt of the recorded trajectory's first step, but for a title.
@@ -238,7 +240,8 @@ class ExampleBuilder:
         It has the form of the prompts of recorded trajectories (`step`).
         """
         own = Trajectory(first.uid, first.problem, "", tuple(taken), None)
-        text = self.renderer.step(first.problem, self.renderer.past(own, len(taken)), "", self.step_shots)
+        past = self.renderer.past(own, len(taken))
+        text = self.renderer.step(first.problem, past, "", self.step_shots)
         try:
             prompt_ids = self.renderer.ids(text)
         except DataError:  # the world wrote signs without a token
@@ -253,6 +256,7 @@ class ExampleBuilder:
             opened=self.think and opens_thinking(text),
             goes_on=self.limits.step_end == "stop",
             context=copyable(first.problem, "", said),
+            past=tuple(past),
         )
 
     @property

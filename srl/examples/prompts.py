@@ -102,7 +102,7 @@ class PromptRenderer:
         day: date | None = None,
     ) -> None:
         self.tokenizer = tokenizer
-        self.format = prompt_format or PromptFormat()
+        self.format, self.day = prompt_format or PromptFormat(), day
         has_template = bool(getattr(tokenizer, "chat_template", None))
         self.template = self.format.template
         if self.template == "auto":

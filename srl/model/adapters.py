@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -146,11 +147,11 @@ def enable_gradient_checkpointing(model: nn.Module) -> None:
 
 def adapter_state(model: nn.Module) -> dict[str, Tensor]:
     """The trainable parameters by name, as copies on the CPU: all that a checkpoint needs to hold."""
-    return {
-        name: parameter.detach().to("cpu", copy=True)
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad
-    }
+    return {name: one.detach().to("cpu", copy=True) for name, one in trained_weights(model).items()}
+
+
+def trained_weights(model: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: one for name, one in model.named_parameters() if one.requires_grad}
 
 
 def load_adapter_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
@@ -158,9 +159,7 @@ def load_adapter_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
 
     `ConfigError` unless names and shapes are exactly those of the model; then nothing is changed.
     """
-    import torch
-
-    own = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    own = trained_weights(model)
     problems = []
     if missing := sorted(own.keys() - state.keys()):
         problems.append(f"{len(missing)} missing: {few(missing)}")
@@ -175,9 +174,29 @@ def load_adapter_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
             f"the checkpoint's parameters do not fit this model ({'; '.join(problems)}); "
             "use the model and the lora settings it was trained with"
         )
+    _write(own, state)
+
+
+@contextmanager
+def in_place(weights: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> Iterator[None]:
+    """The values stand where the weights of the same names do; afterwards these do again, to the bit.
+
+    No graph that is still to go backward may hold the weights: it would be refused.
+    """
+    kept = {name: one.detach().clone() for name, one in weights.items()}
+    _write(weights, values)
+    try:
+        yield
+    finally:
+        _write(weights, kept)
+
+
+def _write(weights: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    import torch
+
     with torch.no_grad():
-        for name, parameter in own.items():
-            parameter.copy_(state[name])
+        for name, weight in weights.items():
+            weight.copy_(values[name])
 
 
 def unwrapped(model: nn.Module) -> Any:

@@ -6,7 +6,8 @@ answer keeps (`srl.rewards.constraints`; the mean of arXiv 2508.02150), 0 outsid
 data row bind whole solutions, those of the part every response; where there are none, 0. A class of the
 user's: its number (`srl.rewards.own_rule`), called with the response, what it is compared with (the expert's
 step, or a problem's final answer, "" for none) and the problem; where it fails r is NaN, and its group is
-left out.
+left out. judge: the share of a judge's verdicts that say right (`srl.evaluation.judge_reward`), 0 outside the
+format.
 
 The weights are taken as they are. Each part is logged as `train/parts/NAME`, and how often a kind of
 constraint is kept as `train/constraints/KIND`.
@@ -15,7 +16,7 @@ constraint is kept as `train/constraints/KIND`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,9 +24,11 @@ from srl.errors import ConfigError
 from srl.own_class import is_class_name
 from srl.rewards import own_rule
 from srl.rewards.constraints import Constraint, check, constraints_of, held
+from srl.rewards.judge import JudgeSettings
 from srl.types import Completion, Example
 
-KINDS = ("objective", "format", "constraints")
+JUDGE = "judge"
+KINDS = ("objective", "format", "constraints", JUDGE)
 Case = tuple[Example, Sequence[Completion]]
 Figures = dict[str, list[float]]
 Held = tuple[list[Constraint], list[bool]]
@@ -37,7 +40,8 @@ class Part:
 
     kind: str
     """objective (the similarity of srl, the right answer of rlvr), format (1 within it, else 0), constraints
-    (the share that the answer keeps), or a class of yours, as my_rules.Polite or FILE.py:Polite."""
+    (the share that the answer keeps), judge (the share of a judge's votes that say right), or a class of
+    yours, as my_rules.Polite or FILE.py:Polite."""
     weight: float = 1.0
     """What its number is multiplied with in the sum; 0 only logs it."""
     name: str | None = None
@@ -45,6 +49,8 @@ class Part:
     constraints: tuple[dict[str, Any], ...] = ()
     """Constraints that bind every response, besides those of the data row: a list such as
     [{kind: words, at_most: 50}]."""
+    judge: JudgeSettings | None = None
+    """Who judges, of a part of kind judge; null is the base without adapter, one vote a step."""
 
     @property
     def called(self) -> str:
@@ -65,6 +71,8 @@ def check_parts(parts: Sequence[Part]) -> None:
         if part.called in names:
             raise ConfigError(f"{key} is called {part.called} as another part is: give it a name of its own")
         names.add(part.called)
+        if part.judge is not None and part.kind != JUDGE:
+            raise ConfigError(f"{key}.judge: only a part of kind judge has it")
         if part.constraints and part.kind != "constraints":
             raise ConfigError(f"{key}.constraints: only a part of kind constraints has them")
         try:
@@ -75,12 +83,22 @@ def check_parts(parts: Sequence[Part]) -> None:
         raise ConfigError("reward.parts: every weight is 0, so that nothing is rewarded; write one above 0")
 
 
-def weighed(parts: Sequence[Part], cases: Sequence[Case], found: Sequence[Figures]) -> list[Figures]:
-    """Of each example what the objective found of it, with the sum as reward; each list is [G]."""
+def weighed(
+    parts: Sequence[Part],
+    cases: Sequence[Case],
+    found: Sequence[Figures],
+    judged: Mapping[str, list[list[float]]] = {},
+) -> list[Figures]:
+    """Of each example what the objective found of it, with the sum as reward; each list is [G].
+
+    judged: the values of the parts of kind judge, by what they are called.
+    """
     checked = {part.called: [_held(part, case) for case in cases] for part in parts if _checks(part)}
     values = [
         [[_share(kept) for _, kept in one] for one in checked[part.called]]
         if _checks(part)
+        else judged[part.called]
+        if part.kind == JUDGE
         else _values(part, cases, found)
         for part in parts
     ]

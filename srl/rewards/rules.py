@@ -3,9 +3,8 @@
 
 exact: the whole response is the answer. last_lines: its last lines are. regex:PATTERN: the last match says
 it. countdown: an expression of the gold's numbers, each once, with the gold's value. knights_and_knaves: the
-last that is said of each inhabitant is what the gold says. verdict: a judge's, at the end (`srl.rewards.
-verdict`). module.Class or FILE.py:Class: the user's
-(`srl.rewards.own_rule`).
+last that is said of each inhabitant is what the gold says. verdict, verdict:YES/NO: a judge's, at the end
+(`srl.rewards.verdict`). module.Class or FILE.py:Class: the user's (`srl.rewards.own_rule`).
 
 Source: countdown as in TinyZero and UFT (arXiv 2505.16984); the others ours.
 """
@@ -23,11 +22,10 @@ from fractions import Fraction
 from srl.errors import ConfigError
 from srl.own_class import is_class_name
 from srl.response import after_thinking, without_thinking
-from srl.rewards.verdict import NEGATIVE, POSITIVE, verdict
+from srl.rewards.verdict import BOXED, NEGATIVE, POSITIVE, VERDICT, Words, verdict, words_of
 
 MATH = "math"
 REGEX = "regex:"
-VERDICT = "verdict"
 LONGEST = 300  # characters of an expression that is read
 
 _ROLE = re.compile(r"([A-Z]\w*) (?:is|must be|has to be) an? (knight|knave)\b", re.IGNORECASE)
@@ -67,8 +65,10 @@ def rule(check: str) -> Rule | None:
         return None
     if check.startswith(REGEX):
         return _by_pattern(check.removeprefix(REGEX))
+    if check not in RULES and (words := words_of(check)):
+        return _by_verdict(words)
     if check not in RULES:
-        known = ", ".join([MATH, *RULES, "regex:PATTERN", "module.Class", "FILE.py:Class"])
+        known = ", ".join([MATH, *RULES, "verdict:YES/NO", "regex:PATTERN", "module.Class", "FILE.py:Class"])
         raise ConfigError(f"answer_check (reward.verifier) is {check!r}; write one of: {known}")
     return RULES[check]
 
@@ -89,6 +89,14 @@ def _by_pattern(pattern: str) -> Rule:
         return (found[-1].groups("") or (found[-1][0],))[0].strip() if found else None
 
     return Rule(states, lambda said, gold: said == gold.strip())
+
+
+def _by_verdict(words: Words) -> Rule:
+    return Rule(
+        lambda response: verdict(response, words),
+        lambda said, gold: said == gold,
+        lambda gold: gold in (POSITIVE, NEGATIVE),
+    )
 
 
 # -- text ---------------------------------------------------------------------------------------------
@@ -189,5 +197,5 @@ RULES = {
     "knights_and_knaves": Rule(
         _last_roles, lambda said, gold: roles(said) == roles(gold), lambda gold: bool(roles(gold))
     ),
-    VERDICT: Rule(verdict, lambda said, gold: said == gold, lambda gold: gold in (POSITIVE, NEGATIVE)),
+    VERDICT: _by_verdict(BOXED),
 }

@@ -7,11 +7,13 @@ After each optimizer step e = e + rate (w - e), the exponential moving average (
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
+
+from srl.model.adapters import in_place, trained_weights
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +23,7 @@ class Averaged:
 
     def __init__(self, model: nn.Module, rate: float) -> None:
         self.rate = rate
-        self._weights = {name: one for name, one in model.named_parameters() if one.requires_grad}
+        self._weights = trained_weights(model)
         self._means = {name: one.detach().clone() for name, one in self._weights.items()}
 
     @torch.no_grad()
@@ -30,23 +32,9 @@ class Averaged:
         for name, mean in self._means.items():
             mean.lerp_(self._weights[name], self.rate)
 
-    @contextmanager
-    def in_place(self) -> Iterator[None]:
-        """The means stand where the weights do; afterwards these do again, to the bit.
-
-        No graph that is still to go backward may hold the weights: it would be refused.
-        """
-        kept = {name: one.detach().clone() for name, one in self._weights.items()}
-        self._write(self._means)
-        try:
-            yield
-        finally:
-            self._write(kept)
-
-    @torch.no_grad()
-    def _write(self, values: Mapping[str, Tensor]) -> None:
-        for name, weight in self._weights.items():
-            weight.copy_(values[name])
+    def in_place(self) -> AbstractContextManager[None]:
+        """The means stand where the weights do meanwhile."""
+        return in_place(self._weights, self._means)
 
     def state_dict(self) -> dict[str, Tensor]:
         return {name: mean.to("cpu", copy=True) for name, mean in self._means.items()}

@@ -1,6 +1,7 @@
 """The judge: its verdict read strictly, its data balanced, its figures by hand, the way from labels to it."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,13 +9,17 @@ from conftest import fit
 from make import RAW, read_trajectories, write
 
 from srl.curriculum.choice import Choice, by_class
-from srl.evaluation.judge import judge_figures, judge_rows, judged, request
+from srl.data.load import assert_disjoint, split_by_problem
+from srl.errors import ConfigError, DataError
+from srl.evaluation.judge import judge_figures, judge_rows, judged
 from srl.evaluation.labels import LabelSettings
 from srl.evaluation.prefix_values import Valued
 from srl.evaluation.value_file import read_values
+from srl.evaluation.votes import OwnVoter
 from srl.examples.builder import ExampleBuilder, ResponseLimits
 from srl.examples.prompts import PromptRenderer
 from srl.rewards.answers import is_correct
+from srl.rewards.judge import JudgeSettings
 from srl.rewards.verdict import verdict
 from srl.types import Completion, Example
 
@@ -46,18 +51,52 @@ def row(uid="p", sample=0, successes=(2, 4, 0, 0), first=2, steps=("s", "t", "u"
 def test_judge_data_are_balanced_distinct_and_read_as_any_expert_file(tmp_path):
     # abs_q: p is + - -, its second sample the same; q is + +: 3 positive, 2 negative
     rows = [row(), row(sample=1), row("q", successes=(1, 1, 4), first=0, steps=("s", "t"))]
-    found, counts = judge_rows(rows, "abs_q", LabelSettings(), 0)
+    found, counts = judge_rows(rows, "abs_q", LabelSettings(), 0, JudgeSettings())
     assert counts == {"Positive": 3, "Negative": 2}
     assert sorted(str(one.answer) for one in found) == ["Negative"] * 2 + ["Positive"] * 2
     assert [one.uid for one in found if one.answer == "Negative"] == ["p/0/2", "p/0/3"]
     (second,) = [one for one in found if one.uid == "p/0/2"]
     assert "Problem:\np?\n\nSteps so far:\ns\n\nStep to judge:\nt\n\n" in second.problem
-    assert second.steps[0].text == "Of 4 attempts 4 are right before this step, and 0 after it."
+    assert second.solution == NO  # the verdict alone: imitated, it is a classifier of one word
     read, skipped = read_trajectories(
         write(tmp_path / "judge.jsonl", [json.loads(one.to_json()) for one in found])
     )
     assert (read, skipped) == (found, [])
-    assert judge_rows([row(successes=())], "abs_q", LabelSettings(), 0) == ([], {})
+    assert judge_rows([row(successes=())], "abs_q", LabelSettings(), 0, JudgeSettings()) == ([], {})
+    # rows about one problem stand on one side, and no file holds a problem that another trains on
+    sides = split_by_problem(found, 1)
+    assert {one.uid[0] for one in sides[1]} & {one.uid[0] for one in sides[0]} == set()
+    with pytest.raises(DataError, match="is the same problem"):
+        assert_disjoint(found, [replace(found[0], uid="other", problem="another step of p?")])
+
+
+def test_a_judge_is_asked_and_answers_in_the_signs_of_a_small_vocabulary(tmp_path):
+    judge = JudgeSettings(request="{step}|{problem}\n{past}", positive="+", negative="-")
+    found, _ = judge_rows([row()], "abs_q", LabelSettings(), 0, judge)
+    assert [(one.problem, one.solution, one.answer, one.answer_check) for one in found] == [
+        ("s|p?", "+", "Positive", "verdict:+/-"),
+        ("t|p?\ns", "-", "Negative", "verdict:+/-"),
+    ]
+    read, _ = read_trajectories(write(tmp_path / "signs.jsonl", [json.loads(one.to_json()) for one in found]))
+    assert read == found
+    assert is_correct("<think>1+1</think>+", "Positive", "verdict:+/-")
+    assert not is_correct("1+1 +", "Positive", "verdict:+/-")  # doubled
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"adapter": True}, "adapter is True: write off, or the checkpoint"),
+        ({"temperature": 0.0, "votes": 2}, "greedy votes are all the same"),
+        ({"request": "{problem}"}, "request lacks {problem} or {step}"),
+        ({"positive": "yes", "negative": "yes, no"}, "two words without white space"),
+        ({"tokens": 0}, "judge.tokens is 0: it must be at least 1"),
+    ],
+)
+def test_settings_of_a_judge_that_mean_nothing_are_refused(wrong, said):
+    with pytest.raises(ConfigError) as found:
+        JudgeSettings(**wrong)
+    assert said in str(found.value)
 
 
 def test_every_draw_has_both_labels_alike_and_goes_on_where_it_was():
@@ -96,14 +135,15 @@ class Judge:
 
 
 def test_votes_are_counted_and_measured_by_hand(tokenizer):
-    limits = ResponseLimits(max_prompt_tokens=len(request("p?", "stu", 1)) + 1)
+    judge = JudgeSettings(votes=3, temperature=0.5)
+    limits = ResponseLimits(max_prompt_tokens=len(judge.asks("p?", "", "s")) + 1)
     builder = ExampleBuilder(PromptRenderer(tokenizer, RAW, False), limits, think=False)
     rows = [
         row(),
         row(sample=1),
         row("a problem that is too long to ask", first=0, steps=("s",), successes=(4, 4)),
     ]
-    found = list(judged(Judge(tokenizer), builder, rows, 3, 0.5, 0))
+    found = list(judged(OwnVoter(Judge(tokenizer), builder, judge), judge, rows))
     assert [one.said for one in found] == [[True, True, None], [True, True, None], [None]]
     # 3 votes of 2 tokens on 3 steps, which the second solution shares; a step that is not asked is not read
     assert [(one.tokens, one.unread) for one in found] == [(18, 3), (0, 3), (0, 3)]

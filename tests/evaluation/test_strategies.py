@@ -1,17 +1,25 @@
-"""What choosers pick of samples, and the curves of accuracy against tokens; numbers by hand."""
+"""What choosers pick of samples, steps that a judge resets, accuracy against tokens; numbers by hand."""
 
 import math
 from types import SimpleNamespace
 
 import pytest
 import torch
-from make import example
+from make import RAW, example
 
+from srl.data.trajectory import Step, Trajectory
+from srl.errors import ConfigError
+from srl.evaluation.benchmark import TestSettings
+from srl.evaluation.chunk_reset import Resets, chunk_resets
 from srl.evaluation.solving import Solved
-from srl.evaluation.spending import curves, slope_per_doubling
-from srl.evaluation.strategies import _Draft, chosen
+from srl.evaluation.spending import Outlay, curves, slope_per_doubling
+from srl.evaluation.strategies import _Draft, at_tokens, chosen
+from srl.evaluation.votes import Votes
+from srl.examples.builder import ExampleBuilder, ResponseLimits
+from srl.examples.prompts import PromptRenderer
 from srl.model.texts import ids_of, text_of
-from srl.types import Completion
+from srl.rewards.judge import JudgeSettings
+from srl.types import Completion, Sampling
 
 
 def said(correct, probability, tokens=10, finished=True):
@@ -78,3 +86,76 @@ def test_a_response_that_is_made_to_go_on_loses_its_answer_and_the_end_of_its_th
     assert draft.asked().max_new_tokens == 20 - len(draft.ids)
     draft.take(completion, [], work)  # no wait is left
     assert (draft.finished, draft.tokens) == (True, 2 * len(ids))
+
+
+class Steps:
+    """Samples x, y, .. in turn for each problem; a judge that knows which step is right at which place."""
+
+    def __init__(self, tokenizer, written):
+        self.tokenizer, self.written, self.asked = tokenizer, {k: list(v) for k, v in written.items()}, []
+
+    def generate(self, examples, n, sampling, generator):
+        texts = [self.written[one.problem].pop(0) for one in examples]
+        return [[Completion((1,) * len(text), text, torch.zeros(len(text)), True)] for text in texts]
+
+    def ask(self, requests):
+        self.asked += requests
+        verdicts = {"x": "Positive", "y": "Negative", "?": None}
+        return {text: Votes((verdicts[text[-1]],) * 3, 10) for text in requests}
+
+
+PROBLEMS = [
+    Trajectory(uid, f"{uid}:", "", (Step(1, "", "x"), Step(2, "", "x")), "x\nx", answer_check="exact")
+    for uid in "pq"
+]
+
+
+def resets(tokenizer, tries, **written):
+    steps = Steps(tokenizer, {f"{uid}:": texts for uid, texts in written.items()})
+    builder = ExampleBuilder(PromptRenderer(tokenizer, RAW, False), ResponseLimits(), think=False)
+    judge = JudgeSettings(votes=3, request="{problem}{past}{step}")
+    made = Resets(steps, steps, judge, Sampling(1.0), None, tries)
+    return steps, chunk_resets(made, builder, PROBLEMS, 1, 16)
+
+
+def test_a_step_that_the_judge_calls_wrong_is_thrown_away_and_paid_for(tokenizer):
+    steps, (p, q) = resets(tokenizer, 3, p="yy" + "yxx" + "yyxyyx", q="xx" + "xx" + "??")
+    # of 1 try nothing is asked: plain sampling. Of p with 2 tries y is judged (10) and thrown away (1), x
+    # kept unjudged; then x is judged right: 3 tokens and 20 of the judge. With 3 tries y, y (2 + 20), then x
+    # unjudged, and the same for the second step: 6 and 40. Of q x and x are judged right; ? is no verdict.
+    assert [(one.budget, one.tokens, one.right) for one in p] == [
+        ("1", 2, 0.0), ("2", 23, 1.0), ("3", 46, 1.0),
+    ]  # fmt: skip
+    assert [(one.budget, one.tokens, one.right) for one in q] == [
+        ("1", 2, 1.0), ("2", 22, 1.0), ("3", 22, 0.0),
+    ]  # fmt: skip
+    assert steps.asked[:4] == ["p:y", "q:x", "p:xx", "q:xx"]
+    assert not any(steps.written.values())
+
+
+def test_with_one_try_nothing_is_judged_and_a_broken_format_ends_the_attempt(tokenizer):
+    steps, (p, q) = resets(tokenizer, 1, p=["x", "x"], q=["x", ""])
+    assert steps.asked == []
+    assert [(one.right, one.within) for (one,) in (p, q)] == [(1.0, 1.0), (0.0, 0.0)]
+
+
+def test_plain_samples_for_as_many_tokens():
+    # each costs 20 on average: 45 tokens buy 2, whose blocks are (wrong, wrong) and (right, none); 999 buy 4
+    assert at_tokens(SAMPLES, CLASSES, Outlay("5", 45, 0.0, 1.0)) == Outlay("5", 40, 0.5, 0.75)
+    assert at_tokens(SAMPLES, CLASSES, Outlay("5", 999, 0.0, 1.0)) == Outlay("5", 80, 0.0, 0.75)
+    assert at_tokens(SAMPLES, CLASSES, Outlay("1", 3, 0.0, 1.0)).tokens == 20
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"strategies": ("chunk_reset",)}, "chunk_reset, which is for model.test.mode steps, but"),
+        ({"strategies": ("revision",), "mode": "steps"}, "which has majority, oracle, chunk_reset"),
+        ({"strategies": ("oracle",), "mode": "episodes"}, "the mode is episodes, which has none"),
+        ({"strategies": ("all",), "mode": "steps", "attempts": 0}, "raise attempts"),
+    ],
+)  # fmt: skip
+def test_a_strategy_belongs_to_a_mode(settings, said):
+    with pytest.raises(ConfigError) as found:
+        TestSettings(**settings)
+    assert said in str(found.value)

@@ -275,11 +275,11 @@ def test_a_killed_test_leaves_its_finished_batches(run, tested, tmp_path, monkey
 
     solve, done = policy.benchmark_records, []
 
-    def die(engine, builder, batch, settings):
+    def die(*given):
         if done:
             raise KeyboardInterrupt
-        done.append(batch)
-        return solve(engine, builder, batch, settings)
+        done.append(given)
+        return solve(*given)
 
     monkeypatch.setattr(policy, "benchmark_records", die)
     more = ["--trainer.logger", "false", "--model.test.folder", str(tmp_path)]
@@ -386,3 +386,23 @@ def test_strategies_are_compared_at_all_the_tokens_that_they_generate(run, tmp_p
     assert found.data.metrics["test/bench/oracle/4/accuracy"] == pytest.approx(
         curves["oracle"][2]["accuracy"]
     )
+
+
+def test_steps_that_a_judge_resets_stand_beside_plain_sampling_at_their_tokens(run, tmp_path):
+    judge = "{adapter: off, votes: 1, tokens: 2, request: '{problem}{past}{step}'}"
+    more = ["--strategies", "all", "--model.test.mode", "steps", "--model.test.folder", str(tmp_path)]
+    more += ["--model.test.max_turns", "4"]
+    more += ["--model.test.test_time", f"{{tries: 2, judge: {judge}}}", *TEST, f"[{run.bench}]"]
+    assert run.command("test", "--ckpt_path", "last", *more) == 0
+    curves = {
+        one["strategy"]: one["points"] for one in json.loads((tmp_path / "bench_strategies.json").read_text())
+    }
+    budgets = {name: [point["budget"] for point in points] for name, points in curves.items()}
+    counts = ["1", "2", "4"]
+    tries = ["1", "2"]
+    assert budgets == {"majority": counts, "oracle": counts, "chunk_reset": tries, "equal_tokens": tries}
+    plain, judged = (point["tokens"] for point in curves["chunk_reset"])
+    assert plain < judged <= 4 * (3 + 2)  # four steps of 3 tokens and 2 of the judge; it resets nothing
+    assert curves["equal_tokens"][1]["tokens"] >= curves["majority"][0]["tokens"]
+    (found,) = run.runs()
+    assert "test_steps/bench/chunk_reset/2/tokens" in found.data.metrics

@@ -1,0 +1,103 @@
+"""A judge of steps: what it is asked, and how (StepWiser, arXiv 2508.19229).
+
+It reads the problem, the steps so far and one more step, analyses freely and ends in a verdict. Who answers
+stands in `srl.evaluation.votes`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from srl.errors import ConfigError, check_counts
+from srl.rewards.verdict import BOXED, Words, check_of
+
+REQUEST = """Problem:
+{problem}
+
+Steps so far:
+{past}
+
+Step to judge:
+{step}
+
+Is this step right, and can a right answer still come of it? Analyse it first. Then end with \
+{positive} or {negative}, once and with nothing after it."""
+_HOLE = re.compile(r"\{(problem|past|step|positive|negative)\}")
+
+
+@dataclass(frozen=True)
+class JudgeSettings:
+    """Who judges single steps, and how it is asked."""
+
+    adapter: str | bool = "off"
+    """Whose weights judge: off, the policy's base without its adapter, or the checkpoint of a judge that was
+    trained on this base with this model.lora; it stands where the policy's adapter does while it judges."""
+    votes: int = 1
+    """Responses to each step."""
+    temperature: float = 1.0
+    """Of the votes; 0 is greedy, with one vote."""
+    tokens: int = 1024
+    """Tokens of a response, at most; analysis and verdict."""
+    max_prompt_tokens: int = 2048
+    """Longest request, in tokens; a step with a longer one gets no vote, and that is counted."""
+    think: bool = False
+    """Whether the judge begins with <think>...</think>; the verdict stands behind it."""
+    system: str = "You judge single steps of solutions."
+    """System prompt, where prompts have one."""
+    request: str | None = None
+    """What is asked, with {problem}, {past} (the steps so far) and {step}; the words may stand there as
+    {positive} and {negative}. null is ours."""
+    positive: str = BOXED[0]
+    """The verdict that a step is right."""
+    negative: str = BOXED[1]
+    """The verdict that it is wrong."""
+
+    def __post_init__(self) -> None:
+        where = "judge."
+        counts = {"votes": self.votes, "tokens": self.tokens, "max_prompt_tokens": self.max_prompt_tokens}
+        check_counts(where, 1, **counts)
+        if self.adapter is True or self.adapter == "":
+            raise ConfigError(f"{where}adapter is {self.adapter!r}: write off, or the checkpoint of a judge")
+        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+            raise ConfigError(f"{where}temperature is {self.temperature}: write 0 for greedy, or more")
+        if self.temperature == 0 and self.votes > 1:
+            raise ConfigError(f"{where}votes is {self.votes}, but greedy votes are all the same: write 1")
+        self._check_texts(where)
+
+    def _check_texts(self, where: str) -> None:
+        if self.request is not None and not {"problem", "step"} <= set(_HOLE.findall(self.request)):
+            raise ConfigError(f"{where}request lacks {{problem}} or {{step}}: write where they stand")
+        a, b = self.words
+        if self.words != BOXED and (a in b or b in a or re.search(r"[\s/]", a + b)):
+            raise ConfigError(
+                f"{where}positive and {where}negative are {a!r} and {b!r}: write two words without white "
+                "space or a slash, neither within the other"
+            )
+
+    @property
+    def words(self) -> Words:
+        return self.positive, self.negative
+
+    @property
+    def file(self) -> str | None:
+        """The checkpoint that judges; None for the base."""
+        return None if self.adapter in (False, "off") else str(self.adapter)
+
+    @property
+    def check(self) -> str:
+        """The answer_check of rows that train such a judge."""
+        return check_of(self.words)
+
+    def asks(self, problem: str, past: Sequence[str], step: str) -> str:
+        """What asks for a verdict on a step behind those so far.
+
+        >>> JudgeSettings(request="{step}|{problem}\\n{past}").asks("1+1", [], "{past}2")
+        '{past}2|1+1'
+        """
+        nothing = "(none)" if self.request is None else ""
+        filled = {"problem": problem, "past": "\n".join(past) or nothing, "step": step}
+        filled |= {"positive": self.positive, "negative": self.negative}
+        return _HOLE.sub(lambda hole: filled[hole[1]], self.request or REQUEST).strip()
