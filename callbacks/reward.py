@@ -175,8 +175,8 @@ class Reward(Callback):
 
     def _judges(self, trainer: Trainer, pl_module: Any) -> list[JudgeReward]:
         if not self.judges:
-            data: Any = trainer.datamodule  # type: ignore[attr-defined]
             for part in self._judged():
+                data: Any = trainer.datamodule  # type: ignore[attr-defined]
                 settings = part.judge or JudgeSettings()
                 voter = own_voter(pl_module.engine, data.builder, settings, pl_module.identity, run_seed())
                 self.judges.append(JudgeReward(part.called, settings, voter))
