@@ -9,7 +9,7 @@ from make import RAW, example
 
 from srl.data.trajectory import Step, Trajectory
 from srl.errors import ConfigError
-from srl.evaluation.benchmark import TestSettings
+from srl.evaluation.benchmark import TestSettings as Settings
 from srl.evaluation.chunk_reset import Resets, chunk_resets
 from srl.evaluation.solving import Solved
 from srl.evaluation.spending import Outlay, curves, slope_per_doubling
@@ -157,5 +157,5 @@ def test_plain_samples_for_as_many_tokens():
 )  # fmt: skip
 def test_a_strategy_belongs_to_a_mode(settings, said):
     with pytest.raises(ConfigError) as found:
-        TestSettings(**settings)
+        Settings(**settings)
     assert said in str(found.value)
