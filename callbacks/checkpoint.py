@@ -22,6 +22,7 @@ from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
 
 from callbacks.run_info import mlflow_loggers, set_tag
 from srl import ranks
+from srl.curriculum.stream import Draw
 from srl.errors import ConfigError, Interrupted, TrainingStopped
 from srl.files import no_link, put
 from srl.runs.owner import Owner, set_aside
@@ -81,6 +82,10 @@ class Checkpoint(LightningCheckpoint):
         self._handlers: dict[int, Any] = {}  # what handled the signals before the run
 
     @property
+    def signalled(self) -> bool:
+        return self._signal is not None
+
+    @property
     def last_path(self) -> Path:
         return self.dirpath / "last.ckpt"
 
@@ -112,21 +117,26 @@ class Checkpoint(LightningCheckpoint):
         self._listen(trainer)
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Draw, batch_idx: int
     ) -> None:
         self._keep_rows(trainer, pl_module)
         self._hear()
         step = trainer.global_step
         updated = step != self._saved_at
-        stopping = self._signal is not None
+        stopping = self.signalled or bool(batch.stop)
         due = updated and step // self.every_n_updates > self._saved_at // self.every_n_updates
         due = due or bool(ranks.most(self._time_is_up()))  # of several devices all save, or none
         if self._ends(trainer):
             trainer.should_stop = True  # so that Lightning validates the final weights before it ends
         if stopping or due or self._validation_is_next(trainer):
             self._save(trainer, self.last_path)
-        if stopping:
+        if self.signalled:
             self._end(trainer)
+        if batch.stop:
+            raise TrainingStopped(
+                f"{batch.stop}. {self.last_path} holds update {trainer.global_step}: go on with "
+                "--ckpt_path last"
+            )
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         self._hear()

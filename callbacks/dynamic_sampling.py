@@ -63,6 +63,8 @@ class DynamicSampling(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Draw, batch_idx: int
     ) -> None:
+        if batch.stop:
+            return
         if batch.phase.name != self.phase:
             self._new_phase(batch)
         kept = [group for group in batch.groups if self._informative(group)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,8 @@ from srl.curriculum.stream import Draw
 from srl.errors import ConfigError, TrainingStopped
 from srl.evaluation.confidence import check_forced, curves
 from srl.evaluation.judge_reward import JudgeReward
-from srl.evaluation.votes import judge_state, own_voter
+from srl.evaluation.judge_server import ServerGone, voter_of
+from srl.evaluation.votes import judge_state
 from srl.objectives.episode import Episodes, Pays
 from srl.objectives.objective import Parts
 from srl.objectives.outcome import Outcome
@@ -117,7 +119,11 @@ class Reward(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Draw, batch_idx: int
     ) -> None:
         scored = [group for group in batch.groups if group.completions]
-        self._score(scored, trainer, self._ask(scored, trainer, pl_module, batch))
+        judged = self._ask(scored, trainer, pl_module, batch)
+        if batch.stop:  # nothing of this draw is scored or trained on; the checkpoint ends the run
+            batch.groups = []
+            return
+        self._score(scored, trainer, judged)
         if self.confidence is not None:
             with trainer.precision_plugin.forward_context():
                 shape([one for one in scored if self._is_shaped(one)], pl_module, self.confidence)
@@ -162,11 +168,16 @@ class Reward(Callback):
     def _ask(self, groups: list[Group], trainer: Trainer, pl_module: Any, batch: Draw) -> Judgements:
         """What each judge says of all responses of the draw, asked at once."""
         groups = [group for group in groups if not group.episodes]
+        cases = [(group.example, group.completions) for group in groups]
         found: Judgements = {}
         for judge in self._judges(trainer, pl_module):
-            before = judge.sums["tokens"]
-            with trainer.precision_plugin.forward_context():
-                values = judge.values([(group.example, group.completions) for group in groups])
+            before, values, gone = judge.sums["tokens"], [[0.0]] * len(cases), ""
+            try:
+                with trainer.precision_plugin.forward_context():
+                    values = judge.values(cases)
+            except ServerGone as error:
+                gone = str(error)
+            batch.stop = batch.stop or next(filter(None, ranks.gathered(gone)), "")
             found[judge.name] = {id(group): row for group, row in zip(groups, values, strict=True)}
             batch.cost.judge_tokens += ranks.total(judge.sums["tokens"] - before)
             sums = {name: ranks.total(judge.sums[name]) for name in ("right", "wrong", "votes", "tokens")}
@@ -178,7 +189,11 @@ class Reward(Callback):
             for part in self._judged():
                 data: Any = trainer.datamodule  # type: ignore[attr-defined]
                 settings = part.judge or JudgeSettings()
-                voter = own_voter(pl_module.engine, data.builder, settings, pl_module.identity, run_seed())
+                last: Any = trainer.checkpoint_callback
+                voter = voter_of(
+                    settings, pl_module.engine, data.builder, pl_module.identity, run_seed(),
+                    partial(getattr, last, "signalled", False),
+                )  # fmt: skip
                 self.judges.append(JudgeReward(part.called, settings, voter))
                 self.judges[-1].sums.update(self._sums.get(part.called, {}))
         return self.judges

@@ -9,12 +9,12 @@ import torch
 
 from srl.errors import ConfigError
 from srl.evaluation.chunk_reset import Resets, chunk_resets
+from srl.evaluation.judge_server import voter_of
 from srl.evaluation.playing import solve_by_play
 from srl.evaluation.scores import Record, prediction_of, records_of
 from srl.evaluation.solving import GREEDY, MAX_TURNS, Solved, solve_by_steps, solve_whole
 from srl.evaluation.spending import Outlay
 from srl.evaluation.strategies import NEED_SAMPLES, OF_MODE, Strategy, TestTime, Work
-from srl.evaluation.votes import own_voter
 from srl.types import Sampling
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def _outlays(
     sampling, how = Sampling(settings.temperature), settings.test_time
 
     def resets(generator: torch.Generator) -> list[list[Outlay]]:
-        voter = own_voter(engine, player.builder, how.judge, identity, batch.seed(settings.seed))
+        voter = voter_of(how.judge, engine, player.builder, identity, batch.seed(settings.seed))
         made = Resets(engine, voter, how.judge, sampling, generator, how.tries)
         return chunk_resets(made, player.builder, batch.trajectories, how.repeats, settings.max_turns)
 

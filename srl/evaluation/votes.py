@@ -126,15 +126,17 @@ def judge_weights(
 
 
 def judge_state(settings: JudgeSettings, identity: Mapping[str, Any]) -> dict[str, Tensor] | None:
-    """The adapter of the judge's checkpoint; None for the base.
+    """The adapter of the judge's checkpoint; None for the base, and for a server.
 
     identity: the policy's. ConfigError: it has no adapter to switch off or to replace; no such file; the
     judge is one of another base, or its adapter has another form.
     """
+    if settings.url is not None:
+        return None
     if identity["lora"] is None:
         raise ConfigError(
             "judge: the judge is the base without adapter, or with another, but model.lora is null: set "
-            "model.lora"
+            "model.lora, or judge.url"
         )
     if settings.file is None:
         return None

@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from srl.errors import ConfigError, check_counts
 from srl.rewards.verdict import BOXED, Words, check_of
@@ -25,6 +26,7 @@ Step to judge:
 
 Is this step right, and can a right answer still come of it? Analyse it first. Then end with \
 {positive} or {negative}, once and with nothing after it."""
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _HOLE = re.compile(r"\{(problem|past|step|positive|negative)\}")
 
 
@@ -42,7 +44,8 @@ class JudgeSettings:
     tokens: int = 1024
     """Tokens of a response, at most; analysis and verdict."""
     max_prompt_tokens: int = 2048
-    """Longest request, in tokens; a step with a longer one gets no vote, and that is counted."""
+    """Longest request to the policy's own base, in tokens; a step with a longer one gets no vote, and that is
+    counted."""
     think: bool = False
     """Whether the judge begins with <think>...</think>; the verdict stands behind it."""
     system: str = "You judge single steps of solutions."
@@ -55,6 +58,19 @@ class JudgeSettings:
     negative: str = BOXED[1]
     """The verdict that it is wrong."""
 
+    url: str | None = None
+    """Address of an OpenAI-compatible server that judges instead, such as http://localhost:8000/v1; null
+    asks the policy's own base."""
+    model: str = ""
+    """The model's name on that server."""
+    key_variable: str = "SRL_JUDGE_KEY"
+    """Environment variable that holds the server's API key; it may be unset. The key stands nowhere else."""
+    time_limit: float = 120.0
+    """Seconds that the server has for one response."""
+    patience: float = 600.0
+    """Seconds that a server may answer nothing, while it is asked again and again; then the run is stopped,
+    its last.ckpt written."""
+
     def __post_init__(self) -> None:
         where = "judge."
         counts = {"votes": self.votes, "tokens": self.tokens, "max_prompt_tokens": self.max_prompt_tokens}
@@ -66,6 +82,7 @@ class JudgeSettings:
         if self.temperature == 0 and self.votes > 1:
             raise ConfigError(f"{where}votes is {self.votes}, but greedy votes are all the same: write 1")
         self._check_texts(where)
+        self._check_server(where)
 
     def _check_texts(self, where: str) -> None:
         if self.request is not None and not {"problem", "step"} <= set(_HOLE.findall(self.request)):
@@ -76,6 +93,31 @@ class JudgeSettings:
                 f"{where}positive and {where}negative are {a!r} and {b!r}: write two words without white "
                 "space or a slash, neither within the other"
             )
+
+    def _check_server(self, where: str) -> None:
+        for name in ("time_limit", "patience"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ConfigError(f"{where}{name} is {value}: write seconds above 0")
+        if not _VARIABLE.fullmatch(self.key_variable):  # it may be the key itself: it is not shown
+            raise ConfigError(
+                f"{where}key_variable is no name of an environment variable; write the name, and the key "
+                "into the variable: a key in a config would be logged"
+            )
+        if self.url is None:
+            return
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ConfigError(f"{where}url is no address; write one such as http://localhost:8000/v1")
+        if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
+            raise ConfigError(
+                f"{where}url holds more than host and path; a key belongs into {where}key_variable, where "
+                "nothing logs it"
+            )
+        if not self.model:
+            raise ConfigError(f"{where}url is given, but not {where}model: write the model's name there")
+        if self.adapter not in (False, "off"):
+            raise ConfigError(f"{where}url and {where}adapter are both given: one of them judges")
 
     @property
     def words(self) -> Words:

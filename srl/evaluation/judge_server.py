@@ -1,0 +1,228 @@
+"""A judge on a server: OpenAI-compatible chat completions, one request a vote.
+
+What may pass (no connection, no answer in time, 408, 429, 5xx, no chat completion) is asked again after a
+pause that doubles. Where the server has answered others, what fails TRIES times and for GRACE seconds is no
+vote. A server that answers nothing for `patience` seconds is gone. Redirects are not followed: they would
+take the key along.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from http.client import HTTPException, HTTPResponse
+from typing import TYPE_CHECKING, Any
+from urllib.error import HTTPError
+from urllib.request import HTTPRedirectHandler, OpenerDirector, Request, build_opener
+
+from srl.errors import TrainingStopped
+from srl.evaluation.votes import Voter, Votes, own_voter
+from srl.model.texts import ids_of
+from srl.rewards.judge import JudgeSettings
+from srl.rewards.verdict import verdict
+
+if TYPE_CHECKING:
+    from srl.engine.engine import RolloutEngine
+    from srl.examples.builder import ExampleBuilder
+
+log = logging.getLogger(__name__)
+AT_ONCE = 32
+"""Requests under way, at most."""
+TRIES, GRACE = 4, 60.0
+LONGEST_PAUSE = 60.0
+LARGEST = 8 << 20
+"""Bytes of an answer, at most."""
+
+
+class ServerGone(TrainingStopped):
+    """It answers nothing, or refuses to be asked so. The message says where, how long and what was last."""
+
+
+@dataclass
+class _Vote:
+    """One request on its way. fault: why it failed last."""
+
+    text: str
+    tries: int = 0
+    fault: str = ""
+    read: str | None = None
+    tokens: int = 0
+    done: bool = False
+
+
+@dataclass
+class ServerVoter:
+    """count: tokens of a text, where the server does not say. stops: whether to give up at once. pause: the
+    first, in seconds."""
+
+    settings: JudgeSettings
+    count: Callable[[str], int]
+    stops: Callable[[], bool] = lambda: False
+    pause: float = 1.0
+    _opener: OpenerDirector = field(default_factory=lambda: build_opener(_NoRedirect))
+
+    def ask(self, requests: Sequence[str]) -> dict[str, Votes]:
+        """ServerGone: see there; also where the run is to stop while it is waited for."""
+        votes = [_Vote(text) for text in dict.fromkeys(requests) for _ in range(self.settings.votes)]
+        since, pause = time.monotonic(), self.pause
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            while open_votes := [vote for vote in votes if not vote.done]:
+                round_ = _Round(self, self._headers())
+                list(pool.map(round_.take, open_votes))
+                if round_.answered:
+                    since, pause = time.monotonic(), self.pause
+                self._give_up(votes, time.monotonic() - since)
+                if any(not vote.done for vote in votes):
+                    self._wait(max(pause, round_.asked_for), since, round_.last)
+                    pause = min(2 * pause, LONGEST_PAUSE)
+        found: dict[str, list[_Vote]] = {}
+        for vote in votes:
+            found.setdefault(vote.text, []).append(vote)
+        return {
+            text: Votes(tuple(one.read for one in mine), sum(one.tokens for one in mine))
+            for text, mine in found.items()
+        }
+
+    def _give_up(self, votes: Sequence[_Vote], seconds: float) -> None:
+        """On requests that keep failing where others have been answered."""
+        if not any(vote.done for vote in votes) or seconds < min(GRACE, self.settings.patience / 2):
+            return
+        lost = [vote for vote in votes if not vote.done and vote.tries >= TRIES]
+        for vote in lost:
+            vote.done = True
+        if lost:
+            log.warning("the judge's server: %s, again and again: %d are no votes", lost[0].fault, len(lost))
+
+    def _wait(self, seconds: float, since: float, last: str) -> None:
+        end = time.monotonic() + seconds
+        log.warning("the judge's server: %s; asked again in %.0f s", last, seconds)
+        while (now := time.monotonic()) < end:
+            if self.stops() or now - since > self.settings.patience:
+                raise ServerGone(
+                    f"the judge's server {self.settings.url} has answered nothing for {now - since:.0f} s "
+                    f"(judge.patience is {self.settings.patience:g}): {last}"
+                )
+            time.sleep(min(0.2, end - now))
+
+    def _headers(self) -> dict[str, str]:
+        key = os.environ.get(self.settings.key_variable, "").strip()
+        if not re.fullmatch(r"[!-~]*", key):  # an error of the header would show it
+            raise ServerGone(f"the key in {self.settings.key_variable} has signs that no key has")
+        return {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
+
+
+class _Round:
+    """Each open vote asked once. answered: any came; asked_for: seconds that the server wants to rest."""
+
+    def __init__(self, voter: ServerVoter, headers: dict[str, str]) -> None:
+        self.voter, self.headers = voter, headers
+        self.answered, self.in_a_row, self.asked_for, self.last = False, 0, 0.0, ""
+
+    def take(self, vote: _Vote) -> None:
+        if self.in_a_row >= AT_ONCE:  # the server is down: no use to wait for each
+            return
+        vote.tries += 1
+        try:
+            said = self._said(vote.text)
+            vote.read, vote.tokens = self._read(said)
+        except _Passing as passing:
+            vote.fault = self.last = str(passing)
+            self.in_a_row += 1
+            return
+        self.answered, self.in_a_row, vote.done = True, 0, True
+
+    def _said(self, text: str) -> bytes:
+        settings = self.voter.settings
+        body = {
+            "model": settings.model,
+            "messages": [
+                *([{"role": "system", "content": settings.system}] if settings.system else []),
+                {"role": "user", "content": text},
+            ],
+            "temperature": settings.temperature,
+            "max_tokens": settings.tokens,
+        }
+        url = str(settings.url).rstrip("/").removesuffix("/chat/completions") + "/chat/completions"
+        request = Request(url, json.dumps(body).encode(), self.headers)
+        end = time.monotonic() + settings.time_limit
+        try:
+            with self.voter._opener.open(request, timeout=settings.time_limit) as answer:
+                return _whole(answer, end)
+        except HTTPError as error:
+            error.close()
+            raise self._refused(error) from None
+        except TimeoutError as error:
+            raise _Passing(f"no answer within {settings.time_limit:g} s") from error
+        except (OSError, HTTPException) as error:  # URLError is an OSError
+            reason = getattr(error, "reason", error)
+            if isinstance(reason, TimeoutError):
+                raise _Passing(f"no answer within {settings.time_limit:g} s") from error
+            raise _Passing(f"no connection ({type(reason).__name__})") from error
+
+    def _refused(self, error: HTTPError) -> Exception:
+        """Of a body nothing is shown: some servers repeat the key."""
+        settings, said = self.voter.settings, f"HTTP {error.code}"
+        if error.code in (401, 403):
+            said += f", so it wants its key in the environment variable {settings.key_variable}"
+        elif error.code < 400 or error.code in (404, 405):
+            said += f": see judge.url and judge.model {settings.model!r}"
+        else:
+            wanted = error.headers.get("Retry-After", "")
+            if wanted.isdigit():
+                self.asked_for = max(self.asked_for, min(float(wanted), LONGEST_PAUSE))
+            return _Passing(said)
+        return ServerGone(f"the judge's server {settings.url} answers {said}")
+
+    def _read(self, said: bytes) -> tuple[str | None, int]:
+        """The verdict, None for none, and the tokens that it took."""
+        try:
+            found: dict[str, Any] = json.loads(said)
+            text = found["choices"][0]["message"]["content"] or ""
+            usage = found.get("usage") or {}
+            tokens = usage.get("completion_tokens")
+            known = verdict(text, self.voter.settings.words)
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise _Passing("an answer that is no chat completion") from error
+        return known, tokens if isinstance(tokens, int) else self.voter.count(text)
+
+
+class _Passing(Exception):
+    """What may be better the next time."""
+
+
+class _NoRedirect(HTTPRedirectHandler):
+    def redirect_request(self, *args: Any) -> None:
+        return None
+
+
+def _whole(answer: HTTPResponse, end: float) -> bytes:
+    """All of it before `end`; a server that sends byte by byte is late, too."""
+    parts, size = [], 0
+    while part := answer.read1(1 << 16):
+        parts.append(part)
+        size += len(part)
+        if size > LARGEST:
+            raise _Passing("an answer that is no chat completion")
+        if time.monotonic() > end:
+            raise TimeoutError
+    return b"".join(parts)
+
+
+def voter_of(
+    settings: JudgeSettings,
+    engine: RolloutEngine,
+    builder: ExampleBuilder,
+    identity: Mapping[str, Any],
+    seed: int,
+    stops: Callable[[], bool] = lambda: False,
+) -> Voter:
+    """Who judges. ConfigError: `srl.evaluation.votes.judge_state`."""
+    if settings.url is None:
+        return own_voter(engine, builder, settings, identity, seed)
+    return ServerVoter(settings, lambda text: len(ids_of(engine.tokenizer, text, strict=False)), stops)
