@@ -18,6 +18,7 @@ from srl.evaluation.judge_reward import JudgeReward
 from srl.evaluation.judge_server import ServerGone, voter_of
 from srl.evaluation.votes import judge_state
 from srl.objectives.episode import Episodes, Pays
+from srl.objectives.meta import MetaSettings
 from srl.objectives.objective import Parts
 from srl.objectives.outcome import Outcome
 from srl.objectives.similarity import Compared, token_units
@@ -32,6 +33,7 @@ from srl.rewards.step_reward import Copying, Exact, Key, StepReward
 from srl.rewards.verifier import counts
 from srl.types import Group, run_seed
 from srl.update.bad_numbers import REMEDIES, records_of
+from srl.update.tags import give_tags
 
 log = logging.getLogger(__name__)
 Judgements = dict[str, dict[int, list[float]]]
@@ -66,6 +68,7 @@ class Reward(Callback):
             weight: 0.1}]; null is what the phase's objective pays.
         confidence: Take something off rlvr, reverse and prefix where a response is sure of the gold answer
             before it has thought, forced there by model.test.test_time.forced_answer; null does not.
+        meta: How the objective meta rewards turns for the kind of their thinking.
         progress_discount: Weight of what the next turn earns in the credit of a turn of progress, from 0, the
             turn alone, to 1, the whole way from there.
     """
@@ -85,6 +88,7 @@ class Reward(Callback):
         progress_discount: float = 0.0,
         parts: list[Part] | None = None,
         confidence: ConfidenceShaping | None = None,
+        meta: MetaSettings = MetaSettings(),  # noqa: B008 - frozen
     ) -> None:
         if max_bad < 1:
             raise ConfigError(f"reward.max_bad is {max_bad}: it must be at least 1")
@@ -93,7 +97,7 @@ class Reward(Callback):
         rule(verifier)  # ConfigError for what is none
         if not 0 <= progress_discount <= 1:
             raise ConfigError(f"reward.progress_discount is {progress_discount}: it must lie in [0, 1]")
-        self.verifier, self.parts, self.confidence = verifier, parts or [], confidence
+        self.verifier, self.parts, self.confidence, self.meta = verifier, parts or [], confidence, meta
         check_parts(self.parts)
         self.judges: list[JudgeReward] = []  # once there is a policy
         self._sums: dict[str, dict[str, float]] = {}  # of a checkpoint, until then
@@ -129,6 +133,7 @@ class Reward(Callback):
                 shape([one for one in scored if self._is_shaped(one)], pl_module, self.confidence)
         groups = ranks.all_groups(batch.groups, batch.examples)  # each device scored its part
         batch.groups = [one for one in groups if one.completions or not self._samples(one)]  # else unplayed
+        give_tags([one for one in batch.groups if one.example.objective == "meta"], self.meta)
         bad = [group for group in batch.groups if fault_of(group) is not None]
         self.bad_draws = self.bad_draws + 1 if bad else 0
         batch.metrics["reward/dropped_groups"] = float(self.dropped + len(bad))

@@ -166,7 +166,8 @@ class Episode:
 
     turns: responses of the policy. seen: what the world answered to each action; a last turn that is no
     action has no answer. invalid: actions that the world says it does not admit. repeated: actions taken
-    before in the same episode behind the same answer. left: the expert's actions to the goal at the beginning
+    before in the same episode behind the same answer. admitted: whether the world says that it admits each
+    action. left: the expert's actions to the goal at the beginning
     and after each action, None where it knows none.
     """
 
@@ -177,6 +178,7 @@ class Episode:
     repeated: int = 0
     seen: tuple[str, ...] = ()
     left: tuple[int | None, ...] = ()
+    admitted: tuple[bool, ...] = ()
 
     @property
     def won(self) -> bool:

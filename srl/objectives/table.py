@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from srl.objectives.episode import Pays, whole_episode
 from srl.objectives.imitation import IMITATIONS
+from srl.objectives.meta import meta
 from srl.objectives.objective import Objective
 from srl.objectives.outcome import prefix_outcome, reverse_outcome, whole_outcome
 from srl.objectives.own_states import own_states
@@ -48,6 +49,7 @@ def objectives(
         own_states(autojunk, units, options),
         whole_episode(pays),
         progress(discount),
+        meta(),
     ]
     return {objective.name: objective for objective in found}
 

@@ -187,7 +187,7 @@ class _Way:
     turns: list[Completion] = field(default_factory=list)
     left: list[int | None] = field(default_factory=list)
     met: set[tuple[str, str]] = field(default_factory=set)
-    invalid: int = 0
+    admitted: list[bool] = field(default_factory=list)
     repeated: int = 0
     score: float = 0.0
     state: Example | None = None
@@ -211,7 +211,7 @@ class _Way:
     def answered(self, action: str) -> None:
         """The world has answered the action."""
         before = self.steps[-1].observation if self.steps else ""
-        self.invalid += self.admissible is not None and _plain(action) not in self.admissible
+        self.admitted.append(self.admissible is None or _plain(action) in self.admissible)
         self.repeated += (before, _plain(action)) in self.met
         self.met.add((before, _plain(action)))
         said = "" if isinstance(self.play.seen, Lost) else self.play.seen.text
@@ -227,8 +227,9 @@ class _Way:
     def played(self) -> Played:
         assert self.end is not None
         seen = tuple(step.observation for step in self.steps)
+        invalid, admitted = self.admitted.count(False), tuple(self.admitted)
         found = Episode(
-            self.end, len(self.turns), self.score, self.invalid, self.repeated, seen, tuple(self.left)
+            self.end, len(self.turns), self.score, invalid, self.repeated, seen, tuple(self.left), admitted
         )
         return Played(found, self.turns)
 

@@ -178,14 +178,14 @@ def test_an_objective_builds_its_own_examples(tokenizer):
         "srl": steps, "rlvr": whole, "holistic": whole, "reverse": starts, "prefix": starts,
         "rlsd": whole, "rlsd_step": steps, "distil": whole, "distil_step": steps,
         "sdpo": whole,
-        "srl_own": [], "episode": [], "progress": [],
+        "srl_own": [], "episode": [], "progress": [], "meta": [],
     }  # fmt: skip
     assert all(e.objective == name for name, examples in found.items() for e in examples)
     assert [name for name, examples in found.items() if any(e.target_ids for e in examples)] == [
         "sft_outline", "sft_step",
     ]  # fmt: skip
     assert {skip.where for skip in made.skipped} == {
-        "sft", "srl_own", "episode", "progress",
+        "sft", "srl_own", "episode", "progress", "meta",
     }  # fmt: skip  # no reasoning, no worlds
 
 

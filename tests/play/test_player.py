@@ -142,6 +142,7 @@ def test_how_a_play_ends(table, texts, end, turns, answers):
     (found,) = one.player.play(one.examples(), in_turn(*texts))
     assert (found.episode.end, found.episode.turns, found.episode.seen) == (end, turns, answers)
     assert found.episode.invalid == ("q" in texts)  # the world does not admit it, answers, and goes on
+    assert found.episode.admitted == tuple(text != "q" for text in texts[: len(answers)])
 
 
 def test_limits_cut_a_play_and_say_which(table):

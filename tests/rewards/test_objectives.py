@@ -44,9 +44,10 @@ def test_every_objective_by_name():
         "srl_own": ("step", True, None),
         "episode": ("step", True, "outcome"),
         "progress": ("step", True, None),
+        "meta": ("step", True, None),
     }
     played = {name: o.plays for name, o in objectives().items() if o.plays != "nothing"}
-    assert played == {"srl_own": "state", "episode": "episode", "progress": "episode"}
+    assert played == {"srl_own": "state", "episode": "episode", "progress": "episode", "meta": "episode"}
     assert [objective.name for objective in objectives().values()] == NAMES == list(kinds)
 
 
