@@ -25,6 +25,7 @@ SHOWN = (
     "val/outcome/avg_at",
     "val/outcome/pass_at",
     "val/outcome/informative",
+    "val/confidence/premature",
     "val/episode/success",
     "val/episode/score",
     "val/episode/turns",

@@ -262,7 +262,8 @@ def shape(groups: Sequence[Group], pl_module: Any, settings: ConfidenceShaping) 
     """Gives the groups the channel of `srl.rewards.confidence`, by the weights as they are."""
     cases = [(group.example, one) for group in groups for one in group.completions]
     forced = pl_module.test_settings.test_time.forced_answer
-    found = iter(curves(pl_module.engine, cases, forced, settings.cuts, own=False))
+    tokens = pl_module.token_budget.begin(pl_module.device)  # what fits in an update fits here
+    found = iter(curves(pl_module.engine, cases, forced, settings.cuts, own=False, tokens=tokens))
     for group in groups:
         mine = [next(found) for _ in group.completions]
         channel, figures = shaped([one and one.gold for one in mine], settings)

@@ -111,8 +111,10 @@ def curves(
     forced: str,
     cuts: int = CUTS,
     own: bool = True,
+    tokens: int | None = None,
 ) -> list[Curves | None]:
     """Of each response to an example with an answer. cuts: K. own: whether the own answer is forced as well.
+    tokens: padded ones at once, at most; None is as many as an update begins with.
 
     None: too short or too long, or an answer that the tokenizer cannot write.
     """
@@ -123,7 +125,7 @@ def curves(
         answers = [example.answer] if stated is None else [example.answer, stated]
         trace = trace_of(engine, example, completion, cuts)
         asked.append([] if trace is None else _forced(engine, trace, answers, forced))
-    found = iter(_probabilities(engine, [row for rows in asked for row in rows]))
+    found = iter(_probabilities(engine, [row for rows in asked for row in rows], tokens))
     values = [[next(found) for _ in rows] for rows in asked]
     return [Curves(one[: cuts + 1], one[cuts + 1 :] or None) if one else None for one in values]
 
@@ -198,13 +200,13 @@ def _forced(engine: RolloutEngine, trace: Trace, answers: Sequence[str], forced:
 
 
 @torch.no_grad()
-def _probabilities(engine: RolloutEngine, rows: Sequence[Row]) -> list[float]:
+def _probabilities(engine: RolloutEngine, rows: Sequence[Row], tokens: int | None = None) -> list[float]:
     """Of all action tokens of each row together."""
     if not rows:
         return []
     own, found = engine.decoder, dict[int, float]()
     with own.evaluating():
-        for part in micro_batches(rows, TokenBudget("auto").begin(own.device)):
+        for part in micro_batches(rows, tokens or TokenBudget("auto").begin(own.device)):
             micro = part.to(own.device)
             new = logprobs_of(own.backbone, own.head, micro, own.vocab_size, own.attention)
             sizes = [len(row.action_ids) for row in micro.rows]

@@ -46,4 +46,6 @@ def tag_advantages(turns: Sequence[Turn], raw_alone: bool = False) -> Tensor:
     rewards = torch.tensor([turn.reward for turn in turns], dtype=torch.float32)
     counts = Counter(turn.tag for turn in turns)
     bare = [turn.tag is None or (raw_alone and counts[turn.tag] == 1) for turn in turns]
-    return torch.where(torch.tensor(bare, dtype=torch.bool), rewards, z_scores(rewards, [turn.tag or "" for turn in turns]))
+    return torch.where(
+        torch.tensor(bare, dtype=torch.bool), rewards, z_scores(rewards, [turn.tag or "" for turn in turns])
+    )

@@ -25,6 +25,7 @@ from srl.evaluation.confidence import (
 )
 from srl.evaluation.validation import ValidationMetrics, ValidationSettings
 from srl.model.texts import ids_of, text_of
+from srl.out_of_memory import TokenBudget
 from srl.rewards.confidence import ConfidenceShaping, penalty
 from srl.types import Completion, Group
 from srl.update.grpo import group_advantages
@@ -94,7 +95,10 @@ def test_the_shaping_takes_the_gold_answers_curve_of_each_response_of_a_group(to
     said = [Completion(ids_of(tokenizer, text), text, torch.zeros(1), True) for text in texts]
     group = Group(asked, said, torch.zeros(3))
     test_time = SimpleNamespace(forced_answer="so ")
-    module = SimpleNamespace(engine=engine, test_settings=SimpleNamespace(test_time=test_time))
+    module = SimpleNamespace(
+        engine=engine, test_settings=SimpleNamespace(test_time=test_time), token_budget=TokenBudget(100),
+        device=engine.device,
+    )  # fmt: skip
     settings = ConfidenceShaping(eta=1e4, cuts=5)
     shape([group], module, settings)
     found = curves(engine, [(asked, one) for one in said], "so ", cuts=5)
