@@ -7,10 +7,10 @@ RLVMR (arXiv 2507.22844). The thinking of a turn begins with a tag and a colon, 
     reflection  1 where the action before was not admitted, and this one is another
     monitor     0
 
-A turn without a tag, or without an action, earns FAULT. All turns of an episode have the advantage of its
-reward over the group, and in addition weight times that of their tag (`srl.update.tags`): the paper's mixture
-alpha z(R) + (1 - alpha) z_tag(r) up to the factor alpha, with weight = (1 - alpha) / alpha; its alpha of 1/2
-is 1. The tags are the paper's, their place in the thinking is ours.
+A turn without a tag, or without an action, earns FAULT, which is not scaled. All turns of an episode have the
+advantage of its reward over the group, and in addition weight times that of their tag (`srl.update.tags`):
+the paper's mixture alpha z(R) + (1 - alpha) z_tag(r) up to the factor alpha, with weight = (1 - alpha) /
+alpha; its alpha of 1/2 is 1. The tags are the paper's, their place in the thinking is ours.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from srl.objectives.meta import MetaSettings, tagged
 from srl.objectives.table import objectives
 from srl.types import Completion, Episode, Example, Group
 from srl.update.bad_numbers import BadUpdates
-from srl.update.grpo import group_advantages
+from srl.update.grpo import group_advantages, loudest
 
 PLAN, LOOK, TURN, WATCH = "planning", "explore", "reflection", "monitor"
 # (tag, action, whether the world admits it); no tag: plain thinking
@@ -57,10 +57,12 @@ def test_what_each_kind_earns():
 
 
 def test_both_groupings_beside_the_episodes_advantage():
+    # One of nine turns is a fault: -0.1, of which the mean, -0.1 / 9, is taken from all.
     # Of the task: explore 1, 1, 0: mean 2/3, std sqrt(2/9); reflection 0, 1, 0: 1/3, the same std. Planning
     # and monitor are alone: their rewards 1 and 0. The episodes have 1 and -1.
     root = 2**0.5
     task = [1 + 1.0, 1 + root / 2, 1 - root / 2, 1 + root, -1 + root / 2, -1 - root, -1 - root / 2, -1, -1.1]
+    task = [value + 0.1 / 9 for value in task]
     one = played(WON, LOST)
     (found,) = rewarded(one, grouping="task")
     assert found == pytest.approx(task, abs=1e-4)
@@ -72,10 +74,16 @@ def test_both_groupings_beside_the_episodes_advantage():
     other.episodes = (Episode("lost", 1, seen=("said",), left=(None,), admitted=(True,)),) * 2
     first, second = rewarded(played(WON, LOST), other, weight=0.5)
     # planning 1, 0, 0: mean 1/3: (2/3) / sqrt(2/9) = sqrt(2), and -sqrt(1/2) twice; monitor alone is 0
-    assert first[0] == pytest.approx(1 + root / 2, abs=1e-4)
-    assert first[3] == pytest.approx(1 + root / 2, abs=1e-4)
-    assert first[7:] == pytest.approx([-1.0, -1.05], abs=1e-4)
-    assert second == pytest.approx([-root / 4] * 2, abs=1e-4)
+    mean = 0.5 * 0.1 / 11
+    assert first[0] == pytest.approx(1 + root / 2 + mean, abs=1e-4)
+    assert first[3] == pytest.approx(1 + root / 2 + mean, abs=1e-4)
+    assert first[7:] == pytest.approx([-1.0 + mean, -1.05 + mean], abs=1e-4)
+    assert second == pytest.approx([-root / 4 + mean] * 2, abs=1e-4)
+    # where all are faults nothing speaks, and the group is silent
+    faults = played([(None, "go", True)], [(None, "go", True)])
+    faults.episodes = other.episodes
+    assert rewarded(faults) == [[0.0, 0.0]]
+    assert loudest(faults) == 0.0
 
 
 def test_without_thinking_there_is_nothing_to_tag():
