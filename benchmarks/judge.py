@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python benchmarks/judge.py [--output runs/judge] [--updates 60] [--seeds 3]
 
 1. A policy of 17 updates labels its own solutions of the training and of the held-out problems (`label`,
-   abs_q, 8 continuations), balanced.
+   abs_q, 8 continuations), balanced at each place of a step.
 2. Each training row gets as analysis the policy's own work on the step, from the same prefix, where its
    outcome says what the label says: so the labels alone are used. The others have none.
 3. The judge imitates these analyses for half of the updates (configs/methods/judge_quickstart.yaml) and is
@@ -68,9 +68,10 @@ def with_analyses(rows: list[Trajectory], values: list[Valued], half: Path) -> l
     said = engine.generate([example for *_, example in asked], 1, GREEDY, generator)
     found = []
     for row, (one, place, example), (completion,) in zip(rows, asked, said, strict=True):
-        thinking, action = example.read(completion) or ("", None)
+        thinking, action = example.read(completion) or ("", "")
         agrees = (action == one.steps[place - 1]) == (row.answer == "Positive")
-        steps = tuple(Step(1, "", step.body, thinking if agrees else "") for step in row.steps)
+        analysis = f"{thinking};{action}" if agrees and action else ""
+        steps = tuple(Step(1, "", step.body, analysis) for step in row.steps)
         found.append(replace(row, steps=steps))
     return found
 
@@ -104,7 +105,7 @@ def write_data(folder: Path) -> None:
             str(values),
         )
         _, solutions = read_values(values)
-        rows, _ = judge_rows(solutions, LABEL, LAWS, 0, judge)
+        rows, _ = judge_rows(solutions, LABEL, LAWS, 0, judge, by_place=True)
         rows = with_analyses(rows, solutions, half) if split == "train" else rows
         (folder / f"{name}.jsonl").write_text("".join(row.to_json() + "\n" for row in rows), encoding="utf-8")
         analysed = sum(bool(row.steps[0].thinking) for row in rows)

@@ -95,6 +95,7 @@ def _options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     add("--batch_size", type=int, default=values.batch_size, help="problems at a time")
     add("--seed", type=int, default=values.seed, help="of all sampling")
     add("--judge_data", type=Path, help="expert JSONL to train a judge with, classes balanced")
+    add("--by_place", action="store_true", help="balance them at each place of a step, too")
     add_laws(parser)
     add_tracking_uri(parser)
     options, rest = parser.split(arguments)
@@ -215,11 +216,12 @@ def _write_judge_data(
     judge: JudgeSettings,
     console: Console,
 ) -> None:
-    found, counts = judge_rows(rows, options.label, laws, options.seed, judge)
+    found, counts = judge_rows(rows, options.label, laws, options.seed, judge, options.by_place)
     if not found:
         raise DataError(
             f"--judge_data: {options.label} calls {counts[POSITIVE]} steps positive and {counts[NEGATIVE]} "
-            "negative: there is nothing to tell apart; value other solutions, or write another --label"
+            "negative: there is nothing to tell apart; value other solutions, write another --label, or "
+            "leave out --by_place"
         )
     with whole_file(options.judge_data) as write:
         for one in found:

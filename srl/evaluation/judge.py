@@ -20,12 +20,18 @@ from srl.rewards.verdict import NEGATIVE, POSITIVE, majority
 
 
 def judge_rows(
-    rows: Sequence[Valued], label: str, laws: LabelSettings, seed: int, judge: JudgeSettings
+    rows: Sequence[Valued],
+    label: str,
+    laws: LabelSettings,
+    seed: int,
+    judge: JudgeSettings,
+    by_place: bool = False,
 ) -> tuple[list[Trajectory], Counter[str]]:
     """Labelled steps to train a judge with, as many of each class; and how many of each there were.
 
-    Equal requests are one row, whose solution is the verdict alone. Of the larger class a part is drawn by
-    the seed; rows come in the order of the file.
+    by_place: as many of each class at each place of a step; else a judge may learn the place, where early
+    steps are mostly right. Equal requests are one row, whose solution is the verdict alone. Of the larger
+    class a part is drawn by the seed; rows come in the order of the file.
     """
     found: dict[str, Trajectory] = {}
     for one in rows:
@@ -33,11 +39,15 @@ def judge_rows(
             text = _asks(judge, one, place)
             found.setdefault(text, _row(one, place, text, POSITIVE if positive else NEGATIVE, judge))
     counts = Counter(str(row.answer) for row in found.values())
-    least = min(counts[POSITIVE], counts[NEGATIVE])
+    classes: dict[str, dict[str, list[str]]] = {}
+    for row in found.values():
+        place = row.uid.rpartition("/")[2] if by_place else ""
+        classes.setdefault(place, {POSITIVE: [], NEGATIVE: []})[str(row.answer)].append(row.uid)
     kept: set[str] = set()
-    for answer in (POSITIVE, NEGATIVE):
-        of_class = [row.uid for row in found.values() if row.answer == answer]
-        kept |= set(random.Random(f"{seed}/{answer}").sample(of_class, least))
+    for place, uids in classes.items():
+        least = min(map(len, uids.values()))
+        for answer, of_class in uids.items():
+            kept |= set(random.Random(f"{seed}/{answer}{place}").sample(of_class, least))
     return [row for row in found.values() if row.uid in kept], counts
 
 

@@ -63,6 +63,9 @@ def test_judge_data_are_balanced_distinct_and_read_as_any_expert_file(tmp_path):
     )
     assert (read, skipped) == (found, [])
     assert judge_rows([row(successes=())], "abs_q", LabelSettings(), 0, JudgeSettings()) == ([], {})
+    # at place 1 both are positive, at place 3 there is one row: only place 2 has one of each
+    placed, _ = judge_rows(rows, "abs_q", LabelSettings(), 0, JudgeSettings(), by_place=True)
+    assert [(one.uid, one.answer) for one in placed] == [("p/0/2", "Negative"), ("q/0/2", "Positive")]
     # rows about one problem stand on one side, and no file holds a problem that another trains on
     sides = split_by_problem(found, 1)
     assert {one.uid[0] for one in sides[1]} & {one.uid[0] for one in sides[0]} == set()
