@@ -4,8 +4,8 @@
 
 1. A policy of 17 updates labels its own solutions of the training and of the held-out problems (`label`,
    abs_q, 8 continuations), balanced at each place of a step.
-2. Each training row gets as analysis the policy's own work on the step, from the same prefix, where its
-   outcome says what the label says: so the labels alone are used. The others have none.
+2. Each training row gets as analysis the policy's own work on the step, from the same prefix, and what it
+   differs by from the judged one, where its outcome says what the label says. The others have none.
 3. The judge imitates these analyses for half of the updates (configs/methods/judge_quickstart.yaml) and is
    then trained by the reward for right verdicts, on all rows; the classifier imitates the verdict alone, for
    as many updates. Both are adapters on the same base.
@@ -69,11 +69,23 @@ def with_analyses(rows: list[Trajectory], values: list[Valued], half: Path) -> l
     found = []
     for row, (one, place, example), (completion,) in zip(rows, asked, said, strict=True):
         thinking, action = example.read(completion) or ("", "")
-        agrees = (action == one.steps[place - 1]) == (row.answer == "Positive")
-        analysis = f"{thinking};{action}" if agrees and action else ""
+        step = one.steps[place - 1]
+        agrees = (action == step) == (row.answer == "Positive") and len(action) == len(step) == len("d7,1")
+        analysis = f"{thinking}{differences(action, step)}" if agrees else ""
         steps = tuple(Step(1, "", step.body, analysis) for step in row.steps)
         found.append(replace(row, steps=steps))
     return found
+
+
+def differences(own: str, judged_step: str) -> str:
+    """Own result minus the judged one, and the same of the intermediates: what the base can compute, where it
+    cannot compare.
+
+    >>> differences("d0,2", "d4,2")
+    ';d0-d4=6;d2-d2=0'
+    """
+    pairs = zip((own[1], own[3]), (judged_step[1], judged_step[3]), strict=True)
+    return "".join(f";{own[0]}{a}-{own[0]}{b}={(int(a) - int(b)) % 10}" for a, b in pairs)
 
 
 def write_data(folder: Path) -> None:

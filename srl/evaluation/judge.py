@@ -41,13 +41,13 @@ def judge_rows(
     counts = Counter(str(row.answer) for row in found.values())
     classes: dict[str, dict[str, list[str]]] = {}
     for row in found.values():
-        place = row.uid.rpartition("/")[2] if by_place else ""
-        classes.setdefault(place, {POSITIVE: [], NEGATIVE: []})[str(row.answer)].append(row.uid)
+        group = row.uid.rpartition("/")[2] if by_place else ""
+        classes.setdefault(group, {POSITIVE: [], NEGATIVE: []})[str(row.answer)].append(row.uid)
     kept: set[str] = set()
-    for place, uids in classes.items():
+    for group, uids in classes.items():
         least = min(map(len, uids.values()))
         for answer, of_class in uids.items():
-            kept |= set(random.Random(f"{seed}/{answer}{place}").sample(of_class, least))
+            kept |= set(random.Random(f"{seed}/{answer}{group}").sample(of_class, least))
     return [row for row in found.values() if row.uid in kept], counts
 
 
