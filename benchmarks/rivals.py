@@ -35,11 +35,13 @@ EVERY = {  # the folder of its config, and how it is called
     "prefix_half": ("methods", "the same, half without (POPE)"),
     "sft_outline": ("ordering", "imitation of the outlines"),
     "distil": ("methods", "distillation, the solution shown (OPSD)"),
+    "distil_ema": ("methods", "the same, by a slow teacher (SDFT)"),
     "distil_step": ("methods", "distillation, the next step shown"),
+    "sdpo": ("methods", "distillation, a right response of the group shown (SDPO)"),
     "rlsd": ("methods", "SRL, then RLVR sized by a teacher (RLSD)"),
 }
 METHODS = list(EVERY)[:8]
-READING = ["sft_outline", "rlvr", "srl", "srl_rlvr", "prefix", "distil", "distil_step", "rlsd"]
+READING = ["rlvr", "srl", "srl_rlvr", "prefix", *list(EVERY)[8:]]
 TRAIN = ("train/kept", "curriculum/reverse_steps_left", "curriculum/prefix_given")
 
 
