@@ -1,14 +1,14 @@
 """A judge trained by rewards against a classifier of one token on the same labels, on the quick start's task.
 
-    OMP_NUM_THREADS=1 python benchmarks/judge.py [--output runs/judge] [--updates 60] [--seeds 3]
+    OMP_NUM_THREADS=1 python benchmarks/judge.py [--output runs/judge] [--updates 300] [--seeds 1]
 
 1. A policy of 17 updates labels its own solutions of the training and of the held-out problems (`label`,
    abs_q, 8 continuations), balanced at each place of a step.
 2. Each training row gets as analysis the policy's own work on the step, from the same prefix, and what it
    differs by from the judged one, where its outcome says what the label says. The others have none.
-3. The judge imitates these analyses for half of the updates (configs/methods/judge_quickstart.yaml) and is
-   then trained by the reward for right verdicts, on all rows; the classifier imitates the verdict alone, for
-   as many updates. Both are adapters on the same base.
+3. The judge imitates these analyses for 90 updates (configs/methods/judge_quickstart.yaml) and is then
+   trained by the reward for right verdicts, on all rows; the classifier imitates the verdict alone, for as
+   many updates as the judge makes in all. Both are adapters on the same base.
 
 Prints one JSON object: of each, by seed, the shares of wrong and right steps judged as the held-out labels
 say, their harmonic mean, the same against the true first error, and the tokens of a verdict. What is there
@@ -148,7 +148,7 @@ def measured(path: Path, values: Path) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("runs/judge"))
-    parser.add_argument("--updates", type=int, default=60)
+    parser.add_argument("--updates", type=int, default=300)
     parser.add_argument("--seeds", type=int, default=1)
     options = parser.parse_args()
     folder = options.output.resolve()
