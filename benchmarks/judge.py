@@ -11,8 +11,8 @@
    many updates as the judge makes in all. Both are adapters on the same base.
 
 Prints one JSON object: of each, by seed, the shares of wrong and right steps judged as the held-out labels
-say, their harmonic mean, the same against the true first error, and the tokens of a verdict. What is there
-is not made again.
+say, their harmonic mean, the same against the true first error, and the tokens of all verdicts. What is
+there is not made again.
 """
 
 from __future__ import annotations
