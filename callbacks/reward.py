@@ -185,8 +185,7 @@ class Reward(Callback):
             batch.stop = batch.stop or next(filter(None, ranks.gathered(gone)), "")
             found[judge.name] = {id(group): row for group, row in zip(groups, values, strict=True)}
             batch.cost.judge_tokens += ranks.total(judge.sums["tokens"] - before)
-            sums = {name: ranks.total(judge.sums[name]) for name in ("right", "wrong", "votes", "tokens")}
-            batch.metrics |= judge.metrics(sums)
+            batch.metrics |= judge.metrics(_of_all(judge))
         return found
 
     def _judges(self, trainer: Trainer, pl_module: Any) -> list[JudgeReward]:
@@ -242,13 +241,18 @@ class Reward(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         found: dict[str, Any] = {"bad_draws": self.bad_draws, "dropped": self.dropped}
-        if self.judges:
-            found["judged"] = {judge.name: dict(judge.sums) for judge in self.judges}
+        sums = {judge.name: _of_all(judge) for judge in self.judges} or self._sums
+        if sums:
+            found["judged"] = sums
         return found
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.bad_draws, self.dropped = int(state_dict["bad_draws"]), int(state_dict["dropped"])
-        self._sums = state_dict.get("judged", {})
+        self._sums = state_dict.get("judged", {}) if ranks.rank() == 0 else {}  # they are of all devices
+
+
+def _of_all(judge: JudgeReward) -> dict[str, float]:
+    return {name: ranks.total(judge.sums[name]) for name in ("right", "wrong", "votes", "tokens")}
 
 
 def _take(group: Group, parts: Parts, credits: list[float] | None = None) -> None:

@@ -247,7 +247,10 @@ class SRLCLI(LightningCLI):
         except ConfigError:
             raise
         except ValueError as error:
-            raise ConfigError(first_line(error)) from error
+            cause: BaseException | None = error  # jsonargparse wraps what stands in a list
+            while cause is not None and not isinstance(cause, ConfigError):
+                cause = cause.__cause__
+            raise ConfigError(first_line(cause or error)) from error
         if self.day is not None:
             self.config_init[self.call.command].data.day = self.day
         if not self.call.runs:

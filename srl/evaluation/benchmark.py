@@ -70,8 +70,9 @@ class TestSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"model.test.{name} is {value}: it must be at least 1")
-        if wrong := [one for one in self.strategies if one not in (*OF_MODE[self.mode], "all")]:
-            modes = [mode for mode, names in OF_MODE.items() if wrong[0] in names]
+        known = (*OF_MODE[self.mode], "all") if OF_MODE[self.mode] else ()
+        if wrong := [one for one in self.strategies if one not in known]:
+            modes = [mode for mode, names in OF_MODE.items() if wrong[0] in (*names, "all")]
             raise ConfigError(
                 f"model.test.strategies has {wrong[0]}, which is for model.test.mode {modes[0]}, but the "
                 f"mode is {self.mode}, which has {', '.join(OF_MODE[self.mode]) or 'none'}"

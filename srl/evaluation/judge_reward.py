@@ -44,7 +44,9 @@ class JudgeReward:
     def metrics(self, sums: dict[str, float]) -> dict[str, float]:
         """sums: of all devices."""
         read = sums["right"] + sums["wrong"]
-        found = {"tokens": sums["tokens"], "unread": 1 - read / max(sums["votes"], 1)}
+        found = {"tokens": sums["tokens"]}
+        if sums["votes"]:  # none in an update of imitation
+            found["unread"] = 1 - read / sums["votes"]
         if read:
             found["positive"] = sums["right"] / read
         return {f"reward/{self.name}/{name}": value for name, value in found.items()}

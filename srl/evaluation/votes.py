@@ -99,6 +99,11 @@ def own_voter(
 ) -> OwnVoter:
     """Beside a policy of this identity. ConfigError: `judge_state`."""
     weights = judge_weights(engine.decoder.model, judge_state(settings, identity))
+    context = engine.decoder.context
+    room = context - settings.tokens  # for the request
+    if room < 1:
+        raise ConfigError(f"judge.tokens is {settings.tokens}, but the model attends to {context}: lower it")
+    settings = replace(settings, max_prompt_tokens=min(settings.max_prompt_tokens, room))
     return OwnVoter(engine, judge_builder(builder, settings), settings, seed, weights)
 
 

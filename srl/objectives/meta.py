@@ -74,6 +74,7 @@ def tagged(example: Example, episode: Episode, turns: Sequence[Completion]) -> l
     taken: list[str] = []
     for place, turn in enumerate(turns):
         thinking, action = example.read(turn) or ("", "")
+        action = " ".join(action.casefold().split())  # to the world it is the same
         tag = _TAG.match(thinking)
         if tag is None or place >= len(episode.seen):  # the world has answered every action
             found.append(Turn(None, FAULT))

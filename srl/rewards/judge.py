@@ -106,8 +106,14 @@ class JudgeSettings:
             )
         if self.url is None:
             return
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urlsplit(self.url)
+            good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+            good = good and re.fullmatch(r"[!-~]+", self.url) is not None
+            str(parts.hostname).encode("idna")
+        except ValueError:  # its text may hold the key
+            good = False
+        if not good:
             raise ConfigError(f"{where}url is no address; write one such as http://localhost:8000/v1")
         if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
             raise ConfigError(

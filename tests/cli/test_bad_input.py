@@ -54,6 +54,7 @@ def test_a_config_names_file_line_and_key(refused, tmp_path, text, line, message
         ("--rollout.top_p 0", "top_p is 0.0: it must lie in (0, 1]"),
         ("--dynamic_sampling.epsilon -1", "epsilon -1.0 must be at least 0"),
         ("--model.update.mini_batches 0", "model.update.mini_batches is 0: it must be above 0"),
+        ('--reward.parts [{"kind":"judge","judge":{"votes":0}}]', "judge.votes is 0: it must be at least 1"),
         ("--model.rows_in_flight 0", "model.rows_in_flight is 0: it must be at least 1"),
         ("--model.validation.temperature 0", "model.validation.temperature is 0.0: it must be above 0"),
         ("--model.optimizer.lr -1", "model.optimizer: Invalid learning rate: -1.0"),

@@ -11,7 +11,7 @@ from make import RAW, example, lora
 from srl.engine.engine import RolloutEngine
 from srl.errors import ConfigError
 from srl.evaluation.judge_reward import JudgeReward, last_step
-from srl.evaluation.votes import OwnVoter, Votes, judge_builder, judge_state, judge_weights
+from srl.evaluation.votes import OwnVoter, Votes, judge_builder, judge_state, judge_weights, own_voter
 from srl.examples.builder import ExampleBuilder, ResponseLimits
 from srl.examples.prompts import PromptRenderer
 from srl.model.adapters import adapter_state
@@ -134,6 +134,18 @@ def test_the_judge_stands_in_the_policys_place_and_leaves_it_as_it_was(tokenizer
     engine = RolloutEngine(other, tokenizer, (tokenizer.eos_token_id,))
     assert spoken(judge_weights(other, adapter_state(other))) == second
     assert [len(row[0]) for row in second] == [5, 5]
+
+
+def test_a_request_beyond_what_the_model_attends_to_gets_no_vote(tokenizer):
+    policy = lora(tiny_model(vocab_size=len(tokenizer)))
+    engine = RolloutEngine(policy, tokenizer, (tokenizer.eos_token_id,))
+    builder = ExampleBuilder(PromptRenderer(tokenizer, RAW, True), ResponseLimits(max_prompt_tokens=90))
+    identity = {"base": "b", "lora": {}, "digests": {}}
+    settings = JudgeSettings(tokens=500, request="{problem}|{step}")  # of 512
+    (found,) = own_voter(engine, builder, settings, identity, 0).ask(["1+1?" * 5]).values()
+    assert found == Votes((None,), 0)
+    with pytest.raises(ConfigError, match=r"judge\.tokens is 1024, but the model attends to 512"):
+        own_voter(engine, builder, JudgeSettings(), identity, 0)
 
 
 @pytest.mark.parametrize(

@@ -153,6 +153,7 @@ def test_plain_samples_for_as_many_tokens():
         ({"strategies": ("revision",), "mode": "steps"}, "which has majority, oracle, chunk_reset"),
         ({"strategies": ("oracle",), "mode": "episodes"}, "the mode is episodes, which has none"),
         ({"strategies": ("all",), "mode": "steps", "attempts": 0}, "raise attempts"),
+        ({"strategies": ("all",), "mode": "episodes"}, "the mode is episodes, which has none"),
     ],
 )  # fmt: skip
 def test_a_strategy_belongs_to_a_mode(settings, said):

@@ -52,6 +52,8 @@ def test_what_each_kind_earns():
     # "go" is new, then it is not; nothing was refused before "take"; monitor earns nothing; no tag is a fault
     assert rewards(played(WON, LOST))[4:] == [1.0, 0.0, 0.0, 0.0, -0.1]
     assert rewards(played(WON, broken=True)) == [1.0, 1.0, 0.0, -0.1], "the last is no action"
+    again = played(WON[:1], [(LOOK, "go", False), (LOOK, "Go", False), (TURN, "GO", True)])
+    assert rewards(again)[1:] == [1.0, 0.0, 0.0], "case changes no action"
     lost = played(WON[1:], WON)
     assert rewards(lost)[3] == 0.0, "a plan that does not win"
 
