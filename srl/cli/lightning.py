@@ -247,7 +247,7 @@ class SRLCLI(LightningCLI):
         except ConfigError:
             raise
         except ValueError as error:
-            cause: BaseException | None = error  # jsonargparse wraps what stands in a list
+            cause: Any = error  # jsonargparse wraps what stands in a list
             while cause is not None and not isinstance(cause, ConfigError):
                 cause = cause.__cause__
             raise ConfigError(first_line(cause or error)) from error
