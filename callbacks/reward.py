@@ -114,7 +114,7 @@ class Reward(Callback):
             check_made(name, key)
         if self.confidence is not None:
             check_forced(pl_module.tokenizer, pl_module.test_settings.test_time.forced_answer)
-        for part in self._judged():
+        for part in self._judged() if stage == "fit" else ():
             judge_state(part.judge or JudgeSettings(), pl_module.identity)  # before weights are loaded
         if self.unit == "token":
             self.objectives = objectives(units=token_units(pl_module.tokenizer), **self._settings)

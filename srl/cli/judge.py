@@ -32,6 +32,10 @@ def main(arguments: list[str]) -> None:
     engine, data, model, _ = policy_of(options, rest)
     data.prepare(model.tokenizer)
     form = model.test_settings.test_time.judge
+    if form.url is not None or form.adapter not in (False, "off"):
+        raise ConfigError(
+            "judge measures a checkpoint: write --ckpt_path, and test_time.judge without url or adapter"
+        )
     settings = replace(form, votes=options.votes, temperature=options.temperature)
     each = judged(OwnVoter(engine, data.builder, settings, options.seed), settings, known)
     console = Console(file=sys.stdout)

@@ -124,6 +124,8 @@ class JudgeSettings:
             raise ConfigError(f"{where}url is given, but not {where}model: write the model's name there")
         if self.adapter not in (False, "off"):
             raise ConfigError(f"{where}url and {where}adapter are both given: one of them judges")
+        if self.think:
+            raise ConfigError(f"{where}think is for the policy's own base; {where}url names a server")
 
     @property
     def words(self) -> Words:
