@@ -1,15 +1,16 @@
-"""SmolLM2-135M-Instruct on knights and knaves: what step rewards add to a short supervised start.
+"""SmolLM2-135M-Instruct on real tasks: what step rewards add to a short supervised start.
 
-    python benchmarks/real_tasks.py --uft FOLDER [--output FOLDER] [--methods sft,srl,...] [--seeds 0,1]
+    python benchmarks/real_tasks.py --uft FOLDER [--task countdown] [--methods sft,srl,...] [--seeds 0,1]
 
-FOLDER holds UFT's rows (`knights_and_knaves_train.jsonl.gz`: problem, steps, answer, people). Of the puzzles
-with three people 840 are trained on and 60 held out; a step is a line of the expert's, "No contradiction"
-lines left out, the answer the last. Every method begins with the same 20 updates of imitation on whole
-solutions (`start`) and goes on until its tokens, generated and trained on, reach the budget of
-configs/real_tasks/knights.yaml; `start` is what that beginning had reached. Then each solves --tests more
-puzzles greedily, of the same wording, made by benchmarks/knights.py. Interrupt it when you like: what is
-finished is found in MLflow, or by its file, and not made again. Writes real_tasks.json to the output folder,
-prints a table, and the JSON as the last line.
+FOLDER holds UFT's rows (`TASK_train.jsonl.gz`: problem, steps, answer). Knights and knaves: the puzzles with
+three people, 60 held out; a step is a line of the expert's, "No contradiction" lines left out, the answer the
+last; --tests more puzzles of the same wording are made by benchmarks/knights.py. Countdown: the problems with
+three numbers, 100 held out, more from UFT's test rows. Every method begins with the same 20 updates of
+imitation on whole solutions (`start`) and goes on until its tokens, generated and trained on, reach the
+budget of configs/real_tasks/TASK.yaml; `start` is what that beginning had reached. Then each solves the
+further problems greedily. Interrupt it when you like: what is finished is found in MLflow, or by its file,
+and not made again. Writes real_tasks_TASK.json to the output folder, prints a table, and the JSON as the last
+line.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ import gzip
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,28 +29,80 @@ from typing import Any
 import knights
 from fits import ROOT, Fit, Store, dumped, options, share
 
-CONFIG = ROOT / "configs" / "real_tasks" / "knights.yaml"
-START = "{name: start, mix: {sft_outline: 1.0}, batch_groups: 16, until: {updates: 20}}"
-SRL = "{name: srl, mix: {srl: 1.0}, batch_groups: 8, lr: 5.0e-4}"
-RLVR = "{name: rlvr, mix: {rlvr: 1.0}, batch_groups: 4, lr: 5.0e-4}"
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Task:
+    """uft: the name of its files. row: of UFT's row ours, None for one that is left out. more: further
+    problems, of UFT's folder. srl, rlvr: prompts of an update. hand_off: updates of SRL before RLVR. sft:
+    updates of imitation in all before RLVR. key: a step's decisions.
+    """
+
+    uft: str
+    row: Callable[[Row], Row | None]
+    more: Callable[[Path], Iterator[Row]]
+    held_out: int
+    srl: int
+    rlvr: int
+    hand_off: int
+    sft: int
+    key: str
+
+    @property
+    def config(self) -> Path:
+        return ROOT / "configs" / "real_tasks" / f"{self.name}.yaml"
+
+    @property
+    def name(self) -> str:
+        return next(name for name, one in TASKS.items() if one is self)
+
+
+def puzzle(row: Row) -> Row | None:
+    """The lines of the expert that decide, then the answer."""
+    if row["people"] != 3:
+        return None
+    steps = [step for step in row["steps"][: -row["people"]] if not step.startswith("No contradiction")]
+    steps.append("Therefore, " + row["answer"].replace("\n", " "))
+    return {"uid": row["uid"], "problem": row["problem"], "steps": steps, "answer": row["answer"]}
+
+
+def equation(row: Row) -> Row | None:
+    if len(row["numbers"]) != 3:
+        return None
+    return {name: row[name] for name in ("uid", "problem", "steps", "answer")}
+
+
+def read(path: Path, row: Callable[[Row], Row | None]) -> Iterator[Row]:
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        yield from (found for line in lines if (found := row(json.loads(line))) is not None)
+
+
 KEY = r"(Assume \w+ is a \w+|\w+ cannot be a \w+|claim of \w+|\(\d\) \w+ is a \w+)"
-METHODS: dict[str, tuple[str, list[str], dict[str, str]]] = {  # title, phases after the start, options
-    "sft": ("SFT", ["{name: sft, mix: {sft_outline: 1.0}, batch_groups: 16}"], {}),
-    "srl": ("SRL, the paper's reward", [SRL], {}),
-    "rlvr": ("RLVR", [RLVR], {}),
-    "srl_rlvr": (
-        "SRL, then RLVR", [SRL.replace("lr:", "until: {updates: 6}, lr:"), RLVR], {}
+TASKS = {
+    "knights": Task(
+        "knights_and_knaves", puzzle, lambda _: knights.puzzles(3, seed=0),
+        held_out=60, srl=8, rlvr=4, hand_off=6, sft=30, key=KEY,
     ),
-    "distil": (
-        "distillation, the teacher has read the step",
-        [SRL.replace("srl", "distil").replace("{distil:", "{distil_step:")],
-        {"data.limits.max_prompt_tokens": "1400"},  # the teacher's prompts show the step's prompt twice
-    ),
-    "srl_key": (
-        "SRL, copying 1, key 0.5", [SRL],
-        {"reward.copying": "{penalty: 1.0}", "reward.key": json.dumps({"kind": KEY, "weight": 0.5})},
+    "countdown": Task(
+        "countdown", equation, lambda folder: read(folder / "countdown_test.jsonl.gz", equation),
+        held_out=100, srl=16, rlvr=8, hand_off=6, sft=40, key="numbers",
     ),
 }  # fmt: skip
+START = "{name: start, mix: {sft_outline: 1.0}, batch_groups: 16, until: {updates: 20}}"
+SFT = "{name: sft, mix: {sft_outline: 1.0}, batch_groups: 16}"
+SRL = "{name: srl, mix: {srl: 1.0}, batch_groups: SIZE, lr: 5.0e-4}"
+RLVR = "{name: rlvr, mix: {rlvr: 1.0}, batch_groups: SIZE, lr: 5.0e-4}"
+METHODS = {
+    "sft": "SFT",
+    "srl": "SRL, the paper's reward",
+    "rlvr": "RLVR",
+    "sft_rlvr": "SFT, then RLVR",
+    "srl_rlvr": "SRL, then RLVR",
+    "reverse": "outcomes from starts along the solution",
+    "distil": "distillation, the teacher has read the step",
+    "srl_key": "SRL, copying 1, key 0.5",
+}
 MEASURED = {
     "accuracy": "val/outcome/accuracy",
     "truncated": "val/outcome/truncated",
@@ -58,7 +113,28 @@ MEASURED = {
     "copies": "val/steps/verbatim_copy",
 }
 BY_UPDATE = ("train/reward", "train/kept", "train/neg_logprob", "train/exact")
-PEOPLE, HELD_OUT = 3, 60
+
+
+def phases_of(task: Task, method: str) -> tuple[list[str], dict[str, str]]:
+    """The phases after the start, and further options."""
+    srl, rlvr = SRL.replace("SIZE", str(task.srl)), RLVR.replace("SIZE", str(task.rlvr))
+    copying = {
+        "reward.copying": "{penalty: 1.0}",
+        "reward.key": json.dumps({"kind": task.key, "weight": 0.5}),
+    }
+    return {
+        "sft": ([SFT], {}),
+        "srl": ([srl], {}),
+        "rlvr": ([rlvr], {}),
+        "sft_rlvr": ([SFT.replace("16}", f"16, until: {{updates: {task.sft - 20}}}}}"), rlvr], {}),
+        "srl_rlvr": ([srl.replace("lr:", f"until: {{updates: {task.hand_off}}}, lr:"), rlvr], {}),
+        "reverse": ([rlvr.replace("rlvr", "reverse")], {}),
+        "distil": (
+            [srl.replace("srl", "distil").replace("{distil:", "{distil_step:")],
+            {"data.limits.max_prompt_tokens": "1400"},  # the teacher's prompts show the step's prompt twice
+        ),
+        "srl_key": ([srl], copying),
+    }[method]
 
 
 def main() -> None:
@@ -66,65 +142,54 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--uft", type=Path, required=True)
+    parser.add_argument("--task", choices=list(TASKS), default="knights")
     parser.add_argument("--output", type=Path, default=Path("runs/real_tasks"))
     parser.add_argument("--methods", type=lambda text: text.split(","), default=list(METHODS))
     parser.add_argument("--seeds", type=lambda text: [int(one) for one in text.split(",")], default=[0])
-    parser.add_argument("--tests", type=int, default=200, help="more puzzles that each method solves")
+    parser.add_argument("--tests", type=int, default=200, help="more problems that each method solves")
     chosen = parser.parse_args()
-    store = Store(chosen.output, "real_tasks")
-    data = store.folder / "knights.jsonl"
-    data.write_text(puzzles(chosen.uft / "knights_and_knaves_train.jsonl.gz"), encoding="utf-8")
-    more = store.folder / f"tests_{chosen.tests}.jsonl"
-    rows = islice(knights.puzzles(PEOPLE, seed=0), chosen.tests)
-    more.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    task = TASKS[chosen.task]
+    store = Store(chosen.output / chosen.task, "real_tasks")
+    rows = read(chosen.uft / f"{task.uft}_train.jsonl.gz", task.row)
+    data = written(store.folder / f"{chosen.task}.jsonl", rows)
+    more = written(store.folder / f"tests_{chosen.tests}.jsonl", islice(task.more(chosen.uft), chosen.tests))
     for seed in chosen.seeds:
         for method in ("start", *chosen.methods):
-            for fit, seconds in store.make([fit_of(store, data, method, seed)], jobs=1):
+            for fit, seconds in store.make([fit_of(store, task, data, method, seed)], jobs=1):
                 print(f"{fit.name}: {seconds:.0f} s", file=sys.stderr, flush=True)
-    for seed in chosen.seeds if chosen.tests else []:
-        for method in ("start", *chosen.methods):
-            tested(store, data, more, f"{method}-{seed}")
-    result = summary(store)
-    (store.folder / "real_tasks.json").write_text(dumped(result))
+            if chosen.tests:
+                tested(store, task, data, more, f"{method}-{seed}")
+            result = summary(store, task)
+            (store.folder / f"real_tasks_{chosen.task}.json").write_text(dumped(result))
     print(report(result), file=sys.stderr)
     print(json.dumps(result))
 
 
-def puzzles(path: Path) -> str:
-    """Expert JSONL of the puzzles with three people: the lines of the expert that decide, then the answer."""
-    rows = []
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
-        for row in map(json.loads, lines):
-            if row["people"] == PEOPLE:
-                steps = [
-                    step for step in row["steps"][: -row["people"]] if not step.startswith("No contradiction")
-                ]
-                steps.append("Therefore, " + row["answer"].replace("\n", " "))
-                kept = {"uid": row["uid"], "problem": row["problem"], "steps": steps, "answer": row["answer"]}
-                rows.append(json.dumps(kept) + "\n")
-    return "".join(rows)
+def written(path: Path, rows: Iterator[Row]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
 
 
-def fit_of(store: Store, data: Path, method: str, seed: int) -> Fit:
+def fit_of(store: Store, task: Task, data: Path, method: str, seed: int) -> Fit:
     """`start` ends after its 20 updates; the others go on from its checkpoint."""
     start = store.folder / "checkpoints" / f"start-{seed}" / "last.ckpt"
-    settings = {"config": str(CONFIG), "data.path": str(data), "seed_everything": str(seed)}
+    settings = {"config": str(task.config), "data.path": str(data), "seed_everything": str(seed)}
     if method == "start":
         begun = START.replace(", until: {updates: 20}", "")  # else the checkpoint would stand in a next phase
         more = {"trainer.max_steps": "20", "curriculum.phases": f"[{begun}]"}
     else:
-        _, phases, own = METHODS[method]
+        phases, own = phases_of(task, method)
         more = {"curriculum.phases": f"[{', '.join([START, *phases])}]", "ckpt_path": str(start), **own}
     return Fit(f"{method}-{seed}", options(settings | more), {"method": method, "seed": str(seed)})
 
 
-def tested(store: Store, data: Path, puzzles: Path, name: str) -> None:
-    """Solve the puzzles greedily with the run's last weights, unless that is done."""
+def tested(store: Store, task: Task, data: Path, puzzles: Path, name: str) -> None:
+    """Solve the problems greedily with the run's last weights, unless that is done."""
     folder = store.folder / "tests" / name
     if (folder / puzzles.name).exists():
         return
     settings = {
-        "config": str(CONFIG), "data.path": str(data), "data.benchmarks": f"[{puzzles}]",
+        "config": str(task.config), "data.path": str(data), "data.benchmarks": f"[{puzzles}]",
         "ckpt_path": str(store.folder / "checkpoints" / name / "last.ckpt"), "model.test.attempts": "0",
         "model.test.folder": str(folder), "trainer.logger": "false", "trainer.enable_progress_bar": "false",
     }  # fmt: skip
@@ -137,7 +202,7 @@ def tested(store: Store, data: Path, puzzles: Path, name: str) -> None:
 # -- what there is ------------------------------------------------------------------------------------------
 
 
-def summary(store: Store) -> dict[str, Any]:
+def summary(store: Store, task: Task) -> dict[str, Any]:
     """The newest validation of every finished run, its costs, and its curves by update."""
     runs = []
     for run in store.client.search_runs([store.identity], "attributes.status = 'FINISHED'"):
@@ -158,9 +223,8 @@ def summary(store: Store) -> dict[str, Any]:
         })  # fmt: skip
     order = ["start", *METHODS]
     runs.sort(key=lambda one: (order.index(one["method"]), one["seed"]))
-    return {
-        "command": "python benchmarks/real_tasks.py --uft FOLDER", "held_out": HELD_OUT, "runs": runs,
-    }  # fmt: skip
+    command = f"python benchmarks/real_tasks.py --uft FOLDER --task {task.name}"
+    return {"command": command, "held_out": task.held_out, "runs": runs}
 
 
 def right_of(store: Store, name: str) -> dict[str, int]:
@@ -174,10 +238,10 @@ def right_of(store: Store, name: str) -> dict[str, int]:
 
 def report(result: dict[str, Any]) -> str:
     """Markdown; an accuracy stands with its standard error over the held-out puzzles."""
-    names = ("method", "seed", "updates", "tokens", "CPU s", "held out", "more puzzles", "exact steps",
+    names = ("method", "seed", "updates", "tokens", "CPU s", "held out", "more problems", "exact steps",
              "decisions", "step reward", "format", "copies")  # fmt: skip
     lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
-    titles = {"start": "the start", **{name: title for name, (title, *_) in METHODS.items()}}
+    titles = {"start": "the start", **METHODS}
     for run in result["runs"]:
         more = share(run["right"] / run["tests"], run["tests"]) if "tests" in run else "-"
         cells = [

@@ -15,8 +15,16 @@ import real_tasks
 from srl.cli.lightning import instantiated
 
 
-def test_the_table_of_the_docs_follows_from_the_json():
-    assert shown("real_tasks") == real_tasks.report(committed("real_tasks"))
+@pytest.mark.parametrize("task", ["knights"])
+def test_the_table_of_the_docs_follows_from_the_json(task):
+    name = f"real_tasks_{task}"
+    assert shown(name) == real_tasks.report(committed(name))
+
+
+def read(path, rows, row):
+    with gzip.open(path, "wt") as file:
+        file.write("\n".join(map(json.dumps, rows)))
+    return list(real_tasks.read(path, row))
 
 
 def test_puzzles_of_three_people_lose_the_lines_that_decide_nothing(tmp_path):
@@ -29,18 +37,22 @@ def test_puzzles_of_three_people_lose_the_lines_that_decide_nothing(tmp_path):
     ]
     rows = [{"uid": "u", "problem": "p", "steps": steps, "answer": "(1) A\n(2) B\n(3) C", "people": 3}]
     rows.append({**rows[0], "people": 4})
-    path = tmp_path / "rows.jsonl.gz"
-    with gzip.open(path, "wt") as file:
-        file.write("\n".join(map(json.dumps, rows)))
-    (row,) = map(json.loads, real_tasks.puzzles(path).splitlines())
+    (row,) = read(tmp_path / "rows.jsonl.gz", rows, real_tasks.puzzle)
     assert row["steps"] == ["Assume A is a knight.", "Therefore, (1) A (2) B (3) C"]
 
 
-@pytest.mark.parametrize("method", ["start", *real_tasks.METHODS])
-def test_every_method_is_a_config_that_begins_with_the_start(method, tmp_path):
-    fit = real_tasks.fit_of(SimpleNamespace(folder=tmp_path), tmp_path / "data.jsonl", method, 1)
-    arguments = [text for text in fit.arguments if text != "--ckpt_path" and not text.endswith("last.ckpt")]
-    phases = instantiated([*arguments, "--trainer.logger", "false"]).curriculum.schedule.phases
-    assert phases[0].name == "start"
-    assert ("last.ckpt" in " ".join(fit.arguments)) == (method != "start")
-    assert len(phases) == {"start": 1, "srl_rlvr": 3}.get(method, 2)
+def test_equations_have_three_numbers(tmp_path):
+    row = {"uid": "u", "problem": "p", "steps": ["1 + 2 = 3", "3 + 3 = 6"], "answer": "(1 + 2) + 3"}
+    rows = [{**row, "numbers": [1, 2, 3], "target": 6}, {**row, "numbers": [1, 2, 3, 4], "target": 6}]
+    assert read(tmp_path / "rows.jsonl.gz", rows, real_tasks.equation) == [row]
+
+
+@pytest.mark.parametrize("task", list(real_tasks.TASKS.values()), ids=list(real_tasks.TASKS))
+def test_every_method_is_a_config_that_begins_with_the_start(task, tmp_path):
+    for method in ("start", *real_tasks.METHODS):
+        fit = real_tasks.fit_of(SimpleNamespace(folder=tmp_path), task, tmp_path / "data.jsonl", method, 1)
+        given = [text for text in fit.arguments if text != "--ckpt_path" and not text.endswith("last.ckpt")]
+        phases = instantiated([*given, "--trainer.logger", "false"]).curriculum.schedule.phases
+        assert phases[0].name == "start"
+        assert ("last.ckpt" in " ".join(fit.arguments)) == (method != "start")
+        assert len(phases) == {"start": 1, "srl_rlvr": 3, "sft_rlvr": 3}.get(method, 2)
