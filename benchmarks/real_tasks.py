@@ -36,7 +36,7 @@ Row = dict[str, Any]
 class Task:
     """uft: the name of its files. row: of UFT's row ours, None for one that is left out. more: further
     problems, of UFT's folder. srl, rlvr: prompts of an update. hand_off: updates of SRL before RLVR. sft:
-    updates of imitation in all before RLVR. key: a step's decisions.
+    updates of imitation in all before RLVR. key: a step's decisions. forced: what the answer stands behind.
     """
 
     uft: str
@@ -48,6 +48,7 @@ class Task:
     hand_off: int
     sft: int
     key: str
+    forced: str
 
     @property
     def config(self) -> Path:
@@ -82,11 +83,12 @@ KEY = r"(Assume \w+ is a \w+|\w+ cannot be a \w+|claim of \w+|\(\d\) \w+ is a \w
 TASKS = {
     "knights": Task(
         "knights_and_knaves", puzzle, lambda _: knights.puzzles(3, seed=0),
-        held_out=60, srl=8, rlvr=4, hand_off=6, sft=30, key=KEY,
+        held_out=60, srl=8, rlvr=4, hand_off=6, sft=30, key=KEY, forced="Therefore, ",
     ),
     "countdown": Task(
         "countdown", equation, lambda folder: read(folder / "countdown_test.jsonl.gz", equation),
         held_out=100, srl=16, rlvr=8, hand_off=6, sft=40, key="numbers",
+        forced="Therefore, the final equation is ",
     ),
 }  # fmt: skip
 START = "{name: start, mix: {sft_outline: 1.0}, batch_groups: 16, until: {updates: 20}}"
@@ -102,6 +104,7 @@ METHODS = {
     "reverse": "outcomes from starts along the solution",
     "distil": "distillation, the teacher has read the step",
     "srl_key": "SRL, copying 1, key 0.5",
+    "confidence": "RLVR, early confidence costs",
 }
 MEASURED = {
     "accuracy": "val/outcome/accuracy",
@@ -134,6 +137,10 @@ def phases_of(task: Task, method: str) -> tuple[list[str], dict[str, str]]:
             {"data.limits.max_prompt_tokens": "1400"},  # the teacher's prompts show the step's prompt twice
         ),
         "srl_key": ([srl], copying),
+        "confidence": (
+            [rlvr],
+            {"reward.confidence": "{eta: 1.0}", "model.test.test_time.forced_answer": task.forced},
+        ),
     }[method]
 
 
