@@ -83,12 +83,12 @@ KEY = r"(Assume \w+ is a \w+|\w+ cannot be a \w+|claim of \w+|\(\d\) \w+ is a \w
 TASKS = {
     "knights": Task(
         "knights_and_knaves", puzzle, lambda _: knights.puzzles(3, seed=0),
-        held_out=60, srl=8, rlvr=4, hand_off=6, sft=30, key=KEY, forced="Therefore, ",
+        held_out=60, srl=8, rlvr=4, hand_off=6, sft=30, key=KEY, forced="\nTherefore, ",
     ),
     "countdown": Task(
         "countdown", equation, lambda folder: read(folder / "countdown_test.jsonl.gz", equation),
         held_out=100, srl=16, rlvr=8, hand_off=6, sft=40, key="numbers",
-        forced="Therefore, the final equation is ",
+        forced="\nTherefore, the final equation is ",
     ),
 }  # fmt: skip
 START = "{name: start, mix: {sft_outline: 1.0}, batch_groups: 16, until: {updates: 20}}"
