@@ -15,7 +15,7 @@ import real_tasks
 from srl.cli.lightning import instantiated
 
 
-@pytest.mark.parametrize("task", ["knights"])
+@pytest.mark.parametrize("task", list(real_tasks.TASKS))
 def test_the_table_of_the_docs_follows_from_the_json(task):
     name = f"real_tasks_{task}"
     assert shown(name) == real_tasks.report(committed(name))
