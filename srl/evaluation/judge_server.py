@@ -2,8 +2,8 @@
 
 What may pass (no connection, no answer in time, 408, 429, 5xx, no chat completion) is asked again after a
 pause that doubles. Where the server has answered others, what fails TRIES times and for GRACE seconds is no
-vote. A server that answers nothing for `patience` seconds is gone. Redirects are not followed: they would
-take the key along.
+vote. What it refuses (any other 4xx) is no vote at once. A server that answers nothing for `patience`
+seconds, or refuses all, is gone. Redirects are not followed: they would take the key along.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ class _Vote:
     read: str | None = None
     tokens: int = 0
     done: bool = False
+    refused: bool = False
 
 
 @dataclass
@@ -77,6 +78,7 @@ class ServerVoter:
                 list(pool.map(round_.take, open_votes))
                 if round_.answered:
                     since, pause = time.monotonic(), self.pause
+                self._refusals(votes)
                 self._give_up(votes, time.monotonic() - since)
                 if any(not vote.done for vote in votes):
                     self._wait(max(pause, round_.asked_for), since, round_.last)
@@ -88,6 +90,18 @@ class ServerVoter:
             text: Votes(tuple(one.read for one in mine), sum(one.tokens for one in mine))
             for text, mine in found.items()
         }
+
+    def _refusals(self, votes: Sequence[_Vote]) -> None:
+        refused = [vote for vote in votes if vote.refused and not vote.done]
+        for vote in refused:
+            vote.done = True
+        if refused and all(vote.refused for vote in votes):
+            raise ServerGone(
+                f"the judge's server {self.settings.url} answers {refused[0].fault} to all requests: see "
+                "judge.url, judge.model and judge.tokens"
+            )
+        if refused:
+            log.warning("the judge's server: %s: %d are no votes", refused[0].fault, len(refused))
 
     def _give_up(self, votes: Sequence[_Vote], seconds: float) -> None:
         """On requests that keep failing where others have been answered."""
@@ -131,6 +145,9 @@ class _Round:
         try:
             said = self._said(vote.text)
             vote.read, vote.tokens = self._read(said)
+        except _Refusal as refusal:
+            vote.fault, vote.refused = str(refusal), True
+            return
         except _Passing as passing:
             vote.fault = self.last = str(passing)
             self.in_a_row += 1
@@ -172,6 +189,8 @@ class _Round:
             said += f", so it wants its key in the environment variable {settings.key_variable}"
         elif error.code < 400 or error.code in (404, 405):
             said += f": see judge.url and judge.model {settings.model!r}"
+        elif error.code < 500 and error.code not in (408, 429):
+            return _Refusal(said)
         else:
             wanted = error.headers.get("Retry-After", "")
             if wanted.isdigit():
@@ -194,6 +213,10 @@ class _Round:
 
 class _Passing(Exception):
     """What may be better the next time."""
+
+
+class _Refusal(Exception):
+    """Of one request, such as one that is too long: it would be the same the next time."""
 
 
 class _NoRedirect(HTTPRedirectHandler):

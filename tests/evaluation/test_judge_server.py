@@ -129,6 +129,14 @@ def test_what_fails_again_and_again_where_others_are_answered_is_no_vote(caplog,
     assert "HTTP 500, again and again: 2 are no votes" in caplog.text
 
 
+def test_a_request_that_is_refused_where_others_are_answered_is_no_vote_at_once(caplog):
+    with serving(always=lambda text: 413 if "what" in text else None) as server:
+        found = voter(server).ask(["right?", "what?"])
+    assert [one.read for one in found.values()] == [("Positive",) * 2, (None, None)]
+    assert len(server.seen) == 4
+    assert "HTTP 413: 2 are no votes" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
@@ -151,6 +159,7 @@ def test_a_server_that_answers_nothing_is_gone_when_patience_ends(fault, said):
     [
         (401, "answers HTTP 401, so it wants its key in the environment variable SRL_JUDGE_KEY"),
         (404, "answers HTTP 404: see judge.url and judge.model 'm'"),
+        (422, "answers HTTP 422 to all requests: see judge.url, judge.model and judge.tokens"),
         (302, "answers HTTP 302: see"),  # followed, it would take the key along
     ],
 )
