@@ -34,11 +34,12 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Task:
-    """uft: the name of its files. row: of UFT's row ours, None for one that is left out. more: further
-    problems, of UFT's folder. srl, rlvr: prompts of an update. hand_off: updates of SRL before RLVR. sft:
+    """name: of the config. uft: of its files. row: of UFT's row ours, None for one that is left out. more: of
+    UFT's folder further problems. srl, rlvr: prompts of an update. hand_off: updates of SRL before RLVR. sft:
     updates of imitation in all before RLVR. key: a step's decisions. forced: what the answer stands behind.
     """
 
+    name: str
     uft: str
     row: Callable[[Row], Row | None]
     more: Callable[[Path], Iterator[Row]]
@@ -53,10 +54,6 @@ class Task:
     @property
     def config(self) -> Path:
         return ROOT / "configs" / "real_tasks" / f"{self.name}.yaml"
-
-    @property
-    def name(self) -> str:
-        return next(name for name, one in TASKS.items() if one is self)
 
 
 def puzzle(row: Row) -> Row | None:
@@ -81,15 +78,17 @@ def read(path: Path, row: Callable[[Row], Row | None]) -> Iterator[Row]:
 
 KEY = r"(Assume \w+ is a \w+|\w+ cannot be a \w+|claim of \w+|\(\d\) \w+ is a \w+)"
 TASKS = {
-    "knights": Task(
-        "knights_and_knaves", puzzle, lambda _: knights.puzzles(3, seed=0),
-        held_out=60, srl=8, rlvr=4, hand_off=6, sft=30, key=KEY, forced="\nTherefore, ",
-    ),
-    "countdown": Task(
-        "countdown", equation, lambda folder: read(folder / "countdown_test.jsonl.gz", equation),
-        held_out=100, srl=16, rlvr=8, hand_off=6, sft=40, key="numbers",
-        forced="\nTherefore, the final equation is ",
-    ),
+    task.name: task for task in (
+        Task(
+            "knights", "knights_and_knaves", puzzle, lambda _: knights.puzzles(3, seed=0),
+            held_out=60, srl=8, rlvr=4, hand_off=6, sft=30, key=KEY, forced="\nTherefore, ",
+        ),
+        Task(
+            "countdown", "countdown", equation,
+            lambda folder: read(folder / "countdown_test.jsonl.gz", equation), held_out=100,
+            srl=16, rlvr=8, hand_off=6, sft=40, key="numbers", forced="\nTherefore, the final equation is ",
+        ),
+    )
 }  # fmt: skip
 START = "{name: start, mix: {sft_outline: 1.0}, batch_groups: 16, until: {updates: 20}}"
 SFT = "{name: sft, mix: {sft_outline: 1.0}, batch_groups: 16}"

@@ -25,7 +25,6 @@ from srl.objectives.similarity import Compared, token_units
 from srl.objectives.table import objectives
 from srl.objectives.taught import Peers
 from srl.rewards.confidence import ConfidenceShaping, shaped
-from srl.rewards.judge import JudgeSettings
 from srl.rewards.own_rule import check_made
 from srl.rewards.parts import JUDGE, Part, check_parts, weighed
 from srl.rewards.rules import MATH, is_own, rule
@@ -115,7 +114,7 @@ class Reward(Callback):
         if self.confidence is not None:
             check_forced(pl_module.tokenizer, pl_module.test_settings.test_time.forced_answer)
         for part in self._judged() if stage == "fit" else ():
-            judge_state(part.judge or JudgeSettings(), pl_module.identity)  # before weights are loaded
+            judge_state(part.asks, pl_module.identity)  # before weights are loaded
         if self.unit == "token":
             self.objectives = objectives(units=token_units(pl_module.tokenizer), **self._settings)
 
@@ -192,13 +191,12 @@ class Reward(Callback):
         if not self.judges:
             for part in self._judged():
                 data: Any = trainer.datamodule  # type: ignore[attr-defined]
-                settings = part.judge or JudgeSettings()
                 last: Any = trainer.checkpoint_callback
                 voter = voter_of(
-                    settings, pl_module.engine, data.builder, pl_module.identity, run_seed(),
+                    part.asks, pl_module.engine, data.builder, pl_module.identity, run_seed(),
                     partial(getattr, last, "signalled", False),
                 )  # fmt: skip
-                self.judges.append(JudgeReward(part.called, settings, voter))
+                self.judges.append(JudgeReward(part.called, part.asks, voter))
                 self.judges[-1].sums.update(self._sums.get(part.called, {}))
         return self.judges
 

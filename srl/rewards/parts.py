@@ -56,6 +56,10 @@ class Part:
     def called(self) -> str:
         return self.name or self.kind
 
+    @property
+    def asks(self) -> JudgeSettings:
+        return self.judge or JudgeSettings()
+
 
 def check_parts(parts: Sequence[Part]) -> None:
     """ConfigError: a part that is none, no number, a name used twice, a constraint that is none."""
@@ -94,14 +98,9 @@ def weighed(
     judged: the values of the parts of kind judge, by what they are called.
     """
     checked = {part.called: [_held(part, case) for case in cases] for part in parts if _checks(part)}
-    values = [
-        [[_share(kept) for _, kept in one] for one in checked[part.called]]
-        if _checks(part)
-        else judged[part.called]
-        if part.kind == JUDGE
-        else _values(part, cases, found)
-        for part in parts
-    ]
+    known = {name: [[_share(kept) for _, kept in one] for one in rows] for name, rows in checked.items()}
+    known.update(judged)
+    values = [known[p.called] if p.called in known else _values(p, cases, found) for p in parts]
     sums = []
     for place, own in enumerate(found):
         mine = [rows[place] for rows in values]
