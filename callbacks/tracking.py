@@ -22,7 +22,7 @@ class Tracking(Callback):
 
     Args:
         system_metrics: Whether the load of CPU and GPU, memory, and the GPU's power are logged (system/*).
-        interval: Seconds between two measurements of the machine.
+        interval: Seconds between two measurements of the machine; one more is taken when training ends.
         checkpoints: Whether last.ckpt and best.ckpt are stored as artifacts when training ends.
         adapter: Whether the trained weights are stored as a logged model that peft or transformers load.
         mirror: Server, http://HOST:PORT, that the log is copied to after each validation and at the end;
@@ -59,6 +59,15 @@ class Tracking(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for sender in self.senders:
             sender.send()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """One more measurement, which is the only one of a run shorter than the interval."""
+        monitors = self._monitors
+        self._end_monitors()
+        for monitor in monitors:
+            monitor.collect_metrics()
+            monitor.publish_metrics(monitor.aggregate_metrics())
+            monitor.mlflow_logger.flush()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._end_monitors()

@@ -41,7 +41,7 @@ def three_runs(model_folder: Path) -> SimpleNamespace:
         ]  # fmt: skip
         if (method, seed) == ("steps", 0):
             arguments += ["--tracking.checkpoints", "true", "--tracking.adapter", "true"]
-            arguments += ["--tracking.system_metrics", "true", "--tracking.interval", "0.1"]
+            arguments += ["--tracking.system_metrics", "true", "--tracking.interval", "60"]
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             statuses.append(fit(model_folder, data, folder / f"{method}-{seed}", *arguments))
     uri = f"sqlite:///{folder}/mlflow.db"
