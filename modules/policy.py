@@ -15,6 +15,7 @@ from srl.engine.settings import DecodeSettings
 from srl.errors import ConfigError
 from srl.evaluation.benchmark import TestSettings, benchmark_records, predictions
 from srl.evaluation.shared import Measured
+from srl.evaluation.strategies import ASK_A_JUDGE
 from srl.evaluation.validation import ValidationMetrics, ValidationSettings
 from srl.evaluation.votes import judge_state
 from srl.model.adapters import LoraSettings
@@ -291,7 +292,7 @@ class PolicyModule(LightningModule):
     # -- benchmarks ------------------------------------------------------------------------------------
 
     def on_test_start(self) -> None:
-        if "chunk_reset" in self.test_settings.compared:  # refused before anything is solved
+        if ASK_A_JUDGE & set(self.test_settings.compared):  # refused before anything is solved
             judge_state(self.test_settings.test_time.judge, self.identity)
 
     def test_step(self, batch: BenchmarkBatch, batch_idx: int, dataloader_idx: int = 0) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
@@ -14,7 +15,8 @@ from srl.evaluation.playing import solve_by_play
 from srl.evaluation.scores import Record, prediction_of, records_of
 from srl.evaluation.solving import GREEDY, MAX_TURNS, Solved, solve_by_steps, solve_whole
 from srl.evaluation.spending import Outlay
-from srl.evaluation.strategies import NEED_SAMPLES, OF_MODE, Strategy, TestTime, Work
+from srl.evaluation.strategies import BY_JUDGE, NEED_SAMPLES, OF_MODE, Strategy, TestTime, Work
+from srl.evaluation.votes import Voter
 from srl.types import Sampling
 
 if TYPE_CHECKING:
@@ -42,9 +44,10 @@ class TestSettings:
     strategies: tuple[Strategy | Literal["all"], ...] = ()
     """Ways to spend more tokens on a problem that are compared. In the mode whole majority,
     weighted_majority, best_of_n, oracle, budget_forcing, revision, in the mode steps majority, oracle,
-    chunk_reset; all is all of the mode. On the command line --strategies NAME ..."""
+    chunk_reset, which are all of the mode; in both also best_of_n_judge, which is named besides them. On the
+    command line --strategies NAME ..."""
     test_time: TestTime = TestTime()  # noqa: RUF009 - frozen
-    """How budget_forcing, revision and chunk_reset go on."""
+    """How budget_forcing, revision and chunk_reset go on, and who judges."""
     max_turns: int = MAX_TURNS
     """Steps of a problem at most, in the mode steps, where the data has no expert steps for it."""
     seed: int = 1234
@@ -91,9 +94,10 @@ class TestSettings:
 
     @property
     def compared(self) -> tuple[Strategy, ...]:
-        """The strategies, with what `all` stands for."""
-        every = OF_MODE[self.mode]
-        return every if "all" in self.strategies else tuple(one for one in every if one in self.strategies)
+        """The strategies, with what `all` stands for: a judge of all samples costs more than all others."""
+        every = "all" in self.strategies
+        names = OF_MODE[self.mode]
+        return tuple(one for one in names if one in self.strategies or (every and one != BY_JUDGE))
 
     @property
     def kind(self) -> str:
@@ -146,12 +150,16 @@ def _outlays(
 
     sampling, how = Sampling(settings.temperature), settings.test_time
 
+    @cache
+    def voter() -> Voter:
+        return voter_of(how.judge, engine, player.builder, identity, batch.seed(settings.seed))
+
     def resets(generator: torch.Generator) -> list[list[Outlay]]:
-        voter = voter_of(how.judge, engine, player.builder, identity, batch.seed(settings.seed))
-        made = Resets(engine, voter, how.judge, sampling, generator, how.tries)
+        made = Resets(engine, voter(), how.judge, sampling, generator, how.tries)
         return chunk_resets(made, player.builder, batch.trajectories, how.repeats, settings.max_turns)
 
-    work = Work(engine, player.builder, batch.examples, batch.trajectories, sampling, how, seeded, resets)
+    every = (batch.examples, batch.trajectories, sampling, how, seeded, voter, resets)
+    work = Work(engine, player.builder, *every)
     return work.outlays(settings.compared, samples)
 
 

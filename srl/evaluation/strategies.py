@@ -3,28 +3,23 @@ r"""More compute at test time: several ways to spend tokens on a problem, and wh
 Every strategy is a row of outlays, each a problem's tokens and whether its answer is right. Counted are all
 tokens that were generated, those thrown away too; prompts are not, as they are not generated.
 
-Of N samples, in blocks of n = 1, 2, 4, .. N; an outlay is the mean over the N // n blocks:
-  majority: the most frequent answer; of equally frequent ones each is as likely.
-  weighted_majority: the answer with the largest sum of w = exp(mean log-probability of a response's tokens).
-  best_of_n: the response with the largest mean log-probability, the first of equals.
-  oracle: right where any is; no strategy, but the bound of those that choose.
+majority, weighted_majority, best_of_n, best_of_n_judge, oracle: see `srl.evaluation.choosing`.
 budget_forcing (s1, arXiv 2501.19393): a response is cut after 1/8, 1/4, 1/2 or all of the solution's tokens,
   its thinking closed, and the answer forced by a text behind which the model goes on; `+1`, `+2`: with all
   tokens, and where it ends by itself it is made to go on, so often, by another text in place of its end.
 revision: the response stands in the next prompt with the request to write it anew, 1, 2, .. times.
 chunk_reset: step by step, and what a judge calls wrong is sampled again (`srl.evaluation.chunk_reset`).
-Log-probabilities are those of sampling, at its temperature. Source: the list of arXiv 2503.24235; the laws as
-far as they are not said there are ours.
+Source: the list of arXiv 2503.24235; the laws as far as they are not said there are ours.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from srl.errors import ConfigError, DataError, check_counts
+from srl.evaluation.choosing import CHOOSERS, at_tokens, chosen, chosen_by_judge
 from srl.evaluation.solving import Solved, answer_classes, judged, whole
 from srl.evaluation.spending import Outlay, mean_outlay
 from srl.model.texts import ids_of, tokens_within
@@ -36,17 +31,20 @@ if TYPE_CHECKING:
 
     from srl.data.trajectory import Trajectory
     from srl.engine.engine import RolloutEngine
+    from srl.evaluation.votes import Voter
     from srl.examples.builder import ExampleBuilder
     from srl.types import Completion, Example, Sampling
 
 Strategy = Literal[
-    "majority", "weighted_majority", "best_of_n", "oracle", "budget_forcing", "revision", "chunk_reset"
-]
-CHOOSERS: tuple[Strategy, ...] = ("majority", "weighted_majority", "best_of_n", "oracle")
-NEED_SAMPLES = {*CHOOSERS, "chunk_reset"}
+    "majority", "weighted_majority", "best_of_n", "oracle", "budget_forcing", "revision", "chunk_reset",
+    "best_of_n_judge",
+]  # fmt: skip
+BY_JUDGE: Strategy = "best_of_n_judge"
+ASK_A_JUDGE = {BY_JUDGE, "chunk_reset"}
+NEED_SAMPLES = {*CHOOSERS, *ASK_A_JUDGE}
 OF_MODE: dict[str, tuple[Strategy, ...]] = {
-    "whole": (*CHOOSERS, "budget_forcing", "revision"),
-    "steps": ("majority", "oracle", "chunk_reset"),
+    "whole": (*CHOOSERS, BY_JUDGE, "budget_forcing", "revision"),
+    "steps": ("majority", BY_JUDGE, "oracle", "chunk_reset"),
     "episodes": (),
 }
 EQUAL = "equal_tokens"
@@ -74,59 +72,18 @@ class TestTime:
     tries: int = 5
     """Times that chunk_reset samples one step, at most; the last is kept whatever the judge says."""
     judge: JudgeSettings = JudgeSettings()  # noqa: RUF009 - frozen
-    """Who judges steps for chunk_reset; and how the commands label and judge ask a judge."""
+    """Who judges steps for chunk_reset and best_of_n_judge; and how the commands label and judge ask a
+    judge."""
 
     def __post_init__(self) -> None:
         counts = {"forced_tokens": self.forced_tokens, "revisions": self.revisions, "repeats": self.repeats}
         check_counts("model.test.test_time.", 1, **counts, tries=self.tries)
 
 
-def chosen(samples: Sequence[Solved], classes: Sequence[int]) -> dict[str, list[Outlay]]:
-    """One problem: of its samples, with the number of the answer of each, what every chooser picks."""
-    found: dict[str, list[Outlay]] = {name: [] for name in CHOOSERS}
-    n = 1
-    while n <= len(samples):
-        starts = range(0, len(samples) - n + 1, n)
-        tokens = sum(one.tokens for one in samples[: len(starts) * n]) / len(starts)
-        within = sum(one.finished for one in samples[: len(starts) * n]) / (len(starts) * n)
-        for name in CHOOSERS:
-            right = [_pick(name, samples[i : i + n], classes[i : i + n]) for i in starts]
-            found[name].append(Outlay(str(n), tokens, sum(right) / len(right), within))
-        n *= 2
-    return found
-
-
-def at_tokens(samples: Sequence[Solved], classes: Sequence[int], out: Outlay) -> Outlay:
-    """What the majority of n samples comes to, n such that they cost what `out` cost, as near as it goes."""
-    each = sum(one.tokens for one in samples) / len(samples)
-    n = min(max(1, round(out.tokens / max(each, 1))), len(samples))
-    starts = range(0, len(samples) - n + 1, n)
-    used = samples[: len(starts) * n]
-    right = [_pick("majority", samples[i : i + n], classes[i : i + n]) for i in starts]
-    tokens, within = sum(one.tokens for one in used), sum(one.finished for one in used)
-    return Outlay(out.budget, tokens / len(starts), sum(right) / len(right), within / len(used))
-
-
-def _pick(name: str, samples: Sequence[Solved], classes: Sequence[int]) -> float:
-    """The chance that what is chosen is right."""
-    if name == "oracle":
-        return float(any(one.correct for one in samples))
-    if name == "best_of_n":
-        return float(max(samples, key=lambda one: one.logprob).correct)
-    weights = [math.exp(one.logprob) if name == "weighted_majority" else 1.0 for one in samples]
-    votes: dict[int, float] = {}
-    for number, weight in zip(classes, weights, strict=True):
-        if number >= 0:
-            votes[number] = votes.get(number, 0.0) + weight
-    most = max(votes.values(), default=0.0)
-    won = [one.correct for one, number in zip(samples, classes, strict=True) if votes.get(number) == most]
-    return sum(won) / len(won) if won else 0.0
-
-
 @dataclass
 class Work:
     """The problems of one batch and what samples them. seeded: a generator for each strategy by its name.
-    resets: what makes the outlays of chunk_reset.
+    voter: who judges. resets: what makes the outlays of chunk_reset.
     """
 
     engine: RolloutEngine
@@ -136,6 +93,7 @@ class Work:
     sampling: Sampling
     settings: TestTime
     seeded: Callable[[str], torch.Generator]
+    voter: Callable[[], Voter]
     resets: Callable[[torch.Generator], list[list[Outlay]]]
 
     def outlays(
@@ -149,7 +107,12 @@ class Work:
             classes = answer_classes([[one.answer for one in row] for row in samples], checks)
             for mine, row, numbers in zip(found, samples, classes, strict=True):
                 mine |= {name: out for name, out in chosen(row, numbers).items() if name in names}
-        others = {"budget_forcing": self._forced, "revision": self._revised, "chunk_reset": self.resets}
+        others: dict[str, Callable[[torch.Generator], list[list[Outlay]]]] = {
+            BY_JUDGE: lambda _: chosen_by_judge(self.voter(), self.settings.judge, self.examples, samples),
+            "budget_forcing": self._forced,
+            "revision": self._revised,
+            "chunk_reset": self.resets,
+        }
         for name, make in others.items():
             if name in names:
                 for mine, out in zip(found, make(self.seeded(name)), strict=True):

@@ -1,6 +1,7 @@
 """What choosers pick of samples, steps that a judge resets, accuracy against tokens; numbers by hand."""
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -10,16 +11,17 @@ from make import RAW, example
 from srl.data.trajectory import Step, Trajectory
 from srl.errors import ConfigError
 from srl.evaluation.benchmark import TestSettings as Settings
+from srl.evaluation.choosing import at_tokens, chosen, chosen_by_judge
 from srl.evaluation.chunk_reset import Resets, chunk_resets
 from srl.evaluation.solving import Solved
 from srl.evaluation.spending import Outlay, curves, slope_per_doubling
-from srl.evaluation.strategies import _Draft, at_tokens, chosen
+from srl.evaluation.strategies import _Draft
 from srl.evaluation.votes import Votes
 from srl.examples.builder import ExampleBuilder, ResponseLimits
 from srl.examples.prompts import PromptRenderer
 from srl.model.texts import ids_of, text_of
 from srl.rewards.judge import JudgeSettings
-from srl.types import Completion, Sampling
+from srl.types import Completion, Example, Sampling
 
 
 def said(correct, probability, tokens=10, finished=True):
@@ -88,6 +90,55 @@ def test_a_response_that_is_made_to_go_on_loses_its_answer_and_the_end_of_its_th
     assert (draft.finished, draft.tokens) == (True, 2 * len(ids))
 
 
+ASKED = Example("u", "test", 0, (1,), "", problem="Q", think=False)
+
+
+class Said:
+    """Votes by the request, and all that was asked, in one call."""
+
+    def __init__(self, **votes):
+        self.votes, self.asked = votes, []
+
+    def ask(self, requests):
+        self.asked.append(list(requests))
+        return {text: Votes(self.votes[text], 4) for text in requests}
+
+
+def test_the_sample_with_the_most_votes_is_taken_and_the_judge_is_paid_for(caplog):
+    yes, no = "Positive", "Negative"
+    judge = JudgeSettings(votes=3, request="{problem}{past}{step}")
+    texts = ["Step 1: a\nStep 2: b", "c", "d", "d", "e"]
+    right, sure = [False, True, True, False, True], [0.1, 0.2, 0.5, 0.9, 0.8]
+    pairs = zip(texts, right, sure, strict=True)
+    samples = [replace(said(correct, p), text=text) for text, correct, p in pairs]
+    samples[4] = replace(samples[4], in_format=False)  # not asked about: no vote
+    voter = Said(Qab=(yes, None, no), Qc=(yes, no, no), Qd=(None, no, yes))
+    (row,) = chosen_by_judge(voter, judge, [ASKED], [samples[:4]])
+    assert voter.asked == [["Qab", "Qc", "Qd", "Qd"]]
+    # n = 1: two of four are right, nothing is asked. n = 2: of b and c with a vote each c is the likelier,
+    # and right; of d and d, too, the second, which is wrong; 8 and 4 tokens of the judge, of equal requests
+    # once. n = 4: one vote each, 0.9 is the likeliest, and wrong; 12 tokens.
+    assert [(one.budget, one.tokens, one.right) for one in row] == [
+        ("1", 10, 0.5), ("2", 20 + 6, 0.5), ("4", 40 + 12, 0.0),
+    ]  # fmt: skip
+    # votes before likelihood: one vote against none, though 0.1 < 0.8; so is what is outside the format
+    (row,) = chosen_by_judge(voter, judge, [ASKED], [[samples[4], samples[0]]])
+    assert [(one.tokens, one.right) for one in row] == [(10, 0.5), (24, 0.0)]
+    assert not caplog.text
+    silent = Said(Qc=(None,) * 3, Qd=(None,) * 3)
+    (row,) = chosen_by_judge(silent, judge, [ASKED], [samples[1:3]])
+    assert row[1].right == 1
+    assert "best_of_n_judge: of 2 responses no vote is a verdict" in caplog.text
+
+
+def test_by_steps_the_last_step_is_judged_and_the_first_of_equals_taken():
+    judge = JudgeSettings(request="{problem}{past}{step}")
+    samples = [replace(said(correct, 1.0), steps=("x", "y")) for correct in (True, False)]
+    voter = Said(Qxy=("Positive",))
+    (row,) = chosen_by_judge(voter, judge, [ASKED], [samples])
+    assert (row[1].right, row[1].tokens) == (1.0, 20 + 4)
+
+
 class Steps:
     """Samples x, y, .. in turn for each problem; a judge that knows which step is right at which place."""
 
@@ -150,7 +201,7 @@ def test_plain_samples_for_as_many_tokens():
     ("settings", "said"),
     [
         ({"strategies": ("chunk_reset",)}, "chunk_reset, which is for model.test.mode steps, but"),
-        ({"strategies": ("revision",), "mode": "steps"}, "which has majority, oracle, chunk_reset"),
+        ({"strategies": ("revision",), "mode": "steps"}, "which has majority, best_of_n_judge, oracle"),
         ({"strategies": ("oracle",), "mode": "episodes"}, "the mode is episodes, which has none"),
         ({"strategies": ("all",), "mode": "steps", "attempts": 0}, "raise attempts"),
         ({"strategies": ("all",), "mode": "episodes"}, "the mode is episodes, which has none"),
@@ -160,3 +211,10 @@ def test_a_strategy_belongs_to_a_mode(settings, said):
     with pytest.raises(ConfigError) as found:
         Settings(**settings)
     assert said in str(found.value)
+
+
+def test_a_judge_of_all_samples_is_named_besides_all():
+    every = Settings(strategies=("all",)).compared
+    assert every == ("majority", "weighted_majority", "best_of_n", "oracle", "budget_forcing", "revision")
+    assert set(Settings(strategies=("all", "best_of_n_judge")).compared) == {*every, "best_of_n_judge"}
+    assert Settings(strategies=("best_of_n_judge",), mode="steps").compared == ("best_of_n_judge",)

@@ -390,7 +390,8 @@ def test_strategies_are_compared_at_all_the_tokens_that_they_generate(run, tmp_p
 
 def test_steps_that_a_judge_resets_stand_beside_plain_sampling_at_their_tokens(run, tmp_path):
     judge = "{adapter: off, votes: 1, tokens: 2, request: '{problem}{past}{step}'}"
-    more = ["--strategies", "all", "--model.test.mode", "steps", "--model.test.folder", str(tmp_path)]
+    more = ["--strategies", "all", "best_of_n_judge", "--model.test.mode", "steps"]
+    more += ["--model.test.folder", str(tmp_path)]
     more += ["--model.test.max_turns", "4"]
     more += ["--model.test.test_time", f"{{tries: 2, judge: {judge}}}", *TEST, f"[{run.bench}]"]
     assert run.command("test", "--ckpt_path", "last", *more) == 0
@@ -400,9 +401,13 @@ def test_steps_that_a_judge_resets_stand_beside_plain_sampling_at_their_tokens(r
     budgets = {name: [point["budget"] for point in points] for name, points in curves.items()}
     counts = ["1", "2", "4"]
     tries = ["1", "2"]
-    assert budgets == {"majority": counts, "oracle": counts, "chunk_reset": tries, "equal_tokens": tries}
+    by_counts = {name: counts for name in ("majority", "best_of_n_judge", "oracle")}
+    assert budgets == by_counts | {"chunk_reset": tries, "equal_tokens": tries}
     plain, judged = (point["tokens"] for point in curves["chunk_reset"])
     assert plain < judged <= 4 * (3 + 2)  # four steps of 3 tokens and 2 of the judge; it resets nothing
     assert curves["equal_tokens"][1]["tokens"] >= curves["majority"][0]["tokens"]
+    chosen, sampled = ([point["tokens"] for point in curves[name]] for name in ("best_of_n_judge", "oracle"))
+    assert chosen[0] == sampled[0]
+    assert sampled[1] < chosen[1] <= sampled[1] + 2 * 2  # a response of the judge to each of two samples
     (found,) = run.runs()
     assert "test_steps/bench/chunk_reset/2/tokens" in found.data.metrics
