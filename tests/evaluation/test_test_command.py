@@ -401,7 +401,7 @@ def test_steps_that_a_judge_resets_stand_beside_plain_sampling_at_their_tokens(r
     budgets = {name: [point["budget"] for point in points] for name, points in curves.items()}
     counts = ["1", "2", "4"]
     tries = ["1", "2"]
-    by_counts = {name: counts for name in ("majority", "best_of_n_judge", "oracle")}
+    by_counts = dict.fromkeys(("majority", "best_of_n_judge", "oracle"), counts)
     assert budgets == by_counts | {"chunk_reset": tries, "equal_tokens": tries}
     plain, judged = (point["tokens"] for point in curves["chunk_reset"])
     assert plain < judged <= 4 * (3 + 2)  # four steps of 3 tokens and 2 of the judge; it resets nothing
