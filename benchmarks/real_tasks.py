@@ -18,11 +18,12 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import operator
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, permutations, product
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,38 @@ def puzzle(row: Row) -> Row | None:
 def equation(row: Row) -> Row | None:
     if len(row["numbers"]) != 3:
         return None
-    return {name: row[name] for name in ("uid", "problem", "steps", "answer")}
+    found = {name: row[name] for name in ("uid", "problem", "steps", "answer")}
+    return found | {
+        "references": [one for one in solutions(row["numbers"], row["target"]) if one != row["steps"]]
+    }
+
+
+SIGNS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}
+
+
+def solutions(numbers: list[int], target: int) -> list[list[str]]:
+    """Every way to the target with three numbers and whole results above 0, in the words of UFT's rows.
+
+    >>> solutions([9, 2, 4], 14)[0]
+    ['9 * 2 = 18', '18 - 4 = 14', 'Therefore, the final equation is (9 * 2) - 4']
+    """
+    found = []
+    for a, b, c in dict.fromkeys(permutations(numbers)):
+        for first, second in product(SIGNS, repeat=2):
+            inner = SIGNS[first](a, b)
+            if inner < 1 or inner != int(inner):
+                continue
+            for left, right, text in (
+                (inner, c, f"({a} {first} {b}) {second} {c}"),
+                (c, inner, f"{c} {second} ({a} {first} {b})"),
+            ):
+                if SIGNS[second](left, right) == target:
+                    lines = [
+                        f"{a} {first} {b} = {int(inner)}",
+                        f"{int(left)} {second} {int(right)} = {target}",
+                    ]
+                    found.append([*lines, f"Therefore, the final equation is {text}"])
+    return found
 
 
 def read(path: Path, row: Callable[[Row], Row | None]) -> Iterator[Row]:
@@ -104,6 +136,7 @@ METHODS = {
     "distil": "distillation, the teacher has read the step",
     "srl_key": "SRL, copying 1, key 0.5",
     "confidence": "RLVR, early confidence costs",
+    "srl_all": "SRL, any right way counts",
 }
 MEASURED = {
     "accuracy": "val/outcome/accuracy",
@@ -136,6 +169,7 @@ def phases_of(task: Task, method: str) -> tuple[list[str], dict[str, str]]:
             {"data.limits.max_prompt_tokens": "1400"},  # the teacher's prompts show the step's prompt twice
         ),
         "srl_key": ([srl], copying),
+        "srl_all": ([srl], {"reward.references": "100"}),
         "confidence": (
             [rlvr],
             {"reward.confidence": "{eta: 1.0}", "model.test.test_time.forced_answer": task.forced},

@@ -58,6 +58,8 @@ class Reward(Callback):
             "The answer is", or ####; false also takes the last number of any prose.
         key: Give a share of the reward of srl to the expert's decisions, as the numbers that a step brings
             in; null gives none.
+        references: How many further solutions of a row (its field references) the step of srl may also
+            follow, the one that rewards it most; 0, the paper's reward, takes the expert's steps alone.
         verifier: How answers are compared where a row's answer_check says nothing else: math, exact,
             last_lines, regex:PATTERN, countdown, knights_and_knaves, or a class of yours, as
             my_rules.EndsWith.
@@ -88,11 +90,12 @@ class Reward(Callback):
         parts: list[Part] | None = None,
         confidence: ConfidenceShaping | None = None,
         meta: MetaSettings = MetaSettings(),  # noqa: B008 - frozen
+        references: int = 0,
     ) -> None:
         if max_bad < 1:
             raise ConfigError(f"reward.max_bad is {max_bad}: it must be at least 1")
         self.unit, self.max_bad = unit, max_bad
-        self.options = StepReward(copying, floor, exact, key)
+        self.options = StepReward(copying, floor, exact, key, references)
         rule(verifier)  # ConfigError for what is none
         if not 0 <= progress_discount <= 1:
             raise ConfigError(f"reward.progress_discount is {progress_discount}: it must lie in [0, 1]")
@@ -117,6 +120,14 @@ class Reward(Callback):
             judge_state(part.asks, pl_module.identity)  # before weights are loaded
         if self.unit == "token":
             self.objectives = objectives(units=token_units(pl_module.tokenizer), **self._settings)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        if self.options.references and not any(one.references for one in data.train):
+            raise ConfigError(
+                f"reward.references is {self.options.references}, and no training row has a field "
+                '"references" (a list of further solutions, each a list of steps); write it, or 0'
+            )
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Draw, batch_idx: int

@@ -49,7 +49,8 @@ class Example:
     expert's first steps where the prompt shows them and the rest of the solution is asked for.
     `goes_on`: there are more steps, and a response that ends by the model's end token is outside the format
     (data.limits.step_end). `taught_ids`: what the teacher of `teaching` reads instead of the prompt.
-    `constraints`: those of the data row, as JSON (srl.rewards.constraints).
+    `constraints`: those of the data row, as JSON (srl.rewards.constraints). `others`: further texts that a
+    step may be (reward.references).
     """
 
     uid: str
@@ -75,6 +76,7 @@ class Example:
     world: str = ""  # the task KIND:OPTIONS in which it can be played (srl.worlds); "" for none
     turns: int = 1  # that an answer to it has, at most; above 1 it is played
     constraints: str = ""
+    others: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:

@@ -30,7 +30,8 @@ class Trajectory:
     only imitation (`sft`) uses it. style: which step style `auto` took. world: the task that an agent plays
     (`srl.worlds`), of which the steps are the expert's play. constraints: of a whole answer's form, as JSON
     (`srl.rewards.constraints`), "" for none. about: the problem of the solution that a judge's row asks
-    about, "" for itself: rows about one problem are held out together.
+    about, "" for itself: rows about one problem are held out together. references: further solutions, each
+    the texts of its steps.
     """
 
     uid: str
@@ -45,6 +46,15 @@ class Trajectory:
     world: str | None = None
     constraints: str = ""
     about: str = ""
+    references: tuple[tuple[str, ...], ...] = ()
+
+    def others(self, index: int) -> tuple[str, ...]:
+        """What else step `index` may be: of references that begin with the steps before it, each once."""
+        before = [step.text for step in self.steps[: index - 1]]
+        texts = [
+            one[index - 1] for one in self.references if [*one[: index - 1]] == before and len(one) >= index
+        ]
+        return tuple(dict.fromkeys(text for text in texts if text != self.steps[index - 1].text))
 
     @property
     def solution(self) -> str:
@@ -76,6 +86,8 @@ class Trajectory:
             row[CONSTRAINTS] = json.loads(self.constraints)
         if self.about:
             row["about"] = self.about
+        if self.references:
+            row["references"] = self.references
         return json.dumps(row, ensure_ascii=False)
 
     @staticmethod
@@ -104,7 +116,21 @@ class Trajectory:
             world=fields.optional(row, "world", where) or None,
             constraints=read_field(row, where),
             about=fields.optional(row, "about", where),
+            references=_references(row, where),
         )
+
+
+def _references(row: dict[str, Any], where: str) -> tuple[tuple[str, ...], ...]:
+    value = row.get("references") or []
+    if not isinstance(value, list) or not all(isinstance(one, list) for one in value):
+        raise DataError(
+            f'{where}: field "references" is {fields.show(value)}; write a list of further solutions, each a '
+            "list of steps"
+        )
+    return tuple(
+        tuple(read_step(k, step, where, f"references[{number}]").text for k, step in enumerate(one, 1))
+        for number, one in enumerate(value)
+    )
 
 
 def check(row: dict[str, Any], where: str, verifier: str = MATH) -> str:

@@ -118,7 +118,7 @@ class ExampleBuilder:
         context = copyable(trajectory.problem, trajectory.preamble, earlier)
         shown = tuple(self.renderer.past(trajectory, index - 1) if thoughts else past)
         fields: dict[str, Any] = {"target": step.text, "target_ids": target_ids, "goes_on": goes_on}
-        fields |= {"context": context, "past": shown}
+        fields |= {"context": context, "past": shown, "others": trajectory.others(index)}
         if teaching != "none":
             answer = Shot(self.renderer.request(trajectory.problem, past, hint), self._imitated(step, False))
             shots = [*self.step_shots, answer]

@@ -63,7 +63,8 @@ class Similarity:
 
     def _parts(self, example: Example, completions: Sequence[Completion]) -> Parts:
         actions = [parts and parts[1] for parts in map(example.read, completions)]
-        found = self.options.parts(actions, example.target, example.context, self.units, self.autojunk)
+        texts = (example.target, example.others, example.context)
+        found = self.options.best(actions, *texts, self.units, self.autojunk)
         names = dict.fromkeys(name for one in found for name in one)
         return {
             **{name: [one.get(name, 0.0) for one in found] for name in names},

@@ -8,6 +8,8 @@ key: s becomes (1 - weight) s + weight k, where k is the share of the expert's d
 makes; a step without any of the kind keeps its s.
 copying: penalty * max(0, c(action) - c(expert's step)) is taken off.
 exact: bonus is added where the action is the expert's step, white space and markup aside.
+references: the expert's step is that one of its further solutions, up to so many, by which this reward is
+highest: of solutions that begin with the steps that the prompt shows.
 
 The laws of f and c stand in `srl.rewards.copying`, that of k in `srl.rewards.decisions`.
 """
@@ -81,6 +83,27 @@ class StepReward:
     key: Key | None = None
     """Give a share of the reward to the expert's decisions; null does not."""
 
+    references: int = 0
+    """Further texts that a step may be, at most; 0 compares with the expert's own alone."""
+
+    def __post_init__(self) -> None:
+        if self.references < 0:
+            raise ConfigError(f"reward.references is {self.references}: use 0 for none or a positive number")
+
+    def best(
+        self,
+        actions: Sequence[str | None],
+        expert: str,
+        others: Sequence[str],
+        context: Sequence[str],
+        units: Callable[[str], str] = str,
+        autojunk: bool = False,
+    ) -> list[dict[str, float]]:
+        """The `parts` of each action to that text which rewards it most, the expert's or one of `others`."""
+        texts = (expert, *others[: self.references])
+        found = [self.parts(actions, text, context, units, autojunk) for text in texts]
+        return [max(each, key=lambda parts: parts["reward"]) for each in zip(*found, strict=True)]
+
     def parts(
         self,
         actions: Sequence[str | None],
@@ -98,7 +121,7 @@ class StepReward:
         target = units(expert)
         compared = [None if action is None else units(action) for action in actions]
         found = [{"reward": reward_of(one, target, autojunk)} for one in compared]
-        if self == PAPER:
+        if not (self.copying or self.floor or self.exact or self.key):
             return found
         copies = [units(text) for text in context] if self.floor or self.copying else []
         own = nearness(target, copies)  # what the best copy would earn

@@ -299,8 +299,9 @@ STEPS = st.lists(st.tuples(WORD | st.just(""), WORD), max_size=4).map(
     lambda pairs: tuple(Step(k, title, body) for k, (title, body) in enumerate(pairs, 1))
 )
 TRAJECTORY = st.builds(
-    Trajectory, WORD, WORD, TEXT, STEPS, WORD | st.none(), TEXT, st.sampled_from(["math", "exact"])
-)
+    Trajectory, WORD, WORD, TEXT, STEPS, WORD | st.none(), TEXT, st.sampled_from(["math", "exact"]),
+    references=st.lists(st.lists(WORD, max_size=3).map(tuple), max_size=2).map(tuple),
+)  # fmt: skip
 
 
 @given(TRAJECTORY)
@@ -335,6 +336,11 @@ def test_json_round_trip(trajectory: Trajectory) -> None:
         ({"answer_check": 5}, 'field "answer_check" is the number 5'),
         ({"uid": ""}, "field \"uid\" is the string ''"),
         ({"uid": [1]}, r'field "uid" is the list \[1\]'),
+        (
+            {"references": ["a"]},
+            r"field \"references\" is the list \['a'\]; write a list of further solutions",
+        ),
+        ({"references": [["a"], ["b", " "]]}, r'field "references\[1\]\[1\]" is blank'),
     ],
 )
 def test_a_bad_row_is_named(change: dict[str, object], message: str) -> None:

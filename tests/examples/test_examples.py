@@ -1,6 +1,7 @@
 """Trajectories as examples, and what the model reads: prompts down to the character."""
 
 import logging
+from dataclasses import replace
 
 import pytest
 from conftest import tiny_tokenizer
@@ -62,6 +63,12 @@ def test_n_steps_give_n_minus_1_examples_with_the_next_step_as_target(tokenizer)
         "P?\nIntro.\n1. **Add**:\n1+1=2\nDouble\n",
     ]
     assert {(e.uid, e.objective, e.n_steps, e.answer) for e in found} == {("u1", "srl", 3, "4")}
+
+
+def test_a_step_may_be_that_of_another_solution_which_begins_alike(tokenizer):
+    ways = (("c", "b"), ("a", "c"), ("a", "c", "d"), ("c",), ("a",), ("a", "b"))
+    found = builder(tokenizer, include_last=True).steps(replace(PLAIN, references=ways), "srl")
+    assert [(e.target, e.others) for e in found] == [("a", ("c",)), ("b", ("c",))]
 
 
 def test_include_last_gives_n_examples(tokenizer):

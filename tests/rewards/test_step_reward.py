@@ -83,6 +83,22 @@ def test_outside_the_format_the_reward_stays_minus_one_with_nothing_added():
     assert {len(values) for values in found.values()} == {2}
 
 
+def test_a_step_is_compared_with_that_solution_which_rewards_it_most():
+    others = ("36-8=28", "7*4=28")  # of 7 and 6 characters, the expert's has 7
+    actions = ["36-8=28", "7*4=28", None]
+    two, one = StepReward(references=2), StepReward(references=1)
+    assert [found["reward"] for found in two.best(actions, EXPERT, others, CONTEXT)] == [1, 1, -1]
+    # 7*4=28 and 36-8=28 share "=28" alone: 2 * 3 / 13
+    assert [found["reward"] for found in one.best(actions, EXPERT, others, CONTEXT)] == [1, 6 / 13, -1]
+    assert PAPER.best(actions, EXPERT, others, CONTEXT) == PAPER.parts(actions, EXPERT, CONTEXT)
+
+
+def test_the_parts_are_those_of_the_solution_that_was_taken():
+    options = StepReward(key=Key("numbers", 0.5), references=1)
+    (found,) = options.best(["36-8=28"], EXPERT, ["36-8=28"], CONTEXT)
+    assert found == {"reward": 1, "similarity": 1, "key": 1}
+
+
 @pytest.mark.parametrize(
     ("make", "key"),
     [
@@ -90,11 +106,19 @@ def test_outside_the_format_the_reward_stays_minus_one_with_nothing_added():
         (lambda: Exact(-0.1), "reward.exact.bonus"),
         (lambda: Key(weight=1.5), "reward.key.weight"),
         (lambda: Key(kind="digits"), "reward.key.kind"),
+        (lambda: StepReward(references=-1), "reward.references"),
     ],
 )
 def test_values_out_of_range_name_their_key(make, key):
     with pytest.raises(ConfigError, match=key):
         make()
+
+
+def test_references_without_any_in_the_data_are_refused(
+    logging_ready, model_folder, expert_file, tmp_path, capsys
+):
+    assert fit(model_folder, expert_file, tmp_path / "run", "--reward.references", "2") == 2
+    assert 'reward.references is 2, and no training row has a field "references"' in capsys.readouterr().err
 
 
 def test_a_run_trains_by_them_and_logs_what_went_into_the_reward(
