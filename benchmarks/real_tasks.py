@@ -150,6 +150,11 @@ MEASURED = {
 BY_UPDATE = ("train/reward", "train/kept", "train/neg_logprob", "train/exact")
 
 
+def methods_of(task: Task) -> list[str]:
+    """Of puzzles the rows have one way alone."""
+    return [name for name in METHODS if name != "srl_all" or task.row is equation]
+
+
 def phases_of(task: Task, method: str) -> tuple[list[str], dict[str, str]]:
     """The phases after the start, and further options."""
     srl, rlvr = SRL.replace("SIZE", str(task.srl)), RLVR.replace("SIZE", str(task.rlvr))
@@ -184,7 +189,7 @@ def main() -> None:
     parser.add_argument("--uft", type=Path, required=True)
     parser.add_argument("--task", choices=list(TASKS), default="knights")
     parser.add_argument("--output", type=Path, default=Path("runs/real_tasks"))
-    parser.add_argument("--methods", type=lambda text: text.split(","), default=list(METHODS))
+    parser.add_argument("--methods", type=lambda text: text.split(","), help="all that the task has")
     parser.add_argument("--seeds", type=lambda text: [int(one) for one in text.split(",")], default=[0])
     parser.add_argument("--tests", type=int, default=200, help="more problems that each method solves")
     chosen = parser.parse_args()
@@ -194,7 +199,7 @@ def main() -> None:
     data = written(store.folder / f"{chosen.task}.jsonl", rows)
     more = written(store.folder / f"tests_{chosen.tests}.jsonl", islice(task.more(chosen.uft), chosen.tests))
     for seed in chosen.seeds:
-        for method in ("start", *chosen.methods):
+        for method in ("start", *(chosen.methods or methods_of(task))):
             for fit, seconds in store.make([fit_of(store, task, data, method, seed)], jobs=1):
                 print(f"{fit.name}: {seconds:.0f} s", file=sys.stderr, flush=True)
             if chosen.tests:

@@ -13,6 +13,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import real_tasks
 
 from srl.cli.lightning import instantiated
+from srl.rewards.rules import arithmetic
 
 
 @pytest.mark.parametrize("task", list(real_tasks.TASKS))
@@ -44,12 +45,24 @@ def test_puzzles_of_three_people_lose_the_lines_that_decide_nothing(tmp_path):
 def test_equations_have_three_numbers(tmp_path):
     row = {"uid": "u", "problem": "p", "steps": ["1 + 2 = 3", "3 + 3 = 6"], "answer": "(1 + 2) + 3"}
     rows = [{**row, "numbers": [1, 2, 3], "target": 6}, {**row, "numbers": [1, 2, 3, 4], "target": 6}]
-    assert read(tmp_path / "rows.jsonl.gz", rows, real_tasks.equation) == [row]
+    (found,) = read(tmp_path / "rows.jsonl.gz", rows, real_tasks.equation)
+    assert {name: found[name] for name in row} == row
+
+
+def test_further_solutions_of_an_equation_are_all_others_and_right():
+    row = {"uid": "u", "problem": "p", "answer": "(9 * 2) - 4", "numbers": [9, 2, 4], "target": 14}
+    steps = ["9 * 2 = 18", "18 - 4 = 14", "Therefore, the final equation is (9 * 2) - 4"]
+    others = real_tasks.equation({**row, "steps": steps})["references"]
+    # 2 * 9 for 9 * 2, and no other way: 9 + 2 + 4 = 15, 9 * 2 - 4 = 14, 4 * 2 + 9 = 17, (9 - 2) * 4 = 28, ..
+    assert others == [["2 * 9 = 18", "18 - 4 = 14", "Therefore, the final equation is (2 * 9) - 4"]]
+    sums = real_tasks.equation({**row, "numbers": [1, 2, 3], "target": 6, "steps": []})["references"]
+    assert all(arithmetic(steps[-1].split(" is ")[1])[1] == 6 for steps in sums)
+    assert len({tuple(steps) for steps in sums}) == len(sums) > 12
 
 
 @pytest.mark.parametrize("task", list(real_tasks.TASKS.values()), ids=list(real_tasks.TASKS))
 def test_every_method_is_a_config_that_begins_with_the_start(task, tmp_path):
-    for method in ("start", *real_tasks.METHODS):
+    for method in ("start", *real_tasks.methods_of(task)):
         fit = real_tasks.fit_of(SimpleNamespace(folder=tmp_path), task, tmp_path / "data.jsonl", method, 1)
         given = [text for text in fit.arguments if text != "--ckpt_path" and not text.endswith("last.ckpt")]
         phases = instantiated([*given, "--trainer.logger", "false"]).curriculum.schedule.phases
