@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -10,6 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from callbacks.run_info import set_tag
 from srl import ranks
 from srl.curriculum.choice import Choice
+from srl.curriculum.levels import check_levels
 from srl.curriculum.phases import Phase, check_phases, check_pools
 from srl.curriculum.schedule import HandOff, Schedule
 from srl.curriculum.selectors import Adaptive
@@ -69,7 +71,11 @@ class Curriculum(Callback):
         phases = self.schedule.phases
         names = dict.fromkeys(name for phase in phases for name in phase.objectives)
         size = self.draw_size(self.schedule.phase)
-        datamodule.build_stream(list(names), size, self.choice)
+        levels = tuple(dict.fromkeys(phase.level for phase in phases))
+        choice = self.choice if levels == (None,) else replace(self.choice, levels=levels)
+        datamodule.build_stream(list(names), size, choice)
+        if choice.levels:
+            check_levels(phases, datamodule.stream.selectors)
 
     def draw_size(self, phase: Phase) -> int:
         """Prompts a draw (B) in this phase."""
@@ -139,7 +145,7 @@ class Curriculum(Callback):
         if phase.per_problem is not None:
             stream.set_pools(phase.per_problem, self.draw_size(phase))
         else:
-            stream.set_mix(self.schedule.shares, self.draw_size(phase))
+            stream.set_mix(self.schedule.shares, self.draw_size(phase), phase.level)
 
     def _hand_off(self, trainer: Trainer, found: HandOff | None) -> None:
         """Change to the phase that the schedule has entered, and log the reason and its figures."""

@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from srl.curriculum.stream import Draw
 from srl.errors import ConfigError, TrainingStopped
+from srl.rewards.constraints import level_of
 from srl.types import Group, position_name
 from srl.update.grpo import loudest, population_std, spread
 
@@ -144,6 +145,8 @@ class DynamicSampling(Callback):
             self._average("reward_std", population_std(group.rewards))
             for name, part in group.parts.items():
                 self._average(name, float(part.mean()))
+            if level := level_of(group.example.constraints):
+                self._average(f"level_{level}/reward", float(group.rewards.mean()))
             if group.example.step and not group.episodes:
                 place = position_name(group.example.step)
                 self._average(f"silent_{place}", silent)
@@ -174,6 +177,9 @@ class DynamicSampling(Callback):
             name = key.removeprefix("mean/")
             room = "rollouts" if name.startswith("episodes/") else "train"
             batch.metrics[f"{room}/{name}"] = sums[key] / sums[f"count/{name}"]
+            if name.startswith("level_"):
+                share = name.replace("/reward", "/share")
+                batch.metrics[f"{room}/{share}"] = sums[f"count/{name}"] / sums["groups"]
         self.sums = defaultdict(float)
 
     def _diagnosis(self, batch: Draw) -> str:

@@ -16,6 +16,7 @@ from srl.errors import ConfigError, TrainingStopped
 from srl.evaluation.confidence import check_forced, curves
 from srl.evaluation.judge_reward import JudgeReward
 from srl.evaluation.judge_server import ServerGone, voter_of
+from srl.evaluation.soft_head import SoftHead, heads_of, soft_scores
 from srl.evaluation.votes import judge_state
 from srl.objectives.episode import Episodes, Pays
 from srl.objectives.meta import MetaSettings
@@ -25,8 +26,9 @@ from srl.objectives.similarity import Compared, token_units
 from srl.objectives.table import objectives
 from srl.objectives.taught import Peers
 from srl.rewards.confidence import ConfidenceShaping, shaped
+from srl.rewards.constraints import SoftScores
 from srl.rewards.own_rule import check_made
-from srl.rewards.parts import JUDGE, Part, check_parts, weighed
+from srl.rewards.parts import JUDGE, Part, asked_of, check_parts, weighed
 from srl.rewards.rules import MATH, is_own, rule
 from srl.rewards.step_reward import Copying, Exact, Key, StepReward
 from srl.rewards.verifier import counts
@@ -102,6 +104,7 @@ class Reward(Callback):
         self.verifier, self.parts, self.confidence, self.meta = verifier, parts or [], confidence, meta
         check_parts(self.parts)
         self.judges: list[JudgeReward] = []  # once there is a policy
+        self.heads: dict[str, SoftHead] = {}  # by the part that asks
         self._sums: dict[str, dict[str, float]] = {}  # of a checkpoint, until then
         self._settings: dict[str, Any] = {
             "autojunk": autojunk, "options": self.options, "marked": marked, "pays": episode,
@@ -118,6 +121,9 @@ class Reward(Callback):
             check_forced(pl_module.tokenizer, pl_module.test_settings.test_time.forced_answer)
         for part in self._judged() if stage == "fit" else ():
             judge_state(part.asks, pl_module.identity)  # before weights are loaded
+        if stage == "fit" and self.parts:
+            data: Any = trainer.datamodule  # type: ignore[attr-defined]
+            self.heads = heads_of(self.parts, data.train, pl_module.identity)
         if self.unit == "token":
             self.objectives = objectives(units=token_units(pl_module.tokenizer), **self._settings)
 
@@ -137,7 +143,7 @@ class Reward(Callback):
         if batch.stop:  # nothing of this draw is scored or trained on; the checkpoint ends the run
             batch.groups = []
             return
-        self._score(scored, trainer, judged)
+        self._score(scored, trainer, judged, self._soft(scored, trainer, pl_module))
         if self.confidence is not None:
             with trainer.precision_plugin.forward_context():
                 shape([one for one in scored if self._is_shaped(one)], pl_module, self.confidence)
@@ -211,7 +217,22 @@ class Reward(Callback):
                 self.judges[-1].sums.update(self._sums.get(part.called, {}))
         return self.judges
 
-    def _score(self, groups: list[Group], trainer: Trainer, judged: Judgements) -> None:
+    def _soft(self, groups: list[Group], trainer: Trainer, pl_module: Any) -> dict[str, SoftScores]:
+        """What each part's head says of all responses of the draw, by the base as it was."""
+        found: dict[str, SoftScores] = {}
+        tokens = pl_module.token_budget.begin(pl_module.device) if self.heads else 0
+        for part in self.parts:
+            if part.called in self.heads:
+                cases = [(group.example, group.completions) for group in groups if not group.episodes]
+                asked = [one for case in cases for one in asked_of(part, case)]
+                with trainer.precision_plugin.forward_context():
+                    scores = soft_scores(pl_module.engine, self.heads[part.called], asked, tokens)
+                found[part.called] = scores
+        return found
+
+    def _score(
+        self, groups: list[Group], trainer: Trainer, judged: Judgements, soft: dict[str, SoftScores]
+    ) -> None:
         """All groups of an objective at once, so that the verifier's processes share the draw."""
         for name in dict.fromkeys(group.example.objective for group in groups):
             mine = [group for group in groups if group.example.objective == name]
@@ -230,7 +251,7 @@ class Reward(Callback):
                 builder = trainer.datamodule.builder  # type: ignore[attr-defined]
                 found = objective.teach(builder, cases, found)
             values = {name: [of[id(group)] for group in mine] for name, of in judged.items()}
-            found = weighed(self.parts, cases, found, values) if self.parts else found
+            found = weighed(self.parts, cases, found, values, soft) if self.parts else found
             for group, parts in zip(mine, found, strict=True):
                 _take(group, parts)
 

@@ -15,6 +15,8 @@ from lightning.pytorch import LightningDataModule
 
 from datamodules.loaders import BenchmarkLoader, Held, ListLoader, benchmark_loader
 from srl.curriculum.choice import Choice
+from srl.curriculum.levels import ByLevel
+from srl.curriculum.selectors import Selector
 from srl.curriculum.stream import Stream
 from srl.data.benchmarks import benchmark_sources, read_benchmark
 from srl.data.load import (
@@ -251,9 +253,20 @@ class ExpertDataModule(LightningDataModule):
         draws = self.draws_per_epoch or max(1, -(-max(map(len, sources.values())) // batch_size))
         seed = run_seed()
         choice = replace(choice, together=self.draw == "problem")
-        selectors = {name: known[name].selector(examples, seed, choice) for name, examples in sources.items()}
+        selectors = {name: self._selector(name, examples, seed, choice) for name, examples in sources.items()}
         self.stream = Stream(sources, draws, seed, selectors)
         return self.stream
+
+    def _selector(self, name: str, examples: Sequence[Example], seed: int, choice: Choice) -> Selector:
+        def make(some: Sequence[Example]) -> Selector:
+            return objectives()[name].selector(some, seed, choice)
+
+        if not choice.levels:
+            return make(examples)
+        found = ByLevel(examples, choice.levels, make)
+        sizes = {f"examples/{name}/level_{k}": size for k, size in found.sizes.items() if k is not None}
+        self.report.counts |= sizes
+        return found
 
     def _warn_of_bare_steps(self, sources: dict[str, Sequence[Example]]) -> None:
         if not (self.think and "sft_step" in sources):

@@ -17,6 +17,7 @@ COMMANDS = {
     "sweep": "methods x seeds from one file, one run after the other, resumable; ends with compare",
     "label": "the value of every step: how often continuations from its end are right; labels for a judge",
     "judge": "verdicts of a judge on every step of a file of label: accuracy on right and wrong ones",
+    "soft": "a head that scores soft constraints, from pairs of answers with and without them; its agreement",
     "export": "a checkpoint as a folder for peft and transformers, or merged, with a model card",
     "chat": "ask a checkpoint problems in the terminal, step by step or whole, its thinking dimmed",
 }
@@ -29,6 +30,7 @@ EXTRA = {  # commands that are not Lightning's: their modules, each with a `main
     "compare": "srl.cli.compare",
     "label": "srl.cli.label",
     "judge": "srl.cli.judge",
+    "soft": "srl.cli.soft",
     "export": "srl.cli.export",
     "chat": "srl.cli.chat",
     "sweep": "srl.cli.sweep",

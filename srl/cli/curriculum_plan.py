@@ -43,9 +43,11 @@ def _phase(phase: Phase, config: Any, counts: dict[str, int]) -> dict[str, Any]:
     groups = phase.batch_groups or config.curriculum.batch_groups
     sampled = any(known[name].samples for name in phase.objectives)
     max_steps = config.trainer.max_steps
-    examples = sum(counts.get(f"examples/{name}", 0) for name in phase.objectives)
+    of_level = "" if phase.level is None else f"/level_{phase.level}"
+    examples = sum(counts.get(f"examples/{name}{of_level}", 0) for name in phase.objectives)
     return {
         "name": phase.name,
+        "level": phase.level,
         "mix": phase.shares or "per problem: " + " or ".join(phase.objectives),
         "ends": f"update {max_steps} (trainer.max_steps)" if phase.until is None else str(phase.until),
         "anneal": phase.anneal if isinstance(phase.anneal, int) else str(phase.anneal),
@@ -82,6 +84,8 @@ def show_plan(plan: dict[str, Any], console: Console) -> None:
     for phase in plan["phases"]:
         mix = phase["mix"]
         mix = mix if isinstance(mix, str) else ", ".join(f"{name} {share:.0%}" for name, share in mix.items())
+        if phase["level"] is not None:
+            mix += f" (level {phase['level']})"
         if blend := phase["anneal"]:
             mix += f" (from the mix before, {blend if isinstance(blend, str) else f'over {blend} updates'})"
         passes = phase["updates_a_pass"]

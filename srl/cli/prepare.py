@@ -26,6 +26,7 @@ from srl.cli.options import OptionParser
 from srl.cli.yaml_files import read_yaml
 from srl.data.duplicates import Overlap
 from srl.data.formats import Item, file_rows, hub_set, is_file_name, numbered_rows
+from srl.data.levels import level_rows
 from srl.data.prepare import Preparation, Report, token_guess
 from srl.data.row_format import PRESETS, RowFormat
 from srl.errors import ConfigError, DataError, Interrupted, check_counts, first_line
@@ -46,7 +47,8 @@ def main(arguments: list[str]) -> None:
     _check_output(options)
     try:
         with _terminable(), whole_file(Path(options.output)) as write:
-            for trajectory in work.run(_rows(options, hub_config, split)):
+            rows = _rows(options, hub_config, split)
+            for trajectory in work.run(level_rows(rows, row) if options.levels else rows):
                 write(trajectory.to_json() + "\n")
             if not work.report.kept:
                 raise DataError(_nothing(options.inputs, work.report))
@@ -79,6 +81,11 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--hub_config", "--config_name", help="of a hub data set")
     parser.add_argument("--split", help="of a hub data set (train)")
     parser.add_argument("--where", action="append", default=[], metavar="FIELD=VALUE", help="drop other rows")
+    parser.add_argument(
+        "--levels",
+        action="store_true",
+        help="a row of K constraints as K rows, the k-th with the first k",
+    )
     parser.add_argument("--games", type=int, help="of a world: how many of its games the expert plays")
     parser.add_argument(
         "--first_seed", type=int, default=0, help="of a world: the seed of the first game (0)"

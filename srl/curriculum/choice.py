@@ -17,13 +17,15 @@ class Choice:
     """How a run chooses examples; each objective heeds what is about it.
 
     adaptive: of objectives with rewards, None for all in turn. reverse, prefix: of the objectives of these
-    names. together: all of a problem in a row, where it has several.
+    names. together: all of a problem in a row, where it has several. levels: of the phases
+    (`srl.curriculum.levels`); none where no phase has one.
     """
 
     adaptive: Adaptive | None = None
     reverse: Reverse = field(default_factory=Reverse)
     prefix: Prefix = field(default_factory=Prefix)
     together: bool = False
+    levels: tuple[int | None, ...] = ()
 
 
 def by_difficulty(

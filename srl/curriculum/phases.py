@@ -123,6 +123,9 @@ class Phase:
     sum to 1."""
     until: Until | None = None
     """What ends the phase; the last phase has none and ends with trainer.max_steps."""
+    level: int | None = None
+    """Constraints that a drawn row has: so many, or none; null draws all rows. python -m srl prepare --levels
+    writes rows of each level."""
     per_problem: PerProblem | None = None
     """Instead of a mix: each problem trains on steps until its own rollouts solve it, then on outcomes."""
     anneal: int | Follow = 0
@@ -216,6 +219,10 @@ def check_phases(phases: list[Phase], objectives: list[str]) -> None:
         where = f"curriculum.phases[{position}] ({phase.name})"
         _check_mix(phase, where, objectives)
         _check_numbers(phase, where)
+        if phase.level is not None and (phase.level < 1 or phase.per_problem is not None):
+            raise ConfigError(
+                f"{where}: level is {phase.level}: it must be at least 1, in a phase with a mix"
+            )
         if phase.anneal and (position == 0 or phase.per_problem or phases[position - 1].per_problem):
             raise ConfigError(f"{where}: anneal needs a mix, and a phase with a mix before it")
         last = position == len(phases) - 1

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from srl.curriculum.levels import ByLevel
 from srl.curriculum.phases import PerProblem, Phase
 from srl.curriculum.pools import Pools
 from srl.curriculum.selectors import Selector, Shuffled
@@ -44,14 +45,23 @@ class Stream:
         self._pooled = False
         self._credit = dict.fromkeys(sources, 0.0)
 
-    def set_mix(self, mix: dict[str, float], batch_size: int) -> None:
-        """The next draw has `batch_size` prompts in these shares. Errors: an objective without examples."""
+    def set_mix(self, mix: dict[str, float], batch_size: int, level: int | None = None) -> None:
+        """The next draw has `batch_size` prompts in these shares, of this level of constraints, None for all.
+
+        Errors: an objective without examples.
+        """
         for name, share in mix.items():
             if share > 0 and not self.sources.get(name):
                 raise ConfigError(f"objective {name} has no training examples, but the mix gives it {share}")
         total = sum(mix.values())
         self.mix = {name: share / total for name, share in mix.items() if share > 0}
         self.batch_size, self._pooled = batch_size, False
+        self._set_level(level)
+
+    def _set_level(self, level: int | None) -> None:
+        for selector in self.selectors.values():
+            if isinstance(selector, ByLevel):
+                selector.level = level
 
     def set_pools(self, settings: PerProblem, batch_size: int) -> None:
         """The next draw has `batch_size` problems, each with the objective of its pool."""
@@ -62,6 +72,7 @@ class Stream:
             if known is not None:
                 self.pools.load_state_dict(known)
         self.batch_size, self._pooled = batch_size, True
+        self._set_level(None)
 
     def __len__(self) -> int:
         """Draws an epoch: constant over the run, because Lightning reads it once an epoch."""

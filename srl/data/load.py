@@ -11,11 +11,10 @@ from typing import Any, Literal
 
 from srl.data.formats import Item, file_rows, hub_set, is_file_name, numbered_rows
 from srl.data.row_format import NO_ANSWER, RowFormat
-from srl.data.trajectory import MIN_STEPS, Skip, Trajectory, problem_key
+from srl.data.trajectory import MIN_STEPS, Skip, Trajectory, least_steps, problem_key
 from srl.errors import DataError
 from srl.files import sha256_of
 from srl.resume import Difference, refused
-from srl.rewards.verdict import words_of
 
 log = logging.getLogger(__name__)
 
@@ -68,9 +67,8 @@ def each_trajectory(
 ) -> Iterator[Trajectory]:
     """The trajectories of (where, row) pairs, `where` being `file:line` or the like.
 
-    Rows with fewer than two steps go to `skipped` with the reason, but for a judge's, whose one step is its
-    verdict; a solution that is null counts as one without steps. DataError: the first row that cannot be
-    read, a uid met before.
+    Rows with fewer than two steps (`least_steps`) go to `skipped` with the reason; a solution that is null
+    counts as one without steps. DataError: the first row that cannot be read, a uid met before.
     """
     seen: dict[str, str] = {}
     for where, row in readable(rows):
@@ -80,7 +78,7 @@ def each_trajectory(
             raise DataError(f"{where}: uid {uid!r} was used at {seen[uid]}; give each row a uid of its own")
         seen[uid] = where
         n_steps = len(trajectory.steps)
-        if n_steps < (1 if words_of(trajectory.answer_check) else MIN_STEPS):
+        if n_steps < least_steps(trajectory):
             kind = "given" if isinstance(row.get("steps"), list) else f"found by style {row_format.style!r}"
             reason = f"{n_steps} step{'' if n_steps == 1 else 's'} {kind}, {MIN_STEPS} or more needed"
             skipped.append(Skip(where, uid, reason))

@@ -163,6 +163,8 @@ class RowFormat:
             reasoning="\n\n".join(dict.fromkeys(part for part in thinking if part)),
             style=split.style if self.style == "auto" else "",
             constraints=read_field(row, where),
+            about=fields.optional(row, "about", where),
+            without=fields.optional(row, "without", where),
         )
 
     def _solution(self, row: dict[str, Any], where: str, notes: Counter[str]) -> _Solution:

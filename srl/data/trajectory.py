@@ -1,9 +1,9 @@
 """Trajectories: an expert's solution as steps, checked, and as a row of JSONL.
 
 Expert JSONL, one row a line: `{"uid", "problem", "preamble", "steps": [{"title", "body"}], "answer",
-"conclusion", "answer_check", "reasoning", "world", "constraints", "about"}`. A step may be a plain string,
-its body, and may have "thinking" and "observation". All but problem and steps may be left out or null;
-further fields are ignored.
+"conclusion", "answer_check", "reasoning", "world", "constraints", "about", "without"}`. A step may be a plain
+string, its body, and may have "thinking" and "observation". All but problem and steps may be left out or
+null; further fields are ignored.
 Rows without a list of steps are the matter of `srl/data/row_format.py`.
 """
 
@@ -30,8 +30,9 @@ class Trajectory:
     only imitation (`sft`) uses it. style: which step style `auto` took. world: the task that an agent plays
     (`srl.worlds`), of which the steps are the expert's play. constraints: of a whole answer's form, as JSON
     (`srl.rewards.constraints`), "" for none. about: the problem of the solution that a judge's row asks
-    about, "" for itself: rows about one problem are held out together. references: further solutions, each
-    the texts of its steps.
+    about, or that a level of constraints was added to, "" for itself: rows about one problem are held out
+    together. references: further solutions, each the texts of its steps. without: an answer to the problem
+    without its last constraint (`srl.data.levels`).
     """
 
     uid: str
@@ -47,6 +48,7 @@ class Trajectory:
     constraints: str = ""
     about: str = ""
     references: tuple[tuple[str, ...], ...] = ()
+    without: str = field(default="", repr=False)
 
     def others(self, index: int) -> tuple[str, ...]:
         """What else step `index` may be: of references that begin with the steps before it, each once."""
@@ -88,6 +90,8 @@ class Trajectory:
             row["about"] = self.about
         if self.references:
             row["references"] = self.references
+        if self.without:
+            row["without"] = self.without
         return json.dumps(row, ensure_ascii=False)
 
     @staticmethod
@@ -117,6 +121,7 @@ class Trajectory:
             constraints=read_field(row, where),
             about=fields.optional(row, "about", where),
             references=_references(row, where),
+            without=fields.optional(row, "without", where),
         )
 
 
@@ -211,6 +216,12 @@ class Step:
 
 MIN_STEPS = 2
 """N steps give N-1 examples (arXiv 2510.25992, section 4.2): fewer than two steps give none."""
+
+
+def least_steps(trajectory: Trajectory) -> int:
+    """1 where the whole answer is what counts: a judge's verdict, an answer with constraints."""
+    whole = trajectory.constraints or words_of(trajectory.answer_check)
+    return 1 if whole else MIN_STEPS
 
 
 class Skip(NamedTuple):

@@ -85,12 +85,18 @@ class StepExamples(Sequence[Example]):
         places: dict[str, list[Place]] = defaultdict(list)
         for place in self._places:
             places[self.trajectories[place[0]].uid].append(place)
-        found: dict[str, Sequence[Example]] = {}
-        for uid, mine in places.items():
-            part = copy.copy(self)
-            part._places = mine
-            found[uid] = part
-        return found
+        return {uid: self._part(mine) for uid, mine in places.items()}
+
+    def constraints(self) -> list[str]:
+        return [self.trajectories[t].constraints for t, _ in self._places]
+
+    def chosen(self, places: Sequence[int]) -> StepExamples:
+        return self._part([self._places[k] for k in places])
+
+    def _part(self, places: list[Place]) -> StepExamples:
+        part = copy.copy(self)
+        part._places = places
+        return part
 
     def _measure(self) -> None:
         """Tokenise the prompts that are not known to fit; those that do not are left out and counted."""
@@ -145,6 +151,20 @@ class StepExamples(Sequence[Example]):
 def keys(examples: Sequence[Example]) -> list[str]:
     """The `key` of each example; those that are built on demand are not built for it."""
     return examples.keys() if isinstance(examples, StepExamples) else [one.key for one in examples]
+
+
+def constraints(examples: Sequence[Example]) -> list[str]:
+    """The `constraints` of each example."""
+    return (
+        examples.constraints()
+        if isinstance(examples, StepExamples)
+        else [one.constraints for one in examples]
+    )
+
+
+def chosen(examples: Sequence[Example], places: Sequence[int]) -> Sequence[Example]:
+    """The examples at these places."""
+    return examples.chosen(places) if isinstance(examples, StepExamples) else [examples[k] for k in places]
 
 
 def by_problem(examples: Sequence[Example]) -> Mapping[str, Sequence[Example]]:

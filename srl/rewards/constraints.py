@@ -1,4 +1,4 @@
-"""Constraints of an answer's form that a program can check: each holds, 1, or does not, 0.
+"""Constraints of an answer: a hard one holds, 1, or does not, 0; how likely a soft one is kept a head says.
 
 A data row has them in its field `constraints`, a config in a part of `reward.parts`, as a list of objects:
 
@@ -14,16 +14,21 @@ A data row has them in its field `constraints`, a config in a part of `reward.pa
 | begins_with, ends_with | text, ignore_case | white space around the answer aside |
 | case | case: upper or lower | there are letters with a case, and all have this one |
 | json | schema | all of the answer is JSON (perhaps in one code fence) that the schema admits |
+| soft | text | what no program can check, as "in a friendly tone" (`srl.evaluation.soft_head`) |
+
+Each may have `say`, how the problem's text asks for it; of a soft one that is its text. The number of a row's
+constraints is its level (`srl.data.levels`).
 
 What is checked is the answer without its thinking. Source: the kinds that a program can check of IFEval and
-of arXiv 2508.02150; the definitions are ours. Nothing here takes a pattern: data cannot make a check hang.
+of arXiv 2508.02150, and its soft ones; the definitions are ours. Nothing here takes a pattern: data cannot
+make a check hang.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -31,7 +36,10 @@ from srl.errors import DataError
 from srl.rewards import json_schema
 
 FIELD = "constraints"
+SOFT = "soft"
 Constraint = dict[str, Any]
+SoftScores = Mapping[tuple[str, str], float | None]
+"""(answer, text of a soft constraint) -> how likely it is kept; None where that cannot be said."""
 
 _ITEM = re.compile(r"[ \t]*(?:[-*•]|\d{1,9}[.)])[ \t]+\S")
 _HEADING = re.compile(r" {0,3}#{1,6}[ \t]+\S")
@@ -54,6 +62,7 @@ KINDS: dict[str, set[str]] = {
     "ends_with": _TEXT,
     "case": {"case"},
     "json": {"schema"},
+    SOFT: {"text"},
 }
 
 
@@ -85,6 +94,20 @@ def constraints_of(text: str) -> tuple[Constraint, ...]:
     return tuple(json.loads(text)) if text else ()
 
 
+def level_of(text: str) -> int:
+    """How many constraints there are in what `read_field` wrote."""
+    return len(constraints_of(text))
+
+
+def has_soft(text: str) -> bool:
+    return any(one["kind"] == SOFT for one in constraints_of(text))
+
+
+def says(one: Constraint) -> str | None:
+    """How a problem's text asks for it; None where that is not known."""
+    return one.get("say", one["text"] if one["kind"] == SOFT else None)
+
+
 def check(value: Any, place: str) -> None:
     """ValueError: no list of constraints. place: where they stand, with which the message begins."""
     if not isinstance(value, list | tuple):
@@ -98,7 +121,7 @@ def _fault(one: Any) -> str | None:
     kind = one.get("kind") if isinstance(one, dict) else None
     if not isinstance(kind, str) or kind not in KINDS:
         return f"is {one!r:.80}; write an object whose kind is one of: {', '.join(KINDS)}"
-    known = KINDS[kind]
+    known = KINDS[kind] | {"say"}
     for key in one:
         if key != "kind" and key not in known:
             return f"({kind}) has no option {key!r:.40}; there are {', '.join(sorted(known))}"
@@ -115,6 +138,8 @@ def _fault(one: Any) -> str | None:
         return f"({kind}) cannot hold: at_least {low} is above at_most {high}"
     if "text" in known and not (isinstance(one.get("text"), str) and one["text"].strip()):
         return f'({kind}) needs text; write {{"kind": "{kind}", "text": "..."}}'
+    if not (isinstance(one.get("say", "-"), str) and one.get("say", "-").strip()):
+        return f"({kind}) has say {one['say']!r:.40}; write how the problem asks for it"
     if not isinstance(one.get("ignore_case", False), bool):
         return f"({kind}) has ignore_case {one['ignore_case']!r:.40}; write true or false"
     if kind == "case" and one.get("case") not in ("upper", "lower"):
@@ -151,8 +176,12 @@ def holds(one: Constraint, text: str) -> bool:
     return _within(text.count(wanted), one, 0 if "at_most" in one else 1)
 
 
-def held(constraints: Sequence[Constraint], text: str) -> list[bool]:
-    return [holds(one, text) for one in constraints]
+def held(constraints: Sequence[Constraint], text: str, soft: SoftScores) -> list[float | None]:
+    """1 or 0 of each hard one, of a soft one its probability; None where that is unknown."""
+    return [
+        soft.get((text, one["text"])) if one["kind"] == SOFT else float(holds(one, text))
+        for one in constraints
+    ]
 
 
 def _within(count: int, one: Constraint, least: int) -> bool:

@@ -2,12 +2,12 @@
 
 objective: r is what the phase's objective pays by itself, the similarity of a step or the right answer (-1 or
 0 outside the format). format: 1 within the format, else 0. constraints: the share of the constraints that the
-answer keeps (`srl.rewards.constraints`; the mean of arXiv 2508.02150), 0 outside the format; those of the
-data row bind whole solutions, those of the part every response; where there are none, 0. A class of the
-user's: its number (`srl.rewards.own_rule`), called with the response, what it is compared with (the expert's
-step, or a problem's final answer, "" for none) and the problem; where it fails r is NaN, and its group is
-left out. judge: the share of a judge's verdicts that say right (`srl.evaluation.judge_reward`), 0 outside the
-format.
+answer keeps (`srl.rewards.constraints`; the mean of arXiv 2508.02150, of a soft one its probability), 0
+outside the format; those of the data row bind whole solutions, those of the part every response; where there
+are none, 0. A class of the user's: its number (`srl.rewards.own_rule`), called with the response, what it is
+compared with (the expert's step, or a problem's final answer, "" for none) and the problem; where it fails r
+is NaN, and its group is left out. judge: the share of a judge's verdicts that say right
+(`srl.evaluation.judge_reward`), 0 outside the format.
 
 The weights are taken as they are. Each part is logged as `train/parts/NAME`, and how often a kind of
 constraint is kept as `train/constraints/KIND`.
@@ -23,15 +23,16 @@ from typing import Any
 from srl.errors import ConfigError
 from srl.own_class import is_class_name
 from srl.rewards import own_rule
-from srl.rewards.constraints import Constraint, check, constraints_of, held
+from srl.rewards.constraints import SOFT, Constraint, SoftScores, check, constraints_of, held
 from srl.rewards.judge import JudgeSettings
 from srl.types import Completion, Example
 
-JUDGE = "judge"
-KINDS = ("objective", "format", "constraints", JUDGE)
+JUDGE, CONSTRAINTS = "judge", "constraints"
+KINDS = ("objective", "format", CONSTRAINTS, JUDGE)
 Case = tuple[Example, Sequence[Completion]]
 Figures = dict[str, list[float]]
-Held = tuple[list[Constraint], list[bool]]
+NO_HEAD = "a soft constraint needs what scores it; write head: FILE, a file of python -m srl soft"
+Held = tuple[list[Constraint], list[float | None]]
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,9 @@ class Part:
     constraints: tuple[dict[str, Any], ...] = ()
     """Constraints that bind every response, besides those of the data row: a list such as
     [{kind: words, at_most: 50}]."""
+    head: str | None = None
+    """File of python -m srl soft that says how likely soft constraints are kept, of a part of kind
+    constraints."""
     judge: JudgeSettings | None = None
     """Who judges, of a part of kind judge; null is the base without adapter, one vote a step."""
 
@@ -77,12 +81,15 @@ def check_parts(parts: Sequence[Part]) -> None:
         names.add(part.called)
         if part.judge is not None and part.kind != JUDGE:
             raise ConfigError(f"{key}.judge: only a part of kind judge has it")
-        if part.constraints and part.kind != "constraints":
-            raise ConfigError(f"{key}.constraints: only a part of kind constraints has them")
+        if (part.constraints or part.head is not None) and part.kind != CONSTRAINTS:
+            what = "constraints" if part.constraints else "head"
+            raise ConfigError(f"{key}.{what}: only a part of kind constraints has it")
         try:
             check(part.constraints, f"{key}.constraints")
         except ValueError as error:
             raise ConfigError(str(error)) from error
+        if part.head is None and any(one["kind"] == SOFT for one in part.constraints):
+            raise ConfigError(f"{key}.constraints: {NO_HEAD}")
     if parts and not any(part.weight for part in parts):
         raise ConfigError("reward.parts: every weight is 0, so that nothing is rewarded; write one above 0")
 
@@ -92,12 +99,19 @@ def weighed(
     cases: Sequence[Case],
     found: Sequence[Figures],
     judged: Mapping[str, list[list[float]]] = {},
+    soft: Mapping[str, SoftScores] = {},
 ) -> list[Figures]:
     """Of each example what the objective found of it, with the sum as reward; each list is [G].
 
-    judged: the values of the parts of kind judge, by what they are called.
+    judged: the values of the parts of kind judge, by what they are called. soft: the probabilities of what
+    `asked_of` lists, by the part that asks. What has none counts as not kept: its share is the figure
+    constraints/unscored.
     """
-    checked = {part.called: [_held(part, case) for case in cases] for part in parts if _checks(part)}
+    checked = {
+        part.called: [_held(part, case, soft.get(part.called, {})) for case in cases]
+        for part in parts
+        if part.kind == CONSTRAINTS
+    }
     known = {name: [[_share(kept) for _, kept in one] for one in rows] for name, rows in checked.items()}
     known.update(judged)
     values = [known[p.called] if p.called in known else _values(p, cases, found) for p in parts]
@@ -113,8 +127,10 @@ def weighed(
     return sums
 
 
-def _checks(part: Part) -> bool:
-    return part.kind == "constraints"
+def asked_of(part: Part, case: Case) -> list[tuple[str, str]]:
+    """Each answer within the format, and the text of each soft constraint that binds it."""
+    soft = [one["text"] for one in _binding(part, case) if one["kind"] == SOFT]
+    return [(answer, text) for answer in _answers(case) if answer is not None for text in soft]
 
 
 def _values(part: Part, cases: Sequence[Case], found: Sequence[Figures]) -> list[list[float]]:
@@ -136,29 +152,41 @@ def _compared(example: Example) -> str:
     return example.target if example.step else example.answer or ""
 
 
-def _held(part: Part, case: Case) -> list[Held]:
-    """Of each completion the constraints that bind it and which of them it keeps, none outside the format."""
+def _held(part: Part, case: Case, soft: SoftScores) -> list[Held]:
+    """Of each completion the constraints that bind it and how far it keeps them, none outside the format."""
+    binding = _binding(part, case)
+    none: list[float | None] = [0.0] * len(binding)
+    return [(binding, none if text is None else held(binding, text, soft)) for text in _answers(case)]
+
+
+def _binding(part: Part, case: Case) -> list[Constraint]:
+    example = case[0]
+    return [*(() if example.step else constraints_of(example.constraints)), *part.constraints]
+
+
+def _answers(case: Case) -> list[str | None]:
+    """Of each completion its answer with what was given; None outside the format."""
     example, said = case
-    rows = [] if example.step else list(constraints_of(example.constraints))
-    binding = [*rows, *part.constraints]
-    found = []
-    for one in said:
-        read = example.read(one)
-        text = None if read is None else "\n".join([*example.given, read[1]])
-        found.append((binding, [False] * len(binding) if text is None else held(binding, text)))
-    return found
+    read = [example.read(one) for one in said]
+    return [None if one is None else "\n".join([*example.given, one[1]]) for one in read]
 
 
-def _share(kept: Sequence[bool]) -> float:
-    return sum(kept) / len(kept) if kept else 0.0
+def _share(kept: Sequence[float | None]) -> float:
+    return sum(one or 0.0 for one in kept) / len(kept) if kept else 0.0
 
 
 def _kinds(checked: Sequence[Sequence[Held]]) -> Figures:
-    """constraints/KIND -> the share of that kind that each completion keeps. checked: a part's, of each."""
-    found: dict[str, list[list[bool]]] = {}
+    """constraints/KIND -> the share of that kind that each completion keeps. checked: a part's, of each.
+
+    Where any is soft, constraints/unscored is the share of these that nothing is known of.
+    """
+    found: dict[str, list[list[float | None]]] = {}
     for of_part in checked:
         for place, (binding, kept) in enumerate(of_part):
             for one, holds in zip(binding, kept, strict=True):
                 rows = found.setdefault(f"constraints/{one['kind']}", [[] for _ in of_part])
                 rows[place].append(holds)
-    return {name: [_share(row) for row in rows] for name, rows in found.items()}
+    shares = {name: [_share(row) for row in rows] for name, rows in found.items()}
+    if soft := found.get(f"constraints/{SOFT}"):
+        shares["constraints/unscored"] = [row.count(None) / len(row) for row in soft]
+    return shares

@@ -136,7 +136,7 @@ class Run:
         self.callback = Curriculum(phases, **kwargs)
         self.asked = []
         stream = SimpleNamespace(
-            set_mix=lambda mix, size: self.asked.append((mix, size)),
+            set_mix=lambda mix, size, level: self.asked.append((mix, size)),
             observe=lambda groups: None,
             metrics=dict,
         )

@@ -118,7 +118,7 @@ def test_a_phase_that_follows_an_earlier_validation_begins_with_it_in_a_resumed_
     blend = Phase("blend", {"sft_step": 1.0}, anneal=Follow("val/steps/format", low=-1, high=3))
     phases = [Phase("srl", {"srl": 1.0}, Until(3)), blend]
     mixes = []
-    stream = SimpleNamespace(set_mix=lambda shares, size: mixes.append(shares))
+    stream = SimpleNamespace(set_mix=lambda shares, size, level: mixes.append(shares))
     trainer = SimpleNamespace(
         callback_metrics={"val/steps/format": 1.0, "val/steps/reward": 0.5}, sanity_checking=False,
         state=SimpleNamespace(fn="fit"), datamodule=SimpleNamespace(stream=stream), loggers=[], global_step=3,

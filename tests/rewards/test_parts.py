@@ -234,7 +234,7 @@ def test_a_class_of_the_users_is_a_part_and_its_failure_is_no_number(tmp_path, m
         ([Part("format", math.inf)], "reward.parts[0].weight is inf"),
         ([Part("format"), Part("format")], "reward.parts[1] is called format as another part is"),
         ([Part("format", 0.0)], "every weight is 0"),
-        ([Part("format", constraints=({},))], "only a part of kind constraints has them"),
+        ([Part("format", constraints=({},))], "only a part of kind constraints has it"),
     ],
 )
 def test_parts_that_mean_nothing_are_refused(parts, said):
