@@ -18,6 +18,7 @@ from srl.errors import ConfigError
 from srl.evaluation import spending
 from srl.evaluation.batches import BenchmarkBatch
 from srl.evaluation.scores import Record, Score, mean_score, problem_rows, score
+from srl.evaluation.underthinking import underthinking
 from srl.files import no_link, put, whole_file
 from srl.runs.keys import key
 
@@ -140,12 +141,19 @@ class BenchmarkResults(Callback):
         curves = spending.curves(rows, settings.resamples, settings.seed)
         for curve in curves:
             metrics |= curve.metrics(f"{settings.kind}/{key(name)}")
+        thought = underthinking(records)
+        if thought is not None:
+            metrics[f"{settings.kind}/{key(name)}/underthinking"] = thought.value
         self._log(trainer, pl_module, metrics)
         if trainer.is_global_zero:
-            self._log_files(trainer, pl_module, found, counts | {"left_out": [*map(list, loader.skipped)]})
+            more: dict[str, Any] = {"left_out": [*map(list, loader.skipped)]}
+            more |= {} if thought is None else {"underthinking": thought._asdict()}
+            self._log_files(trainer, pl_module, found, counts | more)
             self._log_table(trainer, pl_module, name, records)
             if curves:
                 self._log_curves(trainer, pl_module, name, curves)
+            if thought is not None:
+                print(f"{name}: {thought}", flush=True)
 
     def _log(self, trainer: Trainer, pl_module: Any, metrics: dict[str, float]) -> None:
         """At the step of the weights, so that several checkpoints of a run can be compared."""

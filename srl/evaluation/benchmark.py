@@ -13,9 +13,10 @@ from srl.evaluation.chunk_reset import Resets, chunk_resets
 from srl.evaluation.judge_server import voter_of
 from srl.evaluation.playing import solve_by_play
 from srl.evaluation.scores import Record, prediction_of, records_of
-from srl.evaluation.solving import GREEDY, MAX_TURNS, Solved, solve_by_steps, solve_whole
+from srl.evaluation.solving import GREEDY, MAX_TURNS, Solved, judged_whole, solve_by_steps, solve_whole
 from srl.evaluation.spending import Outlay
 from srl.evaluation.strategies import BY_JUDGE, NEED_SAMPLES, OF_MODE, Strategy, TestTime, Work
+from srl.evaluation.underthinking import first_right
 from srl.evaluation.votes import Voter
 from srl.types import Sampling
 
@@ -121,7 +122,11 @@ def benchmark_records(
     The noise depends on seed, benchmark and batch alone, not on what was tested before.
     """
     generator = torch.Generator(engine.device).manual_seed(batch.seed(settings.seed))
-    greedy = _solve(engine, player, batch, settings, generator)
+    whole = settings.mode == "whole"
+    said = engine.generate(batch.examples, 1, GREEDY, generator) if whole else []
+    greedy = (
+        judged_whole(batch.examples, said) if whole else _solve(engine, player, batch, settings, generator)
+    )
     count = 0 if batch.name in settings.greedy_only else settings.attempts
     chooses = bool(set(settings.compared) & NEED_SAMPLES)
     sampling = Sampling(settings.temperature)
@@ -133,6 +138,11 @@ def benchmark_records(
         found = _outlays(engine, player, batch, settings, samples, identity)
         for record, outlays in zip(records, found, strict=True):
             record["strategies"] = {name: [asdict(one) for one in out] for name, out in outlays.items()}
+    if settings.strategies and whole:
+        cases = [(example, one) for example, (one,) in zip(batch.examples, said, strict=True)]
+        shares = first_right(engine, cases, settings.test_time.forced_answer)
+        for record, share in zip(records, shares, strict=True):
+            record |= {} if share is None else {"first_right": share}
     return records
 
 

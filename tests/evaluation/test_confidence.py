@@ -23,6 +23,7 @@ from srl.evaluation.confidence import (
     spearman,
     trace_of,
 )
+from srl.evaluation.underthinking import first_right, underthinking
 from srl.evaluation.validation import ValidationMetrics, ValidationSettings
 from srl.model.texts import ids_of, text_of
 from srl.out_of_memory import TokenBudget
@@ -114,6 +115,25 @@ def test_the_shaping_takes_the_gold_answers_curve_of_each_response_of_a_group(to
     assert found[0].gold == pytest.approx(ten[::2], rel=1e-4)
 
 
+def test_underthinking_is_what_follows_where_the_right_answer_is_first_likely(tokenizer, monkeypatch):
+    engine = engine_of(tokenizer)
+    asked = example("Q?", tokenizer, answer="25", think=True)
+    texts = ("<think>abcdefghij</think>7", "<think></think>25")
+    said = [Completion(ids_of(tokenizer, text), text, torch.zeros(1), True) for text in texts]
+    gold = curves(engine, [(asked, said[0])], "so ", own=False)[0].gold
+    cut = trace_of(engine, asked, said[0]).cuts[gold.index(max(gold))]
+    cases = [(asked, one) for one in said]
+    assert first_right(engine, cases, "so ") == [1.0, None]  # sure of nothing; no thinking to cut
+    monkeypatch.setattr(f"{first_right.__module__}.LIKELY", sorted(gold)[-2])  # one of eleven lies above it
+    assert first_right(engine, cases, "so ") == [pytest.approx(cut / len(said[0].ids)), None]
+    # 3 of 4 tokens behind the first right thought, none where there is no such: (0.75 + 0) / 2
+    rows = [{"correct": False, "first_right": share} for share in (0.25, 1.0)]
+    right = {"correct": True, "first_right": 1.0}
+    assert underthinking([*rows, {"correct": False}, right]) == (0.375, 2, 0, 1)
+    assert underthinking([rows[1], right]) is None  # it says nothing
+    assert underthinking([{"correct": True, "first_right": 0.5}]) is None  # nothing is wrong
+
+
 def test_a_validation_measures_it_of_the_greedy_responses(tokenizer):
     asked = [example(text, tokenizer, answer="5", answer_check="exact", think=True) for text in ("Q?", "a?")]
     batch = ValidationBatch(asked, [None, None])
@@ -162,5 +182,6 @@ def test_a_text_that_cannot_be_written_is_refused():
     from transformers import PreTrainedTokenizerFast
 
     few = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"5": 0})))
+    assert first_right(SimpleNamespace(tokenizer=few), [None], "so ") == [None]  # and is not shown
     with pytest.raises(ConfigError, match=r"forced_answer 'so ' cannot be written"):
         confidence(engine_of(few, "5"), [], "so ")

@@ -364,15 +364,17 @@ def test_the_commands_explain_themselves(command, capsys):
     assert "--model.test.pass_k" in out
 
 
-def test_strategies_are_compared_at_all_the_tokens_that_they_generate(run, tmp_path):
+def test_strategies_are_compared_at_all_the_tokens_that_they_generate(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("srl.evaluation.underthinking.LIKELY", 0.12)  # it is never surer of two letters
     more = ["--strategies", "all", "--model.test.folder", str(tmp_path), *TEST, f"[{run.bench}]"]
+    more += ["--data.limits.solution_tokens", "9", "--model.test.test_time.forced_answer", ""]
     assert run.command("test", "--ckpt_path", "last", *more) == 0
     curves = {
         one["strategy"]: one["points"] for one in json.loads((tmp_path / "bench_strategies.json").read_text())
     }
     assert {name: [point["budget"] for point in points] for name, points in curves.items()} == {
         **{name: ["1", "2", "4"] for name in ("majority", "weighted_majority", "best_of_n", "oracle")},
-        "budget_forcing": ["1", "1", "2", "4", "4+1", "4+2"],  # of solution_tokens 4: 4 // 8 is at least 1
+        "budget_forcing": ["1", "2", "4", "9", "9+1", "9+2"],  # of solution_tokens 9: 9 // 8, 9 // 4, ..
         "revision": ["0", "1", "2"],
     }
     tokens = [point["tokens"] for point in curves["majority"]]
@@ -386,6 +388,12 @@ def test_strategies_are_compared_at_all_the_tokens_that_they_generate(run, tmp_p
     assert found.data.metrics["test/bench/oracle/4/accuracy"] == pytest.approx(
         curves["oracle"][2]["accuracy"]
     )
+    # it writes b in each of 5 lines, 9 tokens: all is wrong. The right b, b is likely after the first line
+    rows = [json.loads(line) for line in (tmp_path / "bench.jsonl").read_text().splitlines()]
+    shares = {row["id"]: row["first_right"] for row in rows}
+    assert shares == {"even": 1.0, "odd": 2 / 9, "trained": 2 / 9, "math": 1.0}
+    assert found.data.metrics["test/bench/underthinking"] == pytest.approx((7 / 9 + 7 / 9) / 4)
+    assert "underthinking 0.389: so much of 4 wrong greedy responses" in capsys.readouterr().out
 
 
 def test_steps_that_a_judge_resets_stand_beside_plain_sampling_at_their_tokens(run, tmp_path):
