@@ -47,21 +47,19 @@ def first_right(
 
 
 class Underthinking(NamedTuple):
-    """value: over `wrong` responses. found: the share of the `right` ones that have a right thought, by which
-    one sees what the forced answers are worth; None without any."""
+    """value: over `wrong` responses. found: how many of the `right` ones have a right thought, by which one
+    sees what the forced answers are worth."""
 
     value: float
     wrong: int
-    found: float | None
+    found: int
     right: int
 
     def __str__(self) -> str:
-        known = (
-            "" if self.found is None else f"; so it is somewhere in {self.found:.2f} of {self.right} right"
-        )
         return (
-            f"underthinking {self.value:.3f}: the share of the tokens of {self.wrong} wrong greedy responses "
-            f"that follow where the right answer, forced, was likelier than not{known}"
+            f"underthinking {self.value:.3f}: so much of {self.wrong} wrong greedy responses follows where "
+            "the right answer, forced, is likelier than not; it is somewhere in "
+            f"{self.found} of {self.right} right ones"
         )
 
 
