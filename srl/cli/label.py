@@ -16,19 +16,20 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from srl.cli.options import OptionParser, add_tracking_uri
-from srl.errors import ConfigError, DataError
+from srl.errors import ConfigError, DataError, check_counts
 from srl.evaluation import value_figures as figures
 from srl.evaluation.judge import judge_rows
 from srl.evaluation.labels import LABELS, LabelSettings
+from srl.evaluation.pairs import pair_rows, pairs_of, without_pairs
 from srl.evaluation.prefix_values import Valued, ValueSettings, valued
 from srl.evaluation.value_file import ValueFile
 from srl.files import file_sha256, whole_file
-from srl.rewards.judge import JudgeSettings
 from srl.rewards.verdict import NEGATIVE, POSITIVE
 
 if TYPE_CHECKING:
     from srl.data.trajectory import Trajectory
     from srl.engine.engine import RolloutEngine
+    from srl.evaluation.strategies import TestTime
     from srl.examples.builder import ExampleBuilder
 
 
@@ -51,7 +52,8 @@ def main(arguments: list[str]) -> None:
     )
     show(file.rows, file.path, laws, console)
     if options.judge_data:
-        _write_judge_data(file.rows, options, laws, work.judge, console)
+        write = _write_pairs if options.role == "pair" else _write_judge_data
+        write(file.rows, options, work.asks, console)
 
 
 def laws_of(options: argparse.Namespace) -> LabelSettings:
@@ -59,9 +61,20 @@ def laws_of(options: argparse.Namespace) -> LabelSettings:
 
 
 def add_laws(parser: argparse.ArgumentParser) -> None:
-    """Which label of a step counts, and the constants of the labels."""
+    """What a judge judges, which label of a step counts, and the constants of the labels."""
     laws, add = LabelSettings(), parser.add_argument
-    add("--label", choices=tuple(LABELS), default="abs_q", help="what a judge is trained on or compared with")
+    add(
+        "--role",
+        choices=("step", "pair"),
+        default="step",
+        help="what a judge judges: a step, or two solutions",
+    )
+    add(
+        "--label",
+        choices=tuple(LABELS),
+        default="abs_q",
+        help="of steps, to train or compare a judge with",
+    )
     add("--alpha", type=float, default=laws.alpha, help="of the label rel_effective")
     add("--best_of", type=int, default=laws.best_of, help="n of the label rel_effective")
     add("--gamma", type=float, default=laws.gamma, help="of the label rel_ratio")
@@ -90,7 +103,7 @@ def _options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     add("--samples", type=int, default=values.samples, help="own solutions of each problem")
     add("--split", choices=("train", "held_out"), default="train", help="which problems")
     add("--problems", type=int, help="so many of them, from the first on; all without it")
-    add("--continuations", type=int, default=values.continuations, help="from the end of each step")
+    add("--continuations", type=int, default=values.continuations, help="from each step's end; 0 for pairs")
     add("--temperature", type=float, default=values.temperature, help="of samples and continuations")
     add("--batch_size", type=int, default=values.batch_size, help="problems at a time")
     add("--seed", type=int, default=values.seed, help="of all sampling")
@@ -99,19 +112,20 @@ def _options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     add_laws(parser)
     add_tracking_uri(parser)
     options, rest = parser.split(arguments)
-    if options.problems is not None and options.problems < 1:
-        raise ConfigError(f"--problems {options.problems}: write 1 or more")
+    check_counts("--", 1, problems=options.problems)
+    if options.role == "pair" and (options.by_place or not options.judge_data):
+        raise ConfigError("--role pair: write --judge_data FILE, without --by_place, which is of steps")
     return options, rest
 
 
 class _Work(NamedTuple):
-    """identity: what, besides the settings, the values depend on. judge: how one shall be asked."""
+    """identity: what, besides the settings, the values depend on. asks: how a judge shall be asked."""
 
     engine: RolloutEngine
     builder: ExampleBuilder
     trajectories: Sequence[Trajectory]
     identity: dict[str, Any]
-    judge: JudgeSettings
+    asks: TestTime
 
 
 def _work(options: argparse.Namespace, rest: list[str]) -> _Work:
@@ -128,7 +142,7 @@ def _work(options: argparse.Namespace, rest: list[str]) -> _Work:
         "data": _digest("\n".join(one.to_json() for one in found)),
         "prompts": _digest(asked),
     }
-    return _Work(engine, data.builder, found, identity, model.test_settings.test_time.judge)
+    return _Work(engine, data.builder, found, identity, model.test_settings.test_time)
 
 
 def _digest(text: str) -> str:
@@ -164,6 +178,8 @@ def show(rows: Sequence[Valued], path: Path, laws: LabelSettings, console: Conso
             escape(f"{len(out)} solutions have no values, the first: {out[0].uid}: {out[0].left_out}")
         )
     if not known:
+        right, tokens = sum(one.right for one in rows), sum(one.own_tokens for one in rows)
+        console.print(f"{len(rows)} solutions, {right} of them right; {tokens:,} tokens", soft_wrap=True)
         return
     found = figures.positions(known)
     table = Table(
@@ -210,24 +226,42 @@ def _show_labels(rows: Sequence[Valued], laws: LabelSettings, console: Console) 
 
 
 def _write_judge_data(
-    rows: Sequence[Valued],
-    options: argparse.Namespace,
-    laws: LabelSettings,
-    judge: JudgeSettings,
-    console: Console,
+    rows: Sequence[Valued], options: argparse.Namespace, asks: TestTime, console: Console
 ) -> None:
-    found, counts = judge_rows(rows, options.label, laws, options.seed, judge, options.by_place)
+    laws = laws_of(options)
+    found, counts = judge_rows(rows, options.label, laws, options.seed, asks.judge, options.by_place)
     if not found:
         raise DataError(
             f"--judge_data: {options.label} calls {counts[POSITIVE]} steps positive and {counts[NEGATIVE]} "
             "negative: there is nothing to tell apart; value other solutions, write another --label, or "
             "leave out --by_place"
         )
-    with whole_file(options.judge_data) as write:
-        for one in found:
-            write(one.to_json() + "\n")
+    _write(options.judge_data, found)
     console.print(
         f"{options.judge_data}: {len(found)} steps to judge, half of them positive; {counts[POSITIVE]} "
         f"positive and {counts[NEGATIVE]} negative ones were there, the larger class was drawn from",
         soft_wrap=True,
     )
+
+
+def _write_pairs(
+    rows: Sequence[Valued], options: argparse.Namespace, asks: TestTime, console: Console
+) -> None:
+    found, counts = pairs_of(rows, options.seed)
+    rest = without_pairs(counts)
+    if not found:
+        raise DataError(
+            f"--judge_data: no problem has a right and a wrong solution ({rest}): write --source own, with "
+            "more --samples"
+        )
+    _write(options.judge_data, pair_rows(found, asks.pair))
+    console.print(
+        f"{options.judge_data}: {len(found)} pairs of {counts['pairs']} problems, in both orders; {rest}",
+        soft_wrap=True,
+    )
+
+
+def _write(path: Path, rows: Sequence[Trajectory]) -> None:
+    with whole_file(path) as write:
+        for one in rows:
+            write(one.to_json() + "\n")

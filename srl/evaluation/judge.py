@@ -10,6 +10,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from srl.data.trajectory import Step, Trajectory
 from srl.evaluation.labels import Agreement, LabelSettings, agreement, labels_of
@@ -66,6 +67,11 @@ class Judged:
     said: list[bool | None] = field(default_factory=list)
     tokens: int = 0
     unread: int = 0
+
+    def row(self) -> dict[str, Any]:
+        """One line of the output."""
+        about = {"uid": self.solution.uid, "sample": self.solution.sample}
+        return about | {"verdicts": self.said, "unread": self.unread, "tokens": self.tokens}
 
 
 def judged(

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ValueSettings:
-    """What is valued, and how closely. own: the policy's own samples, whole or step by step."""
+    """What is valued, and how closely. own: the policy's own samples, whole or step by step. Without
+    continuations it is only known whether a solution is right.
+    """
 
     source: Literal["expert", "own"] = "expert"
     mode: Literal["whole", "steps"] = "whole"
@@ -41,8 +43,8 @@ class ValueSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        counts = {"samples": self.samples, "continuations": self.continuations}
-        check_counts("--", 1, **counts, batch_size=self.batch_size)
+        check_counts("--", 1, samples=self.samples, batch_size=self.batch_size)
+        check_counts("--", 0, continuations=self.continuations)
         if self.temperature <= 0:
             raise ConfigError(
                 f"--temperature is {self.temperature}: it must be above 0, continuations differ"
@@ -56,7 +58,8 @@ class Valued:
     successes: right ones of `of` continuations, from the bare problem to the end of the last step. tokens: of
     the continuations, each prefix counted with the first solution that has it; own_tokens: of the solution,
     where the policy wrote it. first_error: the place from 1 of the first wrong step, 0 for none, null where
-    nothing tells steps apart. left_out: why it has no values.
+    nothing tells steps apart. left_out: why it has no values. text: the whole solution, "" where that is its
+    steps.
     """
 
     uid: str
@@ -70,6 +73,11 @@ class Valued:
     own_tokens: int = 0
     first_error: int | None = None
     left_out: str = ""
+    text: str = ""
+
+    @property
+    def solution(self) -> str:
+        return self.text or "\n".join(self.steps)
 
     @property
     def values(self) -> list[float]:
@@ -115,7 +123,7 @@ def valued(
         solutions = [_Solution(one, one) for one in batch]
     else:
         solutions = _own(engine, builder, batch, settings, generator)
-    prefixes = [_prefixes(builder, one) for one in solutions]
+    prefixes = [_prefixes(builder, one) if settings.continuations else [] for one in solutions]
     distinct = {example.prompt_ids: example for examples in prefixes for example in examples}
     successes, tokens = _continued(engine, list(distinct.values()), settings, generator)
     rights = are_correct([(s.trajectory.solution, s.expert.answer, s.expert.answer_check) for s in solutions])
@@ -129,11 +137,13 @@ def valued(
 
 
 def _valued(solution: _Solution, counts: Sequence[int], of: int, tokens: int, right: bool) -> Valued:
+    steps = tuple(step.text for step in solution.trajectory.steps)
+    text = solution.trajectory.solution
     return Valued(
         uid=solution.expert.uid,
         sample=solution.sample,
         problem=solution.expert.problem,
-        steps=tuple(step.text for step in solution.trajectory.steps),
+        steps=steps,
         right=right,
         successes=(*counts, of * right) if counts else (),
         of=of,
@@ -141,6 +151,7 @@ def _valued(solution: _Solution, counts: Sequence[int], of: int, tokens: int, ri
         own_tokens=solution.tokens,
         first_error=first_error(solution.trajectory, solution.expert),
         left_out=solution.reason,
+        text="" if text == "\n".join(steps) else text,
     )
 
 

@@ -25,6 +25,7 @@ from srl.evaluation.spending import Outlay, mean_outlay
 from srl.model.texts import ids_of, tokens_within
 from srl.response import CLOSE, OPEN, without_thinking
 from srl.rewards.judge import JudgeSettings
+from srl.rewards.pair import PairSettings
 
 if TYPE_CHECKING:
     import torch
@@ -74,6 +75,8 @@ class TestTime:
     judge: JudgeSettings = JudgeSettings()  # noqa: RUF009 - frozen
     """Who judges steps for chunk_reset and best_of_n_judge; and how the commands label and judge ask a
     judge."""
+    pair: PairSettings = PairSettings()  # noqa: RUF009 - frozen
+    """How label and judge ask which of two solutions is right, with --role pair."""
 
     def __post_init__(self) -> None:
         counts = {"forced_tokens": self.forced_tokens, "revisions": self.revisions, "repeats": self.repeats}

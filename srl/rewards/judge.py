@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from srl.errors import ConfigError, check_counts
-from srl.rewards.verdict import BOXED, Words, check_of
+from srl.rewards.verdict import BOXED, Words, check_of, check_words
 
 REQUEST = """Problem:
 {problem}
@@ -87,12 +87,7 @@ class JudgeSettings:
     def _check_texts(self, where: str) -> None:
         if self.request is not None and not {"problem", "step"} <= set(_HOLE.findall(self.request)):
             raise ConfigError(f"{where}request lacks {{problem}} or {{step}}: write where they stand")
-        a, b = self.words
-        if self.words != BOXED and (a in b or b in a or re.search(r"[\s/]", a + b)):
-            raise ConfigError(
-                f"{where}positive and {where}negative are {a!r} and {b!r}: write two words without white "
-                "space or a slash, neither within the other"
-            )
+        check_words(where, self.words)
 
     def _check_server(self, where: str) -> None:
         for name in ("time_limit", "patience"):

@@ -2,7 +2,8 @@ r"""A judge's verdict on a step: `\boxed{Positive}` or `\boxed{Negative}` at the
 
 Strict, as what is no verdict must not be rewarded: it stands once, outside of the thinking, and nothing but
 marks and white space follows. One that is missing, doubled, or followed by more analysis is none. The two
-words may be others, as a vocabulary of few signs asks for: an answer_check `verdict:+/-` names them.
+words may be others, as a vocabulary of few signs asks for: an answer_check `verdict:+/-` names them. Of a
+pair (`srl.rewards.pair`) they name the first or the second solution.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import re
 from collections.abc import Sequence
 from functools import cache
 
+from srl.errors import ConfigError
 from srl.response import without_thinking
 
 POSITIVE, NEGATIVE = "Positive", "Negative"
@@ -45,6 +47,16 @@ def _pattern(words: Words) -> re.Pattern[str]:
     """White space inside the braces of a box is let pass."""
     positive, negative = (re.escape(word).replace(r"\{", r"\{\s*").replace(r"\}", r"\s*\}") for word in words)
     return re.compile(f"({positive})|({negative})")
+
+
+def check_words(where: str, words: Words) -> None:
+    """ConfigError: two words that cannot be told apart, or that an answer_check cannot name."""
+    a, b = words
+    if words != BOXED and (a in b or b in a or re.search(r"[\s/]", a + b)):
+        raise ConfigError(
+            f"{where}positive and {where}negative are {a!r} and {b!r}: write two words without white "
+            "space or a slash, neither within the other"
+        )
 
 
 def check_of(words: Words) -> str:
