@@ -42,9 +42,11 @@ class Rollout(Callback):
         top_k: Only so many of the likeliest tokens are sampled; 0 cuts nothing.
         min_p: Tokens below this share of the likeliest one's probability are not sampled; 0 cuts nothing.
         seed: Seed of the sampling noise; null is the run's seed.
-        engine: own samples with the very weights that train. vllm hands the adapter to vLLM, which may be
-            faster on large models; its log-probabilities are not quite the trainer's, so every update weighs
-            by their ratio (see model.loss.truncated_ratio). No GPU has run vllm here.
+        engine: auto samples with the very weights that train, by our own engine, and the architectures that
+            it does not know by transformers, which is slow: no prompt is shared, in rollouts or updates. own
+            refuses these, and transformers takes that path with any model. vllm hands the adapter to vLLM,
+            which may be faster on large models; its log-probabilities are not quite the trainer's, so every
+            update weighs by their ratio (see model.loss.truncated_ratio). No GPU has run vllm here.
         vllm: Settings of vLLM, where engine is vllm.
         own_thinking: Share of the earlier steps in a prompt that the policy takes again: where it takes one
             as the expert did, its own thinking is shown before it. 0, as in the paper, shows the expert's
@@ -59,7 +61,7 @@ class Rollout(Callback):
         top_k: int = 0,
         min_p: float = 0.0,
         seed: int | None = None,
-        engine: Literal["own", "vllm"] = "own",
+        engine: Literal["auto", "own", "transformers", "vllm"] = "auto",
         vllm: VllmSettings = VllmSettings(),  # noqa: B008 - frozen
         own_thinking: float = 0.0,
     ) -> None:
@@ -83,6 +85,7 @@ class Rollout(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """ConfigError, before weights are loaded, where vLLM is wanted and cannot be had."""
+        pl_module.path = "auto" if self.engine == "vllm" else self.engine  # type: ignore[assignment]
         if self.engine == "vllm" and stage == "fit":
             require()
             if trainer.world_size > 1:
@@ -220,7 +223,7 @@ class Rollout(Callback):
         return self._sampler(pl_module).generate(examples, n, self.sampling, self._generator)
 
     def _sampler(self, pl_module: Any) -> RolloutEngine | VllmEngine:
-        if self.engine == "own":
+        if self.engine != "vllm":
             own: RolloutEngine = pl_module.engine
             return own
         if self._vllm is None:

@@ -11,7 +11,7 @@ from torch import nn
 
 from modules.ranks import without_averaging
 from srl.curriculum.stream import Draw
-from srl.engine.settings import DecodeSettings
+from srl.engine.settings import DecodeSettings, Path
 from srl.errors import ConfigError
 from srl.evaluation.benchmark import TestSettings, benchmark_records, predictions
 from srl.evaluation.shared import Measured
@@ -105,6 +105,7 @@ class PolicyModule(LightningModule):
         self._identity: dict[str, Any] | None = None
         self._tokenizer: PreTrainedTokenizerBase | None = None
         self._engine: RolloutEngine | None = None
+        self.path: Path = "auto"  # callbacks.rollout sets it
         self._update: Update | None = None
         self._metrics = ValidationMetrics(validation)
         self.known_validation: Measured | None = None  # of another run (callbacks.shared_validation)
@@ -159,7 +160,9 @@ class PolicyModule(LightningModule):
             policy: Any = self.policy
             end_ids = end_token_ids(self.tokenizer, policy)
             rows, how = self.rows_in_flight, self.update_settings.attention
-            self._engine = RolloutEngine(policy, self.tokenizer, end_ids, rows, self.decode, how)
+            self._engine = RolloutEngine(
+                policy, self.tokenizer, end_ids, rows, self.decode, how, path=self.path
+            )
         return self._engine
 
     @property

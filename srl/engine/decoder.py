@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,10 +20,13 @@ from srl.errors import ConfigError
 from srl.model.adapters import inner_decoder, output_head
 from srl.model.logprobs import head_logits
 from srl.packing.attention import NAME, Attention
+from srl.packing.micro_batches import MicroBatch, Row, micro_batches
 from srl.types import Example
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+log = logging.getLogger(__name__)
 
 
 class Decoder:
@@ -31,7 +35,7 @@ class Decoder:
     backbone: transformers' own, from token ids to hidden states; head: from these to logits. prefill_tokens
     bounds the padded prompt tokens that go through at once. fast: decode Llama, Qwen2 and Qwen3 blocks by
     `srl.engine.blocks`; False: by transformers, which gives the same. attention: of packed rows, see
-    UpdateSettings.
+    UpdateSettings. window: tokens that ours sees, at most; context: that the model does.
     """
 
     def __init__(
@@ -44,10 +48,16 @@ class Decoder:
         self.model, self.attention, self.prefill_tokens = model, attention, prefill_tokens
         self.backbone = cast(Any, inner_decoder(model))  # of many classes, which share no type
         self.head = output_head(model)
+        self.kind = str(getattr(self.backbone.config, "model_type", type(self.backbone).__name__))
+        self.recurrent = bool(getattr(self.backbone, "_is_stateful", False))
+        self._theirs = str(self.backbone.config._attn_implementation)
         self.backbone.set_attn_implementation(NAME)
+        self.packs = True  # our attention computes it, up to the window
+        self._said = False
         self.fast = fast and blocks.knows(self.backbone)
         self.vocab_size = int(self.backbone.config.vocab_size)
         self.context = context_length(self.backbone.config)
+        self.window = window_length(self.backbone.config)
 
     @property
     def device(self) -> torch.device:
@@ -101,6 +111,30 @@ class Decoder:
         """`step` by our own blocks, the caches' column open."""
         return head_logits(self.head, blocks.decode(self.backbone, tokens, caches))
 
+    def leave_ours(self) -> None:
+        """From here on by the architecture's own attention."""
+        fitting = "sdpa" if self.backbone._supports_sdpa else "eager"
+        self.backbone.set_attn_implementation(fitting if self._theirs == NAME else self._theirs)
+        self.packs = self.backbone.packs = self.fast = False
+
+    def computes(self, tokens: int) -> bool:
+        """Whether ours computes prompts with responses of so many tokens; else `srl.engine.general` does.
+
+        Where only the window is too short it is said, the first time.
+        """
+        if self.packs and tokens > self.window and not self._said:
+            self._said = True
+            log.warning(
+                "%d tokens are more than the %d that a sliding window sees: rollouts and updates of as many "
+                "take the slow path, transformers' own forward; no prompt is shared", tokens, self.window,
+            )  # fmt: skip
+        return self.packs and tokens <= self.window
+
+    def micro_batches(self, rows: Sequence[Row], tokens: int, share_prompt: bool = True) -> list[MicroBatch]:
+        """As `srl.packing.micro_batches` has it; plain where ours does not compute the longest row."""
+        longest = max((len(row.prompt_ids) + len(row.action_ids) for row in rows), default=0)
+        return micro_batches(rows, tokens, share_prompt, plain=not self.computes(longest))
+
     def check_length(self, example: Example) -> None:
         """ConfigError for a prompt and response beyond what the model attends to."""
         size = len(example.prompt_ids) + example.max_new_tokens
@@ -113,8 +147,17 @@ class Decoder:
 
 
 def context_length(config: Any) -> int:
-    """Tokens that every layer attends to: the positions, or a sliding window where some layer has one."""
+    """Tokens whose positions all rows see alike; beyond them, some scalings of RoPE turn by the length."""
     limits = [getattr(config, "max_position_embeddings", None) or sys.maxsize]
+    rope: dict[str, Any] = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") in ("longrope", "dynamic"):
+        limits.append(rope.get("original_max_position_embeddings") or sys.maxsize)
+    return min(limits)
+
+
+def window_length(config: Any) -> int:
+    """Tokens that every layer attends to: the context, or a sliding window where some layer has one."""
+    limits = [context_length(config)]
     layers = getattr(config, "layer_types", None) or ["sliding_attention"]
     if "sliding_attention" in layers and getattr(config, "use_sliding_window", True):
         limits.append(getattr(config, "sliding_window", None) or sys.maxsize)

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from srl.engine import general
 from srl.engine.caches import Caches, Prompts
 from srl.engine.decoder import Decoder
 from srl.engine.graphs import RecordedSteps, recorded_steps
 from srl.engine.sampling import TokenTexts, sample
 from srl.engine.scheduler import Scheduler
-from srl.engine.settings import DecodeSettings
-from srl.engine.verify import ordinary, verify
+from srl.engine.settings import DecodeSettings, Path
+from srl.engine.verify import ordinary
 from srl.model.texts import text_of
 from srl.out_of_memory import fewer_rows, is_out_of_memory, release
 from srl.packing.attention import Attention
@@ -29,7 +30,7 @@ class RolloutEngine:
 
     rows_in_flight bounds the rollouts decoded at once (at least one prompt's); it bounds memory and changes
     nothing else but the order of random numbers. decode: see DecodeSettings; attention, prefill_tokens, fast:
-    see Decoder. ConfigError for an architecture that our attention does not compute.
+    see Decoder; path: `general.choose`. ConfigError for an architecture that nothing here computes.
     """
 
     def __init__(
@@ -42,13 +43,14 @@ class RolloutEngine:
         attention: Attention = "auto",
         prefill_tokens: int = 8192,
         fast: bool = True,
+        path: Path = "auto",
     ) -> None:
         self.decoder = Decoder(model, attention, prefill_tokens, fast)
         self.tokenizer, self.end_ids = tokenizer, frozenset(end_ids)
         self.rows_in_flight, self.decode = rows_in_flight, decode
         self.texts = TokenTexts(self.text_of)
         with self.decoder.evaluating():
-            verify(self.decoder, ordinary(tokenizer, self.decoder.vocab_size))
+            general.choose(self.decoder, ordinary(tokenizer, self.decoder.vocab_size), path)
         self.recorded: RecordedSteps | None = recorded_steps(self.decoder, decode.cuda_graphs)
 
     @property
@@ -83,13 +85,18 @@ class RolloutEngine:
     def _generate(
         self, examples: Sequence[Example], n: int, sampling: Sampling, generator: torch.Generator
     ) -> list[list[Completion]]:
-        lag = self.decode.lag_on(self.device)
+        longest = max((len(one.prompt_ids) + one.max_new_tokens for one in examples), default=0)
+        slow = not self.decoder.computes(longest)
+        lag = 0 if slow else self.decode.lag_on(self.device)
         scheduler = Scheduler(examples, n, self.rows_in_flight, self.device, lag)
-        if lag and sampling.temperature:
+        if (lag or slow) and sampling.temperature:
             scheduler.draw(generator)
         try:
             with self.decoder.evaluating():
-                self._run(scheduler, sampling, generator)
+                if slow:
+                    general.run(self.decoder, scheduler, sampling, generator, self.end_ids, self.texts)
+                else:
+                    self._run(scheduler, sampling, generator)
         finally:
             if self.recorded is not None:
                 self.recorded.drop()

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     import torch
 
 
+Path = Literal["auto", "own", "transformers"]
+"""Whose attention computes rollouts and updates: our own, transformers', or ours where it can."""
+
+
 @dataclass(frozen=True)
 class DecodeSettings:
     """How rollouts are decoded. No GPU has run the parts that only CUDA has."""

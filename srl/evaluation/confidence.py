@@ -25,7 +25,7 @@ from srl.errors import ConfigError, DataError
 from srl.evaluation.solving import GREEDY, stated_answer
 from srl.model.texts import ids_of, tokens_within
 from srl.out_of_memory import TokenBudget
-from srl.packing.micro_batches import Row, micro_batches
+from srl.packing.micro_batches import Row
 from srl.packing.tree import shared_length
 from srl.response import CLOSE, OPEN
 from srl.types import Completion, Example
@@ -206,7 +206,7 @@ def _probabilities(engine: RolloutEngine, rows: Sequence[Row], tokens: int | Non
         return []
     own, found = engine.decoder, dict[int, float]()
     with own.evaluating():
-        for part in micro_batches(rows, tokens or TokenBudget("auto").begin(own.device)):
+        for part in own.micro_batches(rows, tokens or TokenBudget("auto").begin(own.device)):
             micro = part.to(own.device)
             new = logprobs_of(own.backbone, own.head, micro, own.vocab_size, own.attention)
             sizes = [len(row.action_ids) for row in micro.rows]

@@ -23,7 +23,7 @@ from srl.errors import ConfigError, DataError, first_line
 from srl.files import put
 from srl.model.checkpoint import identity_differences
 from srl.model.texts import ids_of
-from srl.packing.micro_batches import Row, micro_batches
+from srl.packing.micro_batches import Row
 from srl.rewards.constraints import SoftScores, has_soft
 from srl.rewards.parts import CONSTRAINTS, NO_HEAD, Part
 from srl.update.loss import hidden_of
@@ -73,7 +73,7 @@ def states_of(engine: RolloutEngine, asked: Sequence[tuple[str, str]], tokens: i
     known = [row for row in rows if row is not None]
     own, found = engine.decoder, dict[int, Tensor]()
     with frozen(own.model), own.evaluating():
-        for part in micro_batches(known, tokens) if known else ():
+        for part in own.micro_batches(known, tokens):
             micro = part.to(own.device)
             hidden = hidden_of(own.backbone, micro, own.attention)  # [A, H]
             ends = torch.tensor([len(row.action_ids) for row in micro.rows]).cumsum(0) - 1

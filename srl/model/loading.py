@@ -83,7 +83,6 @@ def load_base(
     quantization: Quantization,
     device: torch.device,
     dtype: torch.dtype | None = None,
-    attn_implementation: str = "sdpa",
     trust_remote_code: bool = False,
 ) -> PreTrainedModel:
     """The base model on `device`, in eval mode, dropout off.
@@ -94,19 +93,23 @@ def load_base(
     without LoRA pass float32.
     """
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     if quantization not in ("nf4", "none", "auto"):
         raise ConfigError(f"quantization: expected nf4, none or auto, found {quantization!r}")
     half = device.type == "cuda" and gpu_has_bfloat16()
     dtype = dtype or getattr(torch, base_dtype("auto", mixed=half, lora=True))
-    options: dict[str, Any] = _hub_options(files, trust_remote_code)
-    options.update(dtype=dtype, attn_implementation=attn_implementation, use_safetensors=True)
+    hub = _hub_options(files, trust_remote_code)
+    options: dict[str, Any] = dict(hub)
+    options.update(dtype=dtype, use_safetensors=True)
     if quantization == "nf4" or (quantization == "auto" and device.type == "cuda"):
         options.update(quantization_config=_nf4(dtype), device_map={"": device})
     folder = _converted(files, "model") if files.gguf_file else files.path_or_id
     with _loading(files, "weights"):
-        loaded: Any = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
+        config: Any = AutoConfig.from_pretrained(folder, **hub)
+        config._attn_implementation = None  # whatever its file asks for: sdpa, or eager where it has none
+        options.update(config=config, output_loading_info=True)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(folder, **options)
     model, report = loaded
     _check_complete(files, report)
     _remove_dropout(model)

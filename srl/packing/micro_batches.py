@@ -63,6 +63,7 @@ class MicroBatch:
     sized: Tensor  # bool [A]: a teacher sizes the advantage
     taught: Tensor  # bool [A]: a teacher's distribution is the target
     rows: tuple[Row, ...] = ()  # whose action tokens these are, in this order
+    plain: bool = False  # one response a row, for any causal decoder's own forward
 
     @property
     def tokens(self) -> int:
@@ -94,17 +95,20 @@ class _Pack:
         return sum(len(row.action_ids) for row in self.rows)
 
 
-def micro_batches(rows: Sequence[Row], token_budget: int, share_prompt: bool = True) -> list[MicroBatch]:
+def micro_batches(
+    rows: Sequence[Row], token_budget: int, share_prompt: bool = True, plain: bool = False
+) -> list[MicroBatch]:
     """Rows -> micro-batches of at most `token_budget` padded tokens (n * T) each, as `in_chunks` has it.
 
-    share_prompt False gives one completion a packed row.
+    share_prompt False gives one completion a packed row, and so does plain, see MicroBatch.
     """
+    share_prompt = share_prompt and not plain
     packs = [pack for group in _by_prompt(rows, share_prompt) for pack in _split(group, token_budget)]
     together = [[index] for index in range(len(packs))]
     if share_prompt:
         together = families([(pack.prompt, pack.more) for pack in packs], token_budget)
     trees = [_plant([packs[index] for index in family]) for family in together]
-    return [_collate(chunk) for chunk in in_chunks(trees, token_budget)]
+    return [replace(_collate(chunk), plain=plain) for chunk in in_chunks(trees, token_budget)]
 
 
 def _by_prompt(rows: Sequence[Row], share_prompt: bool) -> list[list[Row]]:
@@ -139,7 +143,7 @@ def _plant(packs: list[_Pack]) -> tuple[TokenTree, list[tuple[Row, int]]]:
 
 def _collate(planted: list[tuple[TokenTree, list[tuple[Row, int]]]]) -> MicroBatch:
     trees = [tree for tree, _ in planted]
-    tensors = stack(trees)
+    tensors: dict[str, Any] = stack(trees) | _token_tensors([row for _, hung in planted for row, _ in hung])
     length = tensors["input_ids"].shape[1]
     predicted_from: list[int] = []
     rows: list[Row] = []
@@ -153,7 +157,6 @@ def _collate(planted: list[tuple[TokenTree, list[tuple[Row, int]]]]) -> MicroBat
         **tensors,
         trees=tuple(trees),
         predicted_from=torch.tensor(predicted_from),
-        **_token_tensors(rows),
         rows=tuple(rows),
     )
 

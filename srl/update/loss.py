@@ -178,12 +178,13 @@ def logprobs_of(
 
 def hidden_of(decoder: nn.Module, batch: MicroBatch, attention: Attention = "auto") -> Tensor:
     """What the head reads to predict each action token, [A, H]."""
-    hidden = decoder(
-        input_ids=batch.input_ids,
-        position_ids=batch.position_ids,
-        use_cache=False,
-        **attention_arguments(decoder, batch.trees, batch.segments, batch.ancestors, attention),
-    ).last_hidden_state  # [n, T, H]
+    if not (batch.plain or getattr(decoder, "packs", True)):
+        raise RuntimeError("packed rows would be computed wrongly: make them by Decoder.micro_batches")
+    seen = {}  # plain rows: causal layers do not look at what is padded behind
+    if not batch.plain:
+        seen = attention_arguments(decoder, batch.trees, batch.segments, batch.ancestors, attention)
+        seen["position_ids"] = batch.position_ids
+    hidden = decoder(input_ids=batch.input_ids, use_cache=False, **seen).last_hidden_state  # [n, T, H]
     found: Tensor = hidden.flatten(0, 1)[batch.predicted_from]  # [A, H]
     return found
 

@@ -25,7 +25,7 @@ from torch.utils.checkpoint import checkpoint
 
 from srl.errors import ConfigError
 from srl.model.logprobs import CHUNK_ELEMENTS, token_logprobs
-from srl.packing.micro_batches import MicroBatch, micro_batches
+from srl.packing.micro_batches import MicroBatch
 from srl.update.averaged import Averaged
 from srl.update.loss import LossSettings, hidden_of, loss_of
 
@@ -115,7 +115,7 @@ class Teacher:
         place_of = dict(zip(map(id, rows), asked, strict=True))
         found: dict[int, Tensor] = {}
         with self._weights():
-            for part in micro_batches(rows, micro.tokens):
+            for part in own.micro_batches(rows, micro.tokens):
                 hidden = hidden_of(own.backbone, part.to(own.device), own.attention)
                 sizes = [len(row.action_ids) for row in part.rows]
                 for row, mine in zip(part.rows, hidden.split(sizes), strict=True):

@@ -14,7 +14,7 @@ from srl import ranks
 from srl.errors import ConfigError
 from srl.out_of_memory import TokenBudget, is_out_of_memory, release
 from srl.packing.attention import Attention
-from srl.packing.micro_batches import MicroBatch, Row, micro_batches
+from srl.packing.micro_batches import MicroBatch, Row
 from srl.types import Group
 from srl.update.bad_numbers import BadUpdates, cause_of
 from srl.update.loss import LossSettings, build_rows, logprobs_of, loss_of, split_groups
@@ -135,7 +135,7 @@ class Update:
         device = self.decoder.device
         tokens = self.budget.begin(device)
         while True:
-            batches = micro_batches(rows, tokens, self.settings.share_prompt)
+            batches = self.decoder.micro_batches(rows, tokens, self.settings.share_prompt)
             totals: dict[str, float] = {}
             failed: MicroBatch | None = None
             for micro in batches:

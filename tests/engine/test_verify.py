@@ -1,4 +1,4 @@
-"""The engine refuses an architecture whose attention it does not compute."""
+"""Our attention refuses an architecture whose attention it does not compute."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import transformers
 from committed import ROOT
 from conftest import tiny_model, tiny_tokenizer
 
-from srl.engine.decoder import Decoder, context_length
+from srl.engine.decoder import Decoder, window_length
 from srl.engine.engine import RolloutEngine
 from srl.engine.verify import ordinary, verify
 from srl.errors import ConfigError
@@ -58,14 +58,14 @@ def test_attention_sinks_are_refused(half):
         for layer in model.model.layers:
             layer.self_attn.sinks.fill_(3.0)  # mass that ordinary attention would give to tokens
     with torch.autocast("cpu", torch.bfloat16, enabled=half), pytest.raises(ConfigError, match="gpt_oss"):
-        RolloutEngine(model, tiny_tokenizer(), (1,))
+        RolloutEngine(model, tiny_tokenizer(), (1,), path="own")
 
 
 def test_context_is_the_window_where_a_layer_slides():
-    assert context_length(transformers.LlamaConfig(max_position_embeddings=512)) == 512
-    assert context_length(transformers.MistralConfig(max_position_embeddings=512, sliding_window=128)) == 128
+    assert window_length(transformers.LlamaConfig(max_position_embeddings=512)) == 512
+    assert window_length(transformers.MistralConfig(max_position_embeddings=512, sliding_window=128)) == 128
     qwen = transformers.Qwen2Config(max_position_embeddings=512, sliding_window=128, use_sliding_window=False)
-    assert context_length(qwen) == 512
+    assert window_length(qwen) == 512
 
 
 def test_a_response_beyond_the_context_is_refused_before_sampling():
