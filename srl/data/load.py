@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from srl.data.formats import Item, file_rows, hub_set, is_file_name, numbered_rows
 from srl.data.row_format import NO_ANSWER, RowFormat
-from srl.data.trajectory import MIN_STEPS, Skip, Trajectory, least_steps, problem_key
+from srl.data.trajectory import Skip, Trajectory, least_steps, problem_key
 from srl.errors import DataError
 from srl.files import sha256_of
 from srl.resume import Difference, refused
@@ -37,7 +37,7 @@ def load_trajectories(
     """Read a file, a folder of `save_to_disk` or a hub id; digests, skips and notes go to the report.
 
     DataError, with file:line: no such file, nothing in it, what is no row, missing field, wrong type, blank
-    problem, a uid met before; no row has two steps.
+    problem, a uid met before; no row has enough steps (`RowFormat.min_steps`).
     """
     notes: Counter[str] = Counter()
     skipped: list[Skip] = []
@@ -56,8 +56,9 @@ def load_trajectories(
                 f"{path}: the file is empty; write one JSON object a line: problem, steps, answer"
             )
         raise DataError(
-            f"{path}: none of the {len(skipped)} rows gave two steps or more; the first: "
-            f"{skipped[0].where}: {skipped[0].reason}. See data.row.style"
+            f"{path}: none of the {len(skipped)} rows gave {row.min_steps} steps or more; the first: "
+            f"{skipped[0].where}: {skipped[0].reason}. See data.row.style; data.row.min_steps: 0 takes "
+            "problems with an answer alone, for outcome rewards"
         )
     return found
 
@@ -67,7 +68,7 @@ def each_trajectory(
 ) -> Iterator[Trajectory]:
     """The trajectories of (where, row) pairs, `where` being `file:line` or the like.
 
-    Rows with fewer than two steps (`least_steps`) go to `skipped` with the reason; a solution that is null
+    Rows with too few steps (`least_steps`) go to `skipped` with the reason; a solution that is null
     counts as one without steps. DataError: the first row that cannot be read, a uid met before.
     """
     seen: dict[str, str] = {}
@@ -78,9 +79,10 @@ def each_trajectory(
             raise DataError(f"{where}: uid {uid!r} was used at {seen[uid]}; give each row a uid of its own")
         seen[uid] = where
         n_steps = len(trajectory.steps)
-        if n_steps < least_steps(trajectory):
+        least = least_steps(trajectory, row_format.min_steps)
+        if n_steps < least:
             kind = "given" if isinstance(row.get("steps"), list) else f"found by style {row_format.style!r}"
-            reason = f"{n_steps} step{'' if n_steps == 1 else 's'} {kind}, {MIN_STEPS} or more needed"
+            reason = f"{n_steps} step{'' if n_steps == 1 else 's'} {kind}, {least} or more needed"
             skipped.append(Skip(where, uid, reason))
         else:
             yield trajectory

@@ -12,7 +12,7 @@ from srl.data import fields
 from srl.data.duplicates import Overlap, Seen, folded
 from srl.data.formats import Item
 from srl.data.row_format import RowFormat, guessed
-from srl.data.trajectory import MIN_STEPS, Trajectory, least_steps
+from srl.data.trajectory import Trajectory, least_steps
 from srl.errors import DataError
 from srl.rewards.answers import are_equal, extract_answer
 
@@ -158,9 +158,9 @@ class Preparation:
                 return None
         notes: Counter[str] = Counter()
         found = self.row.read(row, where, notes)
-        if len(found.steps) < least_steps(found):
+        if len(found.steps) < (least := least_steps(found, self.row.min_steps)):
             beginning = " ".join((found.preamble or found.solution).split())[:80]
-            self.report.drop(f"fewer than {MIN_STEPS} steps", f"{where}: {len(found.steps)} in {beginning!r}")
+            self.report.drop(f"fewer than {least} steps", f"{where}: {len(found.steps)} in {beginning!r}")
             return None
         if self._is_known(found, where):
             return None

@@ -15,7 +15,7 @@ from srl.data.styles.agent import is_chat, read_exchange, read_messages, shorten
 from srl.data.styles.source import StepSplit, plain
 from srl.data.styles.split import STYLES, split_steps
 from srl.data.thinking import has_tag, is_whole, refuse_tag, take_out
-from srl.data.trajectory import Step, Trajectory, check, read_step
+from srl.data.trajectory import MIN_STEPS, Step, Trajectory, check, read_step
 from srl.errors import ConfigError, DataError
 from srl.rewards.answers import extract_answer
 from srl.rewards.constraints import read_field
@@ -59,11 +59,16 @@ class RowFormat:
     observation_chars: int | None = 4000
     """Characters that an agent's observation keeps, its middle left out beyond that; at least 100, null keeps
     all."""
+    min_steps: int = MIN_STEPS
+    """Steps that a row must have, others are skipped and counted; 0 also takes problems with an answer and no
+    solution, which only outcome rewards (rlvr) train on."""
     verifier: str = MATH
     """How the answer of a row without answer_check is compared; of a run this is reward.verifier."""
 
     def __post_init__(self) -> None:
         rule(self.verifier)
+        if self.min_steps < 0:
+            raise ConfigError(f"min_steps is {self.min_steps}; write 0 for all rows, or a positive number")
         if self.style not in STYLES:
             raise ConfigError(f"style is {self.style!r}; write one of: {', '.join(STYLES)}")
         if self.answer_marker is not None and not self.answer_marker.strip():
@@ -96,6 +101,8 @@ class RowFormat:
             found = self._expert(row, where, notes)
         elif self.style == "agent" or self._has_agents_run(row, where):
             found = self._agent(row, where, notes)
+        elif self.min_steps == 0 and row.get(self.solution) is None and self._chat(row) is None:
+            found = self.task(row, where)
         else:
             found = self._raw(row, where, notes)
         for name in ("preamble", "conclusion", "reasoning"):

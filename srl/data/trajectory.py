@@ -218,10 +218,10 @@ MIN_STEPS = 2
 """N steps give N-1 examples (arXiv 2510.25992, section 4.2): fewer than two steps give none."""
 
 
-def least_steps(trajectory: Trajectory) -> int:
-    """1 where the whole answer is what counts: a judge's verdict, an answer with constraints."""
+def least_steps(trajectory: Trajectory, wanted: int) -> int:
+    """Those wanted (`RowFormat.min_steps`); 1 where the whole answer counts: a verdict, constraints."""
     whole = trajectory.constraints or words_of(trajectory.answer_check)
-    return 1 if whole else MIN_STEPS
+    return min(1, wanted) if whole else wanted
 
 
 class Skip(NamedTuple):

@@ -132,14 +132,17 @@ class ExampleBuilder:
         objective: str,
         needs_answer: bool = True,
         teaching: Teaching = "none",
+        needs_solution: bool = False,
     ) -> list[Example]:
         """The whole problem as one example, its target the whole solution.
 
         teaching: by a teacher before whose prompt stands the expert's solution, with its reasoning if there
-        is any. Skipped and counted: no answer that can be checked, where one is needed.
+        is any. Skipped and counted: no answer that can be checked, or no solution, where one is needed.
         """
         if needs_answer and not self._answerable(trajectory, objective):
             return []
+        if (needs_solution or teaching != "none") and not trajectory.solution:
+            return self._left_out(trajectory, objective, "no solution of the expert's")
         text = self.renderer.solution(trajectory.problem, self.solution_shots)
         if teaching == "none":
             return self._solution(trajectory, objective, text)
@@ -164,7 +167,9 @@ class ExampleBuilder:
             ids = ids_of(self.renderer.tokenizer, self.renderer.neutral(solution))
         except DataError as error:
             return self._left_out(trajectory, objective, str(error))
-        if not solution:
+        if not trajectory.solution:
+            reason = "no solution of the expert's"
+        elif not solution:
             reason = (
                 "no reasoning to imitate in the data" if self.think else "data.think is false: no reasoning"
             )

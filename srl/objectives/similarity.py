@@ -88,7 +88,9 @@ def _steps(builder: ExampleBuilder, trajectories: Sequence[Trajectory], name: st
 
 
 def _problems(builder: ExampleBuilder, trajectories: Sequence[Trajectory], name: str) -> list[Example]:
-    return builder.each(trajectories, name, lambda one: builder.problem(one, name, needs_answer=False))
+    return builder.each(
+        trajectories, name, lambda one: builder.problem(one, name, False, needs_solution=True)
+    )
 
 
 def token_units(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], str]:

@@ -142,7 +142,7 @@ def test_a_tokenizer_without_a_pad_token_pads_with_its_end_token(model_folder, t
         ("[1]\n", ":1: the list [1] is not an object"),
         (
             '{"problem": "1+1?", "steps": ["a"], "answer": "2"}\n',
-            ": none of the 1 rows gave two steps or more; the first: ",
+            ": none of the 1 rows gave 2 steps or more; the first: ",
         ),
     ],
 )

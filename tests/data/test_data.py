@@ -262,9 +262,23 @@ def test_rows_with_one_step_are_skipped_with_their_place(tmp_path):
     assert made.report.counts["problems/skipped"] == 1
     none = write(tmp_path / "none.jsonl", [rows[2]])
     with pytest.raises(
-        DataError, match=r"none of the 1 rows gave two steps or more; the first: .*none.jsonl:1"
+        DataError, match=r"none of the 1 rows gave 2 steps or more; the first: .*none.jsonl:1"
     ):
         ready(none)
+
+
+def test_problems_with_an_answer_alone_are_trained_on_by_outcomes_where_they_are_let_in(tmp_path):
+    bare = [{"problem": f"{k} + 1?", "answer": str(k + 1)} for k in range(5)]
+    path = write(tmp_path / "x.jsonl", [*expert_rows(2), *bare])
+    made = ready(path, problems=1, row=RowFormat(min_steps=0))
+    assert len(made.train) + len(made.held_out) == 7
+    stream = made.build_stream(["rlvr", "srl", "holistic", "sft_outline"], 2)
+    sizes = {name: len(examples) for name, examples in stream.sources.items()}
+    with_steps = sum(bool(one.steps) for one in made.train)
+    assert sizes["rlvr"] == 6
+    assert sizes["holistic"] == sizes["sft_outline"] == with_steps
+    reasons = [skip.reason for skip in made.report.skipped if skip.where == "holistic"]
+    assert reasons == ["no solution of the expert's"] * (6 - with_steps)
 
 
 def test_the_report_has_each_files_sha256(tmp_path):
