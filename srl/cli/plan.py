@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from srl.cli.lightning import instantiated
 from srl.cli.options import OptionParser
-from srl.errors import ConfigError
+from srl.errors import ConfigError, first_line
 from srl.memory_plan.advice import Change, changes, largest_settings
 from srl.memory_plan.job import Job, job_of
 from srl.memory_plan.memory import Memory, card, here
@@ -21,7 +21,15 @@ def main(arguments: list[str]) -> None:
     config = _config(rest)
     memory = _memory(options.gpu_gib, str(config.trainer.accelerator))
     job = job_of(config, memory.device)
-    plan = make_plan(job)
+    try:
+        plan = make_plan(job)
+    except ConfigError:
+        raise
+    except Exception as error:  # whatever layers raise that only the slow path computes
+        raise ConfigError(
+            f"model.base: no plan can be made of {type(job.build.config).__name__} "
+            f"({type(error).__name__}: {first_line(error)}); fit begins without one"
+        ) from error
     found = changes(plan, memory)
     largest = {} if found else largest_settings(job, memory)
     if options.json:
