@@ -16,7 +16,7 @@ from srl.errors import ConfigError, TrainingStopped
 from srl.evaluation.confidence import check_forced, curves
 from srl.evaluation.judge_reward import JudgeReward
 from srl.evaluation.judge_server import ServerGone, voter_of
-from srl.evaluation.soft_head import SoftHead, heads_of, soft_scores
+from srl.evaluation.soft_head import SoftHead, heads_of, scores_of_parts, warn_of_precision
 from srl.evaluation.votes import judge_state
 from srl.objectives.episode import Episodes, Pays
 from srl.objectives.meta import MetaSettings
@@ -28,7 +28,7 @@ from srl.objectives.taught import Peers
 from srl.rewards.confidence import ConfidenceShaping, shaped
 from srl.rewards.constraints import SoftScores
 from srl.rewards.own_rule import check_made
-from srl.rewards.parts import JUDGE, Part, asked_of, check_parts, weighed
+from srl.rewards.parts import JUDGE, Part, check_parts, weighed
 from srl.rewards.rules import MATH, is_own, rule
 from srl.rewards.step_reward import Copying, Exact, Key, StepReward
 from srl.rewards.verifier import counts
@@ -127,7 +127,9 @@ class Reward(Callback):
         if self.unit == "token":
             self.objectives = objectives(units=token_units(pl_module.tokenizer), **self._settings)
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
+        if self.heads:
+            warn_of_precision(self.heads, pl_module.policy)
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         if self.options.references and not any(one.references for one in data.train):
             raise ConfigError(
@@ -219,16 +221,12 @@ class Reward(Callback):
 
     def _soft(self, groups: list[Group], trainer: Trainer, pl_module: Any) -> dict[str, SoftScores]:
         """What each part's head says of all responses of the draw, by the base as it was."""
-        found: dict[str, SoftScores] = {}
-        tokens = pl_module.token_budget.begin(pl_module.device) if self.heads else 0
-        for part in self.parts:
-            if part.called in self.heads:
-                cases = [(group.example, group.completions) for group in groups if not group.episodes]
-                asked = [one for case in cases for one in asked_of(part, case)]
-                with trainer.precision_plugin.forward_context():
-                    scores = soft_scores(pl_module.engine, self.heads[part.called], asked, tokens)
-                found[part.called] = scores
-        return found
+        if not self.heads:
+            return {}
+        cases = [(group.example, group.completions) for group in groups if not group.episodes]
+        tokens = pl_module.token_budget.begin(pl_module.device)  # what fits in an update fits here
+        with trainer.precision_plugin.forward_context():
+            return scores_of_parts(pl_module.engine, self.heads, self.parts, cases, tokens)
 
     def _score(
         self, groups: list[Group], trainer: Trainer, judged: Judgements, soft: dict[str, SoftScores]

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import track
 from rich.table import Table
 
 from srl.cli.label import policy_of
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from srl.data.trajectory import Trajectory
     from srl.engine.engine import RolloutEngine
     from srl.examples.builder import ExampleBuilder
+
+
+AT_ONCE = 128
 
 
 class _Side(NamedTuple):
@@ -61,9 +65,7 @@ def main(arguments: list[str]) -> None:
     data.prepare(model.tokenizer)
     train, held = (_side(rows, engine, data.builder, options) for rows in (data.train, data.held_out))
     tokens = TokenBudget(model.update_settings.tokens_per_micro_batch).begin(engine.device)
-    asked = list(dict.fromkeys((*train.asked, *held.asked)))
-    found = zip(asked, states_of(engine, asked, tokens), strict=True)
-    states = {one: state for one, state in found if state is not None and bool(state.isfinite().all())}
+    states = _states(engine, sorted({*train.asked, *held.asked}), tokens)
     train, held = train.known(states), held.known(states)
     if not train.pairs:
         raise DataError(f"no pair to train on in {len(data.train)} problems: {_reasons(train.left_out)}")
@@ -83,6 +85,18 @@ def main(arguments: list[str]) -> None:
     head.settings.update({name: one._asdict() for name, one in figures.items()})
     write_head(head, options.output)
     _show(figures, {"train": train, "held out": held}, options.output)
+
+
+def _states(engine: RolloutEngine, asked: Sequence[tuple[str, str]], tokens: int) -> States:
+    """Of all that the base can read; AT_ONCE at a time, equal answers together."""
+    found: States = {}
+    parts = range(0, len(asked), AT_ONCE)
+    for start in track(parts, "Reading", console=Console(stderr=True), transient=True):
+        part = asked[start : start + AT_ONCE]
+        for one, state in zip(part, states_of(engine, part, tokens), strict=True):
+            if state is not None and bool(state.isfinite().all()):
+                found[one] = state
+    return found
 
 
 def _side(

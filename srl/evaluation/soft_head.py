@@ -9,6 +9,7 @@ and nothing else is loaded.
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -21,17 +22,19 @@ from torch import Tensor
 
 from srl.errors import ConfigError, DataError, first_line
 from srl.files import put
+from srl.model.adapters import unwrapped
 from srl.model.checkpoint import identity_differences
 from srl.model.texts import ids_of
 from srl.packing.micro_batches import Row
 from srl.rewards.constraints import SoftScores, has_soft
-from srl.rewards.parts import CONSTRAINTS, NO_HEAD, Part
+from srl.rewards.parts import CONSTRAINTS, NO_HEAD, Case, Part, asked_of
 from srl.update.loss import hidden_of
 
 if TYPE_CHECKING:
     from srl.data.trajectory import Trajectory
     from srl.engine.engine import RolloutEngine
 
+log = logging.getLogger(__name__)
 FORM = ("Text:\n{answer}", "\n\nRequest: {text}\nDoes the text above do what the request asks? Answer:")
 
 
@@ -60,6 +63,23 @@ def soft_scores(
     pairs = list(dict.fromkeys(asked))
     found = zip(pairs, states_of(engine, pairs, tokens), strict=True)
     return {pair: None if state is None else head.probability(state) for pair, state in found}
+
+
+def scores_of_parts(
+    engine: RolloutEngine,
+    heads: Mapping[str, SoftHead],
+    parts: Sequence[Part],
+    cases: Sequence[Case],
+    tokens: int,
+) -> dict[str, SoftScores]:
+    """What the head of each part that has one says of all responses. heads: by what the part is called."""
+    return {
+        part.called: soft_scores(
+            engine, heads[part.called], [one for case in cases for one in asked_of(part, case)], tokens
+        )
+        for part in parts
+        if part.called in heads
+    }
 
 
 @torch.no_grad()
@@ -100,8 +120,19 @@ def frozen(model: Any) -> AbstractContextManager[Any]:
 
 
 def is_quantised(model: Any) -> bool:
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return bool(getattr(base, "is_quantized", False))
+    return bool(getattr(unwrapped(model), "is_quantized", False))
+
+
+def warn_of_precision(heads: Mapping[str, SoftHead], model: Any) -> None:
+    """The base in 4 bits has other states than in more."""
+    words = {True: "in 4 bits", False: "not in 4 bits"}
+    for name, head in heads.items():
+        if head.quantised != is_quantised(model):
+            log.warning(
+                "reward part %s: its head was trained on the base %s, which lies here %s, with other states: "
+                "train it on the same (model.quantization)",
+                name, words[head.quantised], words[not head.quantised],
+            )  # fmt: skip
 
 
 def write_head(head: SoftHead, path: Path) -> None:

@@ -14,10 +14,20 @@ from safetensors.torch import save_file
 from callbacks.dynamic_sampling import DynamicSampling
 from srl.engine.engine import RolloutEngine
 from srl.errors import ConfigError
-from srl.evaluation.soft_head import FORM, SoftHead, heads_of, read_head, soft_scores, states_of, write_head
+from srl.evaluation.soft_head import (
+    FORM,
+    SoftHead,
+    heads_of,
+    read_head,
+    soft_scores,
+    states_of,
+    warn_of_precision,
+    write_head,
+)
 from srl.evaluation.soft_pairs import Ladder, Pair, agreement, expert_answers, fitted, own_answers, pairs_of
 from srl.examples.builder import ExampleBuilder, ResponseLimits
 from srl.examples.prompts import PromptRenderer
+from srl.model.merged_lora import merge_lora_forward
 from srl.rewards.parts import Part, asked_of, check_parts, weighed
 from srl.types import Completion, Example, Sampling
 
@@ -32,7 +42,10 @@ def engine(tokenizer):
     return RolloutEngine(policy, tokenizer, (tokenizer.eos_token_id,))
 
 
-def test_a_state_is_that_of_the_base_behind_the_answer_and_the_question(engine, tokenizer):
+@pytest.mark.parametrize("merged", [False, True])
+def test_a_state_is_that_of_the_base_behind_the_answer_and_the_question(engine, tokenizer, merged):
+    if merged:
+        merge_lora_forward(engine.decoder.model)
     asked = [("a b c", "Be kind."), ("  a b c\n", "Be brief."), ("d", "Be kind."), ("x" * 512, "Be kind.")]
     found = states_of(engine, asked, tokens=200)  # more than one micro-batch
     assert found[3] is None  # longer than the 512 tokens that the model attends to
@@ -179,6 +192,13 @@ def test_an_answer_earns_the_mean_of_hard_checks_and_soft_probabilities():
     assert found["constraints/soft"][:3] == pytest.approx([0.375, 0.375, 0.0])
     assert found["constraints/words"] == [0.0, 1.0, 0.0, 1.0]
     assert found["constraints/unscored"] == [0.0, 0.5, 0.0, 0.0]
+
+
+def test_a_head_of_a_base_in_other_precision_is_said(engine, caplog):
+    heads = {"a": SoftHead(torch.ones(1), 0.0, IDENTITY, True), "b": SoftHead(torch.ones(1), 0.0, IDENTITY)}
+    warn_of_precision(heads, engine.decoder.model)
+    assert "part a: its head was trained on the base in 4 bits, which lies here not in 4 bits" in caplog.text
+    assert "part b" not in caplog.text
 
 
 def test_soft_constraints_without_a_head_and_heads_without_a_base_are_refused():
