@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from callbacks.reward_judges import Judgements, Judges
 from srl import ranks
 from srl.curriculum.stream import Draw
 from srl.errors import ConfigError, TrainingStopped
 from srl.evaluation.confidence import check_forced, curves
-from srl.evaluation.judge_reward import JudgeReward
-from srl.evaluation.judge_server import ServerGone, voter_of
 from srl.evaluation.soft_head import SoftHead, heads_of, scores_of_parts, warn_of_precision
-from srl.evaluation.votes import judge_state
 from srl.objectives.episode import Episodes, Pays
 from srl.objectives.meta import MetaSettings
 from srl.objectives.objective import Parts
@@ -28,17 +25,15 @@ from srl.objectives.taught import Peers
 from srl.rewards.confidence import ConfidenceShaping, shaped
 from srl.rewards.constraints import SoftScores
 from srl.rewards.own_rule import check_made
-from srl.rewards.parts import JUDGE, Part, check_parts, weighed
+from srl.rewards.parts import Part, check_parts, weighed
 from srl.rewards.rules import MATH, is_own, rule
 from srl.rewards.step_reward import Copying, Exact, Key, StepReward
 from srl.rewards.verifier import counts
-from srl.types import Group, run_seed
+from srl.types import Example, Group
 from srl.update.bad_numbers import REMEDIES, records_of
 from srl.update.tags import give_tags
 
 log = logging.getLogger(__name__)
-Judgements = dict[str, dict[int, list[float]]]
-"""Name of a judge -> id of a group -> the value of each response."""
 
 
 class Reward(Callback):
@@ -103,9 +98,8 @@ class Reward(Callback):
             raise ConfigError(f"reward.progress_discount is {progress_discount}: it must lie in [0, 1]")
         self.verifier, self.parts, self.confidence, self.meta = verifier, parts or [], confidence, meta
         check_parts(self.parts)
-        self.judges: list[JudgeReward] = []  # once there is a policy
+        self.judges = Judges(self.parts)
         self.heads: dict[str, SoftHead] = {}  # by the part that asks
-        self._sums: dict[str, dict[str, float]] = {}  # of a checkpoint, until then
         self._settings: dict[str, Any] = {
             "autojunk": autojunk, "options": self.options, "marked": marked, "pays": episode,
             "discount": progress_discount,
@@ -119,8 +113,11 @@ class Reward(Callback):
             check_made(name, key)
         if self.confidence is not None:
             check_forced(pl_module.tokenizer, pl_module.test_settings.test_time.forced_answer)
-        for part in self._judged() if stage == "fit" else ():
-            judge_state(part.asks, pl_module.identity)  # before weights are loaded
+        if stage == "fit":
+            self.judges.check(pl_module.identity)
+        stream = getattr(trainer.datamodule, "stream", None)  # type: ignore[attr-defined]
+        if stream is not None:  # the curriculum has built it: fit, or the validation before its first update
+            self._check_read(stream.sources)
         if stage == "fit" and self.parts:
             data: Any = trainer.datamodule  # type: ignore[attr-defined]
             self.heads = heads_of(self.parts, data.train, pl_module.identity)
@@ -136,19 +133,34 @@ class Reward(Callback):
                 f"reward.references is {self.options.references}, and no training row has a field "
                 '"references" (a list of further solutions, each a list of steps); write it, or 0'
             )
+        self.judges.tag(trainer)
+
+    def _check_read(self, sources: Mapping[str, Sequence[Example]]) -> None:
+        """ConfigError: a setting of objectives that no phase has. sources: name -> examples of the others."""
+        firsts = [examples[0] for examples in sources.values()]
+        if self.confidence is not None and not any(map(self._is_shaped, firsts)):
+            raise ConfigError(
+                "reward.confidence is set, but no phase has rlvr, reverse or prefix, which alone it shapes; "
+                "leave it out, or add one to curriculum.phases"
+            )
+        if self.meta != MetaSettings() and not any(one.objective == "meta" for one in firsts):
+            raise ConfigError(
+                "reward.meta is set, but no phase has the objective meta; leave it out, or add it to "
+                "curriculum.phases"
+            )
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Draw, batch_idx: int
     ) -> None:
         scored = [group for group in batch.groups if group.completions]
-        judged = self._ask(scored, trainer, pl_module, batch)
+        judged = self.judges.ask(scored, trainer, pl_module, batch)
         if batch.stop:  # nothing of this draw is scored or trained on; the checkpoint ends the run
             batch.groups = []
             return
         self._score(scored, trainer, judged, self._soft(scored, trainer, pl_module))
         if self.confidence is not None:
             with trainer.precision_plugin.forward_context():
-                shape([one for one in scored if self._is_shaped(one)], pl_module, self.confidence)
+                shape([one for one in scored if self._is_shaped(one.example)], pl_module, self.confidence)
         groups = ranks.all_groups(batch.groups, batch.examples)  # each device scored its part
         batch.groups = [one for one in groups if one.completions or not self._samples(one)]  # else unplayed
         give_tags([one for one in batch.groups if one.example.objective == "meta"], self.meta)
@@ -180,44 +192,8 @@ class Reward(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Draw, batch_idx: int
     ) -> None:
-        for judge in self.judges if batch.groups else ():  # its figures have been logged
-            judge.sums.clear()
-
-    # -- judges ----------------------------------------------------------------------------------------
-
-    def _judged(self) -> list[Part]:
-        return [part for part in self.parts if part.kind == JUDGE]
-
-    def _ask(self, groups: list[Group], trainer: Trainer, pl_module: Any, batch: Draw) -> Judgements:
-        """What each judge says of all responses of the draw, asked at once."""
-        groups = [group for group in groups if not group.episodes]
-        cases = [(group.example, group.completions) for group in groups]
-        found: Judgements = {}
-        for judge in self._judges(trainer, pl_module):
-            before, values, gone = judge.sums["tokens"], [[0.0]] * len(cases), ""
-            try:
-                with trainer.precision_plugin.forward_context():
-                    values = judge.values(cases)
-            except ServerGone as error:
-                gone = str(error)
-            batch.stop = batch.stop or next(filter(None, ranks.gathered(gone)), "")
-            found[judge.name] = {id(group): row for group, row in zip(groups, values, strict=True)}
-            batch.cost.judge_tokens += ranks.total(judge.sums["tokens"] - before)
-            batch.metrics |= judge.metrics(_of_all(judge))
-        return found
-
-    def _judges(self, trainer: Trainer, pl_module: Any) -> list[JudgeReward]:
-        if not self.judges:
-            for part in self._judged():
-                data: Any = trainer.datamodule  # type: ignore[attr-defined]
-                last: Any = trainer.checkpoint_callback
-                voter = voter_of(
-                    part.asks, pl_module.engine, data.builder, pl_module.identity, run_seed(),
-                    partial(getattr, last, "signalled", False),
-                )  # fmt: skip
-                self.judges.append(JudgeReward(part.called, part.asks, voter))
-                self.judges[-1].sums.update(self._sums.get(part.called, {}))
-        return self.judges
+        if batch.groups:
+            self.judges.forget()
 
     def _soft(self, groups: list[Group], trainer: Trainer, pl_module: Any) -> dict[str, SoftScores]:
         """What each part's head says of all responses of the draw, by the base as it was."""
@@ -260,27 +236,18 @@ class Reward(Callback):
             key: name for key, name in {"reward.verifier": self.verifier, **named}.items() if is_own(name)
         }
 
-    def _is_shaped(self, group: Group) -> bool:
-        outcome = isinstance(self.objectives[group.example.objective], Outcome)
-        return outcome and group.example.teaching == "none"
+    def _is_shaped(self, example: Example) -> bool:
+        return isinstance(self.objectives[example.objective], Outcome) and example.teaching == "none"
 
     def _samples(self, group: Group) -> bool:
         return self.objectives[group.example.objective].samples
 
     def state_dict(self) -> dict[str, Any]:
-        found: dict[str, Any] = {"bad_draws": self.bad_draws, "dropped": self.dropped}
-        sums = {judge.name: _of_all(judge) for judge in self.judges} or self._sums
-        if sums:
-            found["judged"] = sums
-        return found
+        return {"bad_draws": self.bad_draws, "dropped": self.dropped, **self.judges.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.bad_draws, self.dropped = int(state_dict["bad_draws"]), int(state_dict["dropped"])
-        self._sums = state_dict.get("judged", {}) if ranks.rank() == 0 else {}  # they are of all devices
-
-
-def _of_all(judge: JudgeReward) -> dict[str, float]:
-    return {name: ranks.total(judge.sums[name]) for name in ("right", "wrong", "votes", "tokens")}
+        self.judges.load_state_dict(state_dict)
 
 
 def _take(group: Group, parts: Parts, credits: list[float] | None = None) -> None:

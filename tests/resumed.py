@@ -11,9 +11,12 @@ PHASES = """[
 ]"""
 
 
-TAUGHT = [  # a teacher by the mean of the weights reads in both phases, and outcomes are shaped by confidence
+JUDGE = "judge: {adapter: off, votes: 8, tokens: 1, request: '{problem}{step}', positive: a, negative: b}"
+TAUGHT = [  # a teacher by the mean of the weights reads in both phases, a judge judges in both, and outcomes
+    # are shaped by confidence
     "--curriculum.phases", PHASES.replace("srl: 1.0", "srl: 1.0, distil_step: 1.0"),
     "--model.teacher.weights", "ema",
+    "--reward.parts", f"[{{kind: objective}}, {{kind: judge, weight: 0.5, {JUDGE}}}]",
     "--reward.confidence.eta", "1e13",  # a random model is hardly ever sure of a letter, less of two
 ]  # fmt: skip
 UNLOGGED = ["--trainer.logger", "false"]  # where nothing is read in MLflow: a third of a short run's time

@@ -30,11 +30,12 @@ def explain(message: str, keys: tuple[str, ...], arguments: list[str]) -> str:
     key = re.search(r'Parser key "([\w.]+)"', text)
     if not key:
         return text[:400]
-    option = re.findall(r"Option '(\w+)' is not accepted", text)
+    option = re.search(r"(.*)Option '(\w+)[\w.]*' is not accepted", text)
     if option:
-        place = _place(f"{key[1]}.{option[-1]}", arguments)
-        owner = re.findall(r"class_path[ =]'([\w.]+)'", text)
-        return f"{place}{key[1]} has no key {option[-1]}{_near(option[-1], _parameters(owner))}"
+        before, name = option.groups()  # there each level has named its key and its class, the innermost last
+        owner = ".".join(dict.fromkeys(re.findall(r'Parser key "([\w.]+)"', before)))
+        known = _parameters(re.findall(r"class_path[ =]'([\w.]+)'", before))
+        return f"{_place(f'{owner}.{name}', arguments)}{owner} has no key {name}{_near(name, known)}"
     return _place(key[1], arguments) + _wrong_value(key[1], text)
 
 

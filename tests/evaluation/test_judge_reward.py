@@ -1,5 +1,6 @@
 """The judge as a part of the reward: its weights, what it is asked, what a response earns, what it costs."""
 
+import hashlib
 import logging
 
 import mlflow
@@ -8,6 +9,7 @@ import torch
 from conftest import fit, tiny_model
 from make import RAW, example, lora
 
+from callbacks.reward_judges import Judges
 from srl.engine.engine import RolloutEngine
 from srl.errors import ConfigError
 from srl.evaluation.judge_reward import JudgeReward, last_step
@@ -166,6 +168,27 @@ def test_a_judge_that_does_not_fit_the_policy_is_refused(tmp_path, identity, sai
     assert torch.equal(judge_state(JudgeSettings(adapter=str(file)), own)["x"], torch.ones(2))
     with pytest.raises(ConfigError, match="No such file"):
         judge_state(JudgeSettings(adapter=str(tmp_path / "none.ckpt")), own)
+
+
+def test_a_checkpoint_says_whose_weights_judged(tmp_path, caplog):
+    identity, file = {"base": "b", "lora": {"r": 4}, "digests": {}}, tmp_path / "judge.ckpt"
+
+    def judges(value):
+        torch.save(
+            {"state_dict": {"x": torch.full((2,), value)}, "global_step": 3, "srl": {"identity": identity}},
+            file,
+        )
+        found = Judges([Part("objective"), Part("judge", judge=JudgeSettings(adapter=str(file)))])
+        found.check(identity)
+        return found
+
+    before = judges(1.0).state_dict()
+    assert before == {"judges": {"judge": hashlib.sha256(file.read_bytes()).hexdigest()}}
+    judges(1.0).load_state_dict(before)
+    assert caplog.text == ""
+    judges(2.0).load_state_dict(before)
+    assert "reward part judge: the file of its judge is not the one that has judged so far" in caplog.text
+    assert Judges([Part("judge")]).state_dict() == {}
 
 
 def test_a_run_asks_its_own_base_and_counts_what_that_costs(model_folder, expert_file, tmp_path):

@@ -4,8 +4,11 @@ import pytest
 import torch
 from make import group
 
+from callbacks.reward import Reward
 from srl.errors import ConfigError
+from srl.objectives.meta import MetaSettings
 from srl.rewards.confidence import ConfidenceShaping, penalty, shaped
+from srl.types import Example
 from srl.update.grpo import group_advantages, loudest, spread
 
 RISING, FALLING = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0], [1.0, 0.8, 0.6, 0.4, 0.2, 0.0]
@@ -16,6 +19,22 @@ def test_the_penalty_by_hand():
     assert penalty(RISING) == pytest.approx(-0.7)
     assert penalty(FALLING, eta=2.0) == pytest.approx(1.4)
     assert penalty([1.0] * 6) == penalty([0.0] * 6) == penalty([0.3] * 11) == 0.0
+
+
+def test_settings_that_no_phase_reads_are_refused():
+    """rlvr is shaped, srl and rlsd, whose outcomes a teacher sizes, are not."""
+    ones = {
+        name: [Example("u", name, 0, (1,), "", teaching="size" if name == "rlsd" else "none")]
+        for name in ("srl", "rlsd", "rlvr", "meta")
+    }
+    some = {name: ones[name] for name in ("srl", "rlsd")}
+    Reward()._check_read(some)
+    Reward(confidence=ConfidenceShaping())._check_read(ones)
+    Reward(meta=MetaSettings(weight=2.0))._check_read(ones)
+    with pytest.raises(ConfigError, match=r"reward\.confidence is set, but no phase has rlvr, reverse or"):
+        Reward(confidence=ConfidenceShaping())._check_read(some)
+    with pytest.raises(ConfigError, match=r"reward\.meta is set, but no phase has the objective meta"):
+        Reward(meta=MetaSettings(weight=2.0))._check_read(some)
 
 
 def of_group(rewards, curves, **settings):

@@ -33,6 +33,8 @@ def test_resume_is_bitwise_equal_from_every_checkpoint(model_folder, expert_file
     waiting = [group for state in states for group in buffer_of(state)]
     shaped = [group["channels"]["confidence"]["values"] for group in waiting if "channels" in group]
     assert any(bool(values.any()) for values in shaped), "no group that waits is shaped"
+    judged = [group["parts"]["parts/judge"] for group in waiting if group["parts"]]
+    assert any(bool(values.any()) for values in judged), "of no group that waits the judge says anything"
     chosen = dict.fromkeys([before_hand_off[0], half_full[0], half_full[-1], after_hand_off[0]])
     for copy in chosen:
         folder = tmp_path / f"again-{copy.stem}"
