@@ -120,8 +120,9 @@ def test_agreement_by_hand():
     assert (found.tau, found.ladders) == (pytest.approx(1 / 3), 1)
 
 
-def test_own_answers_are_one_to_each_prompt_with_and_without_the_last_constraint(engine):
-    renderer = PromptRenderer(engine.tokenizer, RAW, False)
+def test_own_answers_are_one_to_each_prompt_with_and_without_the_last_constraint(tokenizer):
+    engine = RolloutEngine(tiny_model(vocab_size=len(tokenizer)), tokenizer, ())  # no answer is empty
+    renderer = PromptRenderer(tokenizer, RAW, False)
     builder = ExampleBuilder(renderer, ResponseLimits(solution_tokens=6, max_prompt_tokens=90), think=False)
     found = rows(
         level("p\nBe kind.", "a", KIND),
