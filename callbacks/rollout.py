@@ -105,6 +105,7 @@ class Rollout(Callback):
         self._generator = torch.Generator(pl_module.device).manual_seed(seed + SEED_STEP * ranks.rank())
         if self._restored is not None:
             self._go_on(self._generator, self._restored)
+        self._check(trainer, pl_module)
         self._measure_gaps(trainer, pl_module)
         self._try_longest(trainer, pl_module)
 
@@ -116,6 +117,14 @@ class Rollout(Callback):
                 "The checkpoint's random numbers are those of another kind of device than %s: from here on "
                 "the run draws others, and does not equal one that was not stopped", generator.device,
             )  # fmt: skip
+
+    def _check(self, trainer: Trainer, pl_module: Any) -> None:
+        """The engine against the model's own forward on the first prompt of a fresh run's data."""
+        sources = trainer.datamodule.stream.sources.values()  # type: ignore[attr-defined]
+        first = next((examples[0] for examples in sources if examples and examples[0].prompt_ids), None)
+        if first is not None and not trainer.global_step:
+            with trainer.precision_plugin.forward_context():
+                pl_module.engine.check(first.prompt_ids)
 
     def _measure_gaps(self, trainer: Trainer, pl_module: Any) -> None:
         """What the teachers of this run know that the policy does not, said and logged before it begins."""

@@ -15,7 +15,8 @@ from srl.engine.graphs import RecordedSteps, recorded_steps
 from srl.engine.sampling import TokenTexts, sample
 from srl.engine.scheduler import Scheduler
 from srl.engine.settings import DecodeSettings, Path
-from srl.engine.verify import ordinary
+from srl.engine.verify import DECODED, REAL, ordinary, verify
+from srl.errors import ConfigError
 from srl.model.texts import text_of
 from srl.out_of_memory import fewer_rows, is_out_of_memory, release
 from srl.packing.attention import Attention
@@ -78,6 +79,18 @@ class RolloutEngine:
             generator.set_state(state)
             release(self.device)  # what the failed attempt held is free once its exception is gone
             self.rows_in_flight = fewer_rows(min(self.rows_in_flight, len(examples) * n), n)
+
+    def check(self, prompt: Sequence[int]) -> None:
+        """ConfigError where a real prompt shows that what agreed on a line of text does not agree."""
+        ids = prompt[:REAL]
+        if len(ids) <= DECODED:
+            return
+        try:
+            with self.decoder.evaluating():
+                compared = verify if self.decoder.computes(len(ids)) else general.check_own
+                compared(self.decoder, ids)
+        except ConfigError as error:
+            raise ConfigError(f"{error}. This is on the first prompt of the data") from error
 
     def text_of(self, ids: list[int]) -> str:
         return text_of(self.tokenizer, ids)

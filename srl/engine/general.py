@@ -21,7 +21,7 @@ from srl.engine.decoder import Decoder
 from srl.engine.sampling import TokenTexts, sample
 from srl.engine.scheduler import Rollout, Scheduler
 from srl.engine.settings import Path
-from srl.engine.verify import PROMPT, allowed, divergence, verify
+from srl.engine.verify import DECODED, allowed, divergence, verify
 from srl.errors import ConfigError, few, first_line
 from srl.model.logprobs import head_logits
 from srl.out_of_memory import is_out_of_memory
@@ -78,28 +78,28 @@ def check_own(decoder: Decoder, ids: Sequence[int]) -> None:
 
     Seen in transformers 5.23: the steps of Bamba and MiniMax are not.
     """
-    tokens = torch.tensor([ids], device=decoder.device)  # [1, TOKENS]
+    tokens = torch.tensor([ids], device=decoder.device)  # [1, T]
     padded = torch.nn.functional.pad(tokens, (0, PADDING))
 
     def stepped() -> Tensor:
-        logits, cache = step(decoder, tokens[:, :PROMPT], None)
+        logits, cache = step(decoder, tokens[:, :-DECODED], None)
         found = [logits]
-        for place in range(PROMPT, len(ids)):
-            logits, cache = step(decoder, tokens[:, place : place + 1], cache)
+        for token in tokens.T[-DECODED:]:
+            logits, cache = step(decoder, token[None], cache)
             found.append(logits)
         return torch.cat(found)
 
     def trained() -> Tensor:
         decoder.model.train()  # `evaluating` has it back in its own mode
         try:
-            return _plain(decoder, padded)[PROMPT - 1 : len(ids)]
+            return _plain(decoder, padded)[len(ids) - DECODED - 1 : len(ids)]
         finally:
             decoder.model.eval()
 
     read = {}
     for what, found in {"steps with a cache": stepped, "the forward in training": trained}.items():
         try:
-            expected = _plain(decoder, tokens)[PROMPT - 1 :]
+            expected = _plain(decoder, tokens)[-DECODED - 1 :]
             with _adapters(decoder) as read[what]:
                 gap = divergence(expected, found())
             said = f"a KL divergence of {gap:.2g} a token from its plain forward; rounding explains less"

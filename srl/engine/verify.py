@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 TEXT = "Ann has 12 red and 7 blue marbles. How many marbles has she in all? She has 12 + 7 = 19 of them."
 TOKENS = 16
-PROMPT = 12  # of them; the rest are decoded one by one
+DECODED = 4  # of them, one by one; the rest are a prompt
+REAL = 128
+"""Tokens of a real prompt that are compared: eager attention holds all scores."""
 EXACT = "srl_exact_eager"
 """What is compared with, among the attentions that transformers knows."""
 
@@ -43,10 +45,10 @@ def ordinary(tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> list[int]:
 def verify(decoder: Decoder, ids: Sequence[int]) -> float:
     """Compare decoding and packed training with the architecture's own attention: the larger `divergence`.
 
-    ids: TOKENS of them. Sliding windows within the window agree; attention sinks, score caps or recurrent
+    ids: more than DECODED. Sliding windows within the window agree; attention sinks, score caps or recurrent
     layers would not, and are refused by ConfigError instead of training on wrong log-probabilities.
     """
-    tokens = torch.tensor([ids], device=decoder.device)  # [1, TOKENS]
+    tokens = torch.tensor([ids], device=decoder.device)  # [1, T]
     own = decoder.backbone
     own.set_attn_implementation(EXACT if any(_eager(one) for one in own.modules()) else "eager")
     try:
@@ -56,7 +58,7 @@ def verify(decoder: Decoder, ids: Sequence[int]) -> float:
     worst = 0.0
     found = {"decoding": _decoded(decoder, tokens), "packed training": _packed(decoder, tokens)}
     for what, logits in found.items():
-        gap = divergence(expected[PROMPT - 1 :], logits)
+        gap = divergence(expected[-DECODED - 1 :], logits)
         worst = max(worst, gap)
         if not gap <= allowed(decoder):
             raise ConfigError(
@@ -112,16 +114,16 @@ AttentionMaskInterface.register(EXACT, eager_mask)
 
 
 def _decoded(decoder: Decoder, ids: Tensor) -> Tensor:
-    """Prefill the prompt, then feed the other tokens one by one: logits float32 [TOKENS - PROMPT + 1, V]."""
-    prompts, logits = decoder.prefill([tuple(ids[0, :PROMPT].tolist())], [0])
+    """Prefill the prompt, then feed the other tokens one by one: logits float32 [DECODED + 1, V]."""
+    prompts, logits = decoder.prefill([tuple(ids[0, :-DECODED].tolist())], [0])
     caches = Caches(prompts)
-    steps = [decoder.step(ids[:, place], caches) for place in range(PROMPT, TOKENS)]
+    steps = [decoder.step(token, caches) for token in ids.T[-DECODED:]]
     return torch.cat([logits, *steps])
 
 
 def _packed(decoder: Decoder, ids: Tensor) -> Tensor:
     """The same logits from the second of two completions behind one prompt."""
-    prompt, action = tuple(ids[0, :PROMPT].tolist()), tuple(ids[0, PROMPT:].tolist())
+    prompt, action = tuple(ids[0, :-DECODED].tolist()), tuple(ids[0, -DECODED:].tolist())
     rows = [Row(prompt, action[::-1], weight=1.0), Row(prompt, action, weight=1.0)]
     batch = micro_batches(rows, token_budget=10**6)[0].to(decoder.device)
     hidden = decoder.backbone(
@@ -132,5 +134,6 @@ def _packed(decoder: Decoder, ids: Tensor) -> Tensor:
             decoder.backbone, batch.trees, batch.segments, batch.ancestors, decoder.attention
         ),
     ).last_hidden_state[0]
-    places = [PROMPT - 1, *range(PROMPT + len(action), PROMPT + 2 * len(action))]
+    size = len(prompt)
+    places = [size - 1, *range(size + DECODED, size + 2 * DECODED)]
     return head_logits(decoder.head, hidden[places])

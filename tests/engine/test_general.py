@@ -161,6 +161,17 @@ def test_beyond_a_sliding_window_the_models_own_forward_computes(caplog):
     assert {micro.plain for micro in engine.decoder.micro_batches(long, 64)} == {True}
 
 
+def test_a_real_prompt_shows_what_a_line_of_text_is_too_short_for():
+    """A window of 20 that is overlooked: 16 tokens agree, 40 of a prompt do not."""
+    engine = engine_of(made(WINDOW))
+    prompt = tuple(range(30, 70))
+    engine.check(prompt)
+    engine.check(prompt[:3])  # too short to tell
+    engine.decoder.window = 512
+    with pytest.raises(ConfigError, match=r"decoding differs .* on the first prompt of the data"):
+        engine.check(prompt)
+
+
 def test_what_no_path_computes_and_what_own_does_not_are_refused():
     with pytest.raises(ConfigError, match=r"compute qwen3_5_text \(it has recurrent layers\); set rollout"):
         engine_of(made(DELTA), path="own")
