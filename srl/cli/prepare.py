@@ -12,8 +12,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -46,8 +46,8 @@ def main(arguments: list[str]) -> None:
     work = Preparation(row, _overlap(options), _conditions(options.where), _counter(options.tokenizer))
     _check_output(options)
     try:
-        with _terminable(), whole_file(Path(options.output)) as write:
-            rows = _rows(options, hub_config, split)
+        every = closing(_rows(options, hub_config, split))  # so that its bar is gone before an error is said
+        with _terminable(), whole_file(Path(options.output)) as write, every as rows:
             for trajectory in work.run(level_rows(rows, row) if options.levels else rows):
                 write(trajectory.to_json() + "\n")
             if not work.report.kept:
@@ -176,7 +176,9 @@ def _check_output(options: argparse.Namespace) -> None:
             raise ConfigError(f"--output {output}: is an input too; name another file")
 
 
-def _rows(options: argparse.Namespace, hub_config: str | None, split: str) -> Iterator[tuple[str, Item]]:
+def _rows(
+    options: argparse.Namespace, hub_config: str | None, split: str
+) -> Generator[tuple[str, Item], None, None]:
     """The rows of all inputs, with a bar that follows the bytes read."""
     sizes = [
         Path(name).expanduser().stat().st_size if Path(name).expanduser().is_file() else 0
