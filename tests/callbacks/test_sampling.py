@@ -320,7 +320,8 @@ def test_autojunk_is_passed_on():
 def test_the_unit_of_the_reward_is_the_models_token(said):
     # the tag is one token: M = 3 of T = 5 + 3 tokens, M = 9 of T = 11 + 9 characters, as in test_objectives
     def reward(callback):
-        callback.setup(None, SimpleNamespace(tokenizer=tiny_tokenizer(), identity={}), "fit")
+        module = SimpleNamespace(tokenizer=tiny_tokenizer(), identity={})
+        callback.setup(SimpleNamespace(datamodule=None), module, "fit")
         one = group(0.0)
         one.example = Example("u", "srl", 1, (1,), "a=<think>", think=False)
         one.completions = [Completion((1,), "a=<think>bc", torch.zeros(1), True)]
