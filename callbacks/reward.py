@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from srl.curriculum.stream import Draw
 from srl.errors import ConfigError, TrainingStopped
 from srl.evaluation.confidence import check_forced, curves
 from srl.evaluation.soft_head import SoftHead, heads_of, scores_of_parts, warn_of_precision
+from srl.files import file_sha256
 from srl.objectives.episode import Episodes, Pays
 from srl.objectives.meta import MetaSettings
 from srl.objectives.objective import Parts
@@ -121,6 +123,8 @@ class Reward(Callback):
         if stage == "fit" and self.parts:
             data: Any = trainer.datamodule  # type: ignore[attr-defined]
             self.heads = heads_of(self.parts, data.train, pl_module.identity)
+            heads = {part.called: part.head for part in self.parts if part.head is not None}
+            self.judges.files |= {name: file_sha256(Path(head)) for name, head in heads.items()}
         if self.unit == "token":
             self.objectives = objectives(units=token_units(pl_module.tokenizer), **self._settings)
 

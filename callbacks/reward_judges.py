@@ -26,7 +26,7 @@ Judgements = dict[str, dict[int, list[float]]]
 
 
 class Judges:
-    """Those of the parts of kind judge. files: name of a judge -> SHA-256 of the checkpoint that judges."""
+    """Those of the parts of kind judge. files: name of a part -> SHA-256 of what judges, or of its head."""
 
     def __init__(self, parts: Sequence[Part]) -> None:
         self.parts = [part for part in parts if part.kind == JUDGE]
@@ -91,7 +91,8 @@ class Judges:
         for name, digest in state.get("judges", {}).items():
             if self.files.get(name, digest) != digest:
                 log.warning(
-                    "reward part %s: the file of its judge is not the one that has judged so far", name
+                    "reward part %s: the file of its judge or head is not the one that has judged so far",
+                    name,
                 )
 
 

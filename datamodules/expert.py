@@ -28,7 +28,7 @@ from srl.data.load import (
     split_by_problem,
 )
 from srl.data.row_format import RowFormat
-from srl.data.trajectory import Skip, Trajectory, problem_key
+from srl.data.trajectory import MIN_STEPS, Skip, Trajectory, problem_key
 from srl.errors import ConfigError, check_counts
 from srl.examples.builder import ExampleBuilder, ResponseLimits
 from srl.examples.prompts import PromptFormat, PromptRenderer
@@ -165,7 +165,12 @@ class ExpertDataModule(LightningDataModule):
         if self.builder is not None:
             return
         self._read()
-        demonstrations = self.train[: self.shots]
+        demonstrations = [one for one in self.train if len(one.steps) >= MIN_STEPS][: self.shots]
+        if len(demonstrations) < self.shots:
+            raise ConfigError(
+                f"data.shots is {self.shots}, but only {len(demonstrations)} training problems have "
+                f"{MIN_STEPS} steps to show; write 0, or give data with steps"
+            )
         shown = set(map(problem_key, demonstrations))
         self.train = [one for one in self.train if problem_key(one) not in shown]
         self.builder = self.builder_for(tokenizer, demonstrations)

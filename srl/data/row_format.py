@@ -15,7 +15,7 @@ from srl.data.styles.agent import is_chat, read_exchange, read_messages, shorten
 from srl.data.styles.source import StepSplit, plain
 from srl.data.styles.split import STYLES, split_steps
 from srl.data.thinking import has_tag, is_whole, refuse_tag, take_out
-from srl.data.trajectory import MIN_STEPS, Step, Trajectory, check, read_step
+from srl.data.trajectory import MIN_STEPS, Step, Trajectory, check, read_references, read_step
 from srl.errors import ConfigError, DataError
 from srl.rewards.answers import extract_answer
 from srl.rewards.constraints import read_field
@@ -97,12 +97,13 @@ class RowFormat:
         """
         notes = Counter() if notes is None else notes
         row = fields.plain(row, self._names())
-        if isinstance(row.get("steps"), list) or ("steps" in row and self.solution not in row):
+        bare = self.min_steps == 0 and row.get(self.solution) is None and row.get("steps") is None
+        if isinstance(row.get("steps"), list) or ("steps" in row and self.solution not in row and not bare):
             found = self._expert(row, where, notes)
         elif self.style == "agent" or self._has_agents_run(row, where):
             found = self._agent(row, where, notes)
-        elif self.min_steps == 0 and row.get(self.solution) is None and self._chat(row) is None:
-            found = self.task(row, where)
+        elif bare and self._chat(row) is None:
+            found = self._bare(row, where, notes)
         else:
             found = self._raw(row, where, notes)
         for name in ("preamble", "conclusion", "reasoning"):
@@ -110,6 +111,24 @@ class RowFormat:
         for step in found.steps:
             refuse_tag(f"{step.title}\n{step.body}\n{step.thinking}", f"step {step.index}", where)
         return found
+
+    def _bare(self, row: dict[str, Any], where: str, notes: Counter[str]) -> Trajectory:
+        """A problem with its answer alone."""
+        notes["problems without a solution"] += 1
+        if self.answer and self.answer not in row:
+            notes[NO_ANSWER] += 1
+        return Trajectory(
+            uid=fields.uid(row, self.uid, where),
+            problem=_problem(row, self.problem, where),
+            preamble="",
+            steps=(),
+            answer=fields.answer(row, self.answer, where) if self.answer else None,
+            answer_check=check(row, where, self.verifier),
+            world=fields.optional(row, "world", where) or None,
+            constraints=read_field(row, where),
+            about=fields.optional(row, "about", where),
+            without=fields.optional(row, "without", where),
+        )
 
     def task(self, row: dict[str, Any], where: str) -> Trajectory:
         """A row's problem and answer without steps, by the names of this format or the usual ones."""
@@ -172,6 +191,7 @@ class RowFormat:
             constraints=read_field(row, where),
             about=fields.optional(row, "about", where),
             without=fields.optional(row, "without", where),
+            references=read_references(row, where),
         )
 
     def _solution(self, row: dict[str, Any], where: str, notes: Counter[str]) -> _Solution:

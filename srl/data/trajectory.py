@@ -120,12 +120,13 @@ class Trajectory:
             world=fields.optional(row, "world", where) or None,
             constraints=read_field(row, where),
             about=fields.optional(row, "about", where),
-            references=_references(row, where),
+            references=read_references(row, where),
             without=fields.optional(row, "without", where),
         )
 
 
-def _references(row: dict[str, Any], where: str) -> tuple[tuple[str, ...], ...]:
+def read_references(row: dict[str, Any], where: str) -> tuple[tuple[str, ...], ...]:
+    """The texts of the steps of each further solution; none without the field."""
     value = row.get("references") or []
     if not isinstance(value, list) or not all(isinstance(one, list) for one in value):
         raise DataError(

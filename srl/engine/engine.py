@@ -90,7 +90,8 @@ class RolloutEngine:
                 compared = verify if self.decoder.computes(len(ids)) else general.check_own
                 compared(self.decoder, ids)
         except ConfigError as error:
-            raise ConfigError(f"{error}. This is on the first prompt of the data") from error
+            advice = "; set rollout.engine: transformers" if compared is verify else ""
+            raise ConfigError(f"{error}. This is on the first prompt of the data{advice}") from error
 
     def text_of(self, ids: list[int]) -> str:
         return text_of(self.tokenizer, ids)

@@ -63,13 +63,14 @@ class Similarity:
 
     def _parts(self, example: Example, completions: Sequence[Completion]) -> Parts:
         actions = [parts and parts[1] for parts in map(example.read, completions)]
-        texts = (example.target, example.others, example.context)
+        more = example.others[: self.options.references]
+        texts = (example.target, more, example.context)
         found = self.options.best(actions, *texts, self.units, self.autojunk)
         names = dict.fromkeys(name for one in found for name in one)
         return {
             **{name: [one.get(name, 0.0) for one in found] for name in names},
             "format": [float(action is not None) for action in actions],
-            "exact": [float(action == example.target) for action in actions],
+            "exact": [float(action in (example.target, *more)) for action in actions],
         }
 
 

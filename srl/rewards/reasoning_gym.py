@@ -32,7 +32,11 @@ class Scorer:
         entry = entry_of(answer)
         said = (after_thinking(response) or "").strip()
         marked = self.gym.utils.extract_answer(said)
-        return float(self.scorer(entry["metadata"]["source_dataset"])(marked or said, entry))
+        scorer = self.scorer(entry["metadata"]["source_dataset"])
+        try:
+            return float(scorer(marked or said, entry))
+        except Exception:  # several scorers raise on an answer in another form than they expect
+            return 0.0
 
 
 def entry_of(answer: str) -> dict[str, Any]:

@@ -28,6 +28,9 @@ from srl.line_process import PATIENCE, LineProcess, program_of
 TIME_LIMIT = 5.0
 """Seconds of the processor for one question; then its worker is killed."""
 
+MAKING = 20.0
+"""Seconds of the processor for making a user's class, imports included, in each worker."""
+
 WORKERS = max(1, min(4, os.cpu_count() or 1))
 """Worker processes, at most; as many start as there are chunks of questions."""
 
@@ -106,9 +109,10 @@ class _Worker:
             raise ConfigError(f"the answer verifier cannot start {sys.executable}: {error}") from error
         return cls(line, deadline=time.monotonic() + START_LIMIT)
 
-    def send(self, lines: list[bytes], indices: list[int]) -> None:
+    def send(self, lines: list[bytes], indices: list[int], makes: bool) -> None:
+        """makes: the first of them may have to make a user's class."""
         self.asked.extend(indices)
-        self.deadline = time.monotonic() + PATIENCE * TIME_LIMIT
+        self.deadline = time.monotonic() + PATIENCE * (MAKING if makes else TIME_LIMIT)
         self.line.tell(b"".join(lines))
 
 
@@ -176,7 +180,7 @@ class _Batch:
             indices.append(index)
         for _ in indices:
             self.waiting.popleft()
-        worker.send(lines, indices)
+        worker.send(lines, indices, self.questions[indices[0]][0] in ("own", "made"))
 
     def patience(self) -> float:
         due = [worker.deadline for worker in self.workers if worker.asked or not worker.ready]

@@ -17,9 +17,7 @@ from typing import Any
 
 from srl.line_process import limited, lines_told
 from srl.rewards.own_rule import judged, made
-
-MAKING = 20.0
-"""Seconds of the processor for making a user's class, imports included, in each worker."""
+from srl.rewards.verifier import MAKING
 
 
 def equal(gold: str, found: str) -> bool:

@@ -279,6 +279,23 @@ def test_problems_with_an_answer_alone_are_trained_on_by_outcomes_where_they_are
     assert sizes["holistic"] == sizes["sft_outline"] == with_steps
     reasons = [skip.reason for skip in made.report.skipped if skip.where == "holistic"]
     assert reasons == ["no solution of the expert's"] * (6 - with_steps)
+    assert made.report.counts["data/problems without a solution"] == 5
+
+
+def test_a_bare_problem_keeps_the_names_of_the_config_and_what_it_is_about():
+    row = {"problem": "p", "answer": "7", "final": "8", "about": "q", "steps": None}
+    read = RowFormat(min_steps=0, answer="final").read(row, "f:1")
+    assert (read.answer, read.about, read.steps) == ("8", "q", ())
+    assert RowFormat(min_steps=0, answer="").read(row, "f:1").answer is None
+    with pytest.raises(DataError, match='no field "solution"'):
+        RowFormat(min_steps=1).read({"problem": "p", "answer": "7"}, "f:1")
+
+
+def test_demonstrations_are_problems_with_steps(tmp_path):
+    bare = [{"problem": f"{k} + 1?", "answer": str(k + 1)} for k in range(5)]
+    path = write(tmp_path / "x.jsonl", [*bare, *expert_rows(2)])
+    with pytest.raises(ConfigError, match="data.shots is 3, but only [12] training problems have 2 steps"):
+        ready(path, problems=1, row=RowFormat(min_steps=0), shots=3)
 
 
 def test_the_report_has_each_files_sha256(tmp_path):

@@ -21,3 +21,9 @@ def test_a_row_that_is_no_entry_is_counted_and_named(caplog):
     (found,) = own_rule.scores([(NAME, "4", "4", "2+2?")])
     assert found != found
     assert "is no entry of reasoning-gym as JSON" in caplog.text
+
+
+def test_an_answer_that_its_scorer_cannot_read_is_wrong_and_costs_no_group():
+    entry = gym.create_dataset("prime_factorization", size=1, seed=1)[0]
+    cases = [(NAME, text, json.dumps(entry), "") for text in ("no idea", entry["answer"])]
+    assert own_rule.scores(cases) == [0, 1]

@@ -114,6 +114,14 @@ def test_values_out_of_range_name_their_key(make, key):
         make()
 
 
+def test_a_step_that_is_another_solutions_is_exact_where_those_count():
+    case = Example("u", "srl", 1, (1,), EXPERT, think=False, others=("36-8=28",))
+    said = [Completion((1,), "36-8=28", torch.zeros(1), True)]
+    for references, exact in ((1, 1.0), (0, 0.0)):
+        (found,) = objectives(options=StepReward(references=references))["srl"].reward([(case, said)])
+        assert found["exact"] == [exact]
+
+
 def test_references_without_any_in_the_data_are_refused(
     logging_ready, model_folder, expert_file, tmp_path, capsys
 ):
