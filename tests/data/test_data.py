@@ -294,7 +294,7 @@ def test_a_bare_problem_keeps_the_names_of_the_config_and_what_it_is_about():
 def test_demonstrations_are_problems_with_steps(tmp_path):
     bare = [{"problem": f"{k} + 1?", "answer": str(k + 1)} for k in range(5)]
     path = write(tmp_path / "x.jsonl", [*bare, *expert_rows(2)])
-    with pytest.raises(ConfigError, match="data.shots is 3, but only [12] training problems have 2 steps"):
+    with pytest.raises(ConfigError, match=r"data.shots is 3, but only [12] training problems have 2 steps"):
         ready(path, problems=1, row=RowFormat(min_steps=0), shots=3)
 
 

@@ -187,7 +187,10 @@ def test_a_checkpoint_says_whose_weights_judged(tmp_path, caplog):
     judges(1.0).load_state_dict(before)
     assert caplog.text == ""
     judges(2.0).load_state_dict(before)
-    assert "reward part judge: the file of its judge is not the one that has judged so far" in caplog.text
+    assert (
+        "reward part judge: the file of its judge or head is not the one that has judged so far"
+        in caplog.text
+    )
     assert Judges([Part("judge")]).state_dict() == {}
 
 

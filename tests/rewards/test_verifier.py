@@ -119,8 +119,8 @@ def test_a_worker_killed_at_work_is_replaced_and_its_question_tried_again(one_wo
 def test_a_question_that_kills_its_worker_twice_is_wrong(
     one_worker: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def killing(self: verifier._Worker, lines: list[bytes], indices: list[int]) -> None:
-        send(self, lines, indices)
+    def killing(self: verifier._Worker, lines: list[bytes], indices: list[int], makes: bool) -> None:
+        send(self, lines, indices, makes)
         if b"cursed" in lines[0]:
             self.line.process.kill()
 
