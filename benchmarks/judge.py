@@ -21,6 +21,7 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,9 +47,9 @@ def srl(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "srl", *arguments], cwd=ROOT, check=True, stdout=sys.stderr)
 
 
-def loaded(path: Path, config: str) -> tuple[Any, Any, Any]:
+def loaded(path: Path, config: str, *more: str) -> tuple[Any, Any, Any]:
     """Rollouts, data and model of a checkpoint."""
-    trained = load_trained(str(path), "sqlite:///mlflow.db", ["--config", config])
+    trained = load_trained(str(path), "sqlite:///mlflow.db", ["--config", config, *more])
     engine = trained_engine(trained)
     trained.data.prepare(trained.model.tokenizer)
     return engine, trained.data, trained.model
@@ -131,8 +132,8 @@ def loaded_judge(half: Path) -> Any:
     return instantiated(["--config", CONFIG]).model.test_settings.test_time.judge
 
 
-def measured(path: Path, values: Path) -> dict[str, Any]:
-    engine, data, model = loaded(path, CONFIG)
+def measured(path: Path, values: Path, paths: Sequence[str]) -> dict[str, Any]:
+    engine, data, model = loaded(path, CONFIG, *paths)
     settings = replace(model.test_settings.test_time.judge, temperature=0.0)
     solutions = [one for one in read_values(values)[1] if one.successes]
     found = list(judged(OwnVoter(engine, data.builder, settings), settings, solutions))
@@ -169,7 +170,7 @@ def main() -> None:
             more += ["--curriculum.phases", CLASSIFIER] if name == "classifier" else []
             if not (place / "last.ckpt").exists():
                 srl("fit", "--config", CONFIG, "--checkpoint.dirpath", str(place), *more)
-            rows.append(measured(place / "last.ckpt", folder / "values_held_out.jsonl"))
+            rows.append(measured(place / "last.ckpt", folder / "values_held_out.jsonl", data))
     print(json.dumps({"updates": options.updates, "label": LABEL, **found}))
 
 
