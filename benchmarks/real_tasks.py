@@ -19,9 +19,10 @@ import argparse
 import gzip
 import json
 import operator
+import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, permutations, product
 from pathlib import Path
@@ -73,6 +74,41 @@ def equation(row: Row) -> Row | None:
     return found | {
         "references": [one for one in solutions(row["numbers"], row["target"]) if one != row["steps"]]
     }
+
+
+def shape(rows: Sequence[Row]) -> dict[str, float]:
+    """Of the equations that answer the further problems: how many have one plus and one minus, the problem's
+    numbers, and before them a first line that is a right sum. guess: how many would be right if that form
+    were always written, the subtracted number drawn; guess_signs: a drawn form of + and -.
+    """
+    found = dict.fromkeys(("one_plus_one_minus", "own_numbers", "first_sums", "guess", "guess_signs"), 0.0)
+    for row in rows:
+        given, target = re.findall(r"\d+", row["problem"])[:3], row["problem"].partition("equals ")[2]
+        said, wanted = row["answer"] or "", int(re.findall(r"\d+", target)[0])
+        numbers = [int(one) for one in given]
+        found["one_plus_one_minus"] += sorted(re.findall(r"[-+*/]", said)) == ["+", "-"]
+        found["own_numbers"] += sorted(re.findall(r"\d+", said)) == sorted(given)
+        found["first_sums"] += is_sum(row["response"].partition("\n")[0])
+        found["guess"] += sum(sum(numbers) - 2 * one == wanted for one in numbers) / 3
+        drawn = [
+            value == wanted
+            for a, b, c in permutations(numbers)
+            for first, second in product((operator.add, operator.sub), repeat=2)
+            for value in (second(first(a, b), c), second(c, first(a, b)))
+        ]
+        found["guess_signs"] += sum(drawn) / len(drawn)
+    return {name: round(value, 1) for name, value in found.items()}
+
+
+def is_sum(line: str) -> bool:
+    """
+    >>> is_sum("41 - 43 = 1"), is_sum("6 / 3 = 2"), is_sum("so")
+    (False, True, False)
+    """
+    read = re.fullmatch(r"(\d+) ([-+*/]) (\d+) = (-?\d+)", line.strip())
+    if read is None or (read[2] == "/" and not int(read[3])):
+        return False
+    return bool(SIGNS[read[2]](int(read[1]), int(read[3])) == int(read[4]))
 
 
 SIGNS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}
@@ -263,7 +299,7 @@ def summary(store: Store, task: Task) -> dict[str, Any]:
             "tokens": metrics["cost/tokens_generated"] + metrics["cost/tokens_trained"],
             "cpu_seconds": round(metrics["cost/cpu_seconds"]),
             **{key: round(metrics[name], 4) for key, name in MEASURED.items() if name in metrics},
-            **right_of(store, run.info.run_name),
+            **right_of(store, task, run.info.run_name),
             "train": read["train"],
         })  # fmt: skip
     order = ["start", *METHODS]
@@ -272,13 +308,14 @@ def summary(store: Store, task: Task) -> dict[str, Any]:
     return {"command": command, "held_out": task.held_out, "runs": runs}
 
 
-def right_of(store: Store, name: str) -> dict[str, int]:
+def right_of(store: Store, task: Task, name: str) -> dict[str, Any]:
     """Of the further puzzles how many there were, and how many are right; nothing where none were made."""
     files = sorted((store.folder / "tests" / name).glob("tests_*.jsonl"))
     if not files:
         return {}
     rows = [json.loads(line) for line in files[-1].read_text(encoding="utf-8").splitlines()]
-    return {"tests": len(rows), "right": sum(row["correct"] for row in rows)}
+    more = {"equations": shape(rows)} if task.row is equation else {}
+    return {"tests": len(rows), "right": sum(row["correct"] for row in rows), **more}
 
 
 def report(result: dict[str, Any]) -> str:

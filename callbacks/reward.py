@@ -120,8 +120,13 @@ class Reward(Callback):
         stream = getattr(trainer.datamodule, "stream", None)  # type: ignore[attr-defined]
         if stream is not None:  # the curriculum has built it: fit, or the validation before its first update
             self._check_read(stream.sources)
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        if stage == "fit" and self.options.references and not any(one.references for one in data.train):
+            raise ConfigError(
+                f"reward.references is {self.options.references}, and no training row has a field "
+                '"references" (a list of further solutions, each a list of steps); write it, or 0'
+            )
         if stage == "fit" and self.parts:
-            data: Any = trainer.datamodule  # type: ignore[attr-defined]
             self.heads = heads_of(self.parts, data.train, pl_module.identity)
             heads = {part.called: part.head for part in self.parts if part.head is not None}
             self.judges.files |= {name: file_sha256(Path(head)) for name, head in heads.items()}
@@ -131,12 +136,6 @@ class Reward(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
         if self.heads:
             warn_of_precision(self.heads, pl_module.policy)
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        if self.options.references and not any(one.references for one in data.train):
-            raise ConfigError(
-                f"reward.references is {self.options.references}, and no training row has a field "
-                '"references" (a list of further solutions, each a list of steps); write it, or 0'
-            )
         self.judges.tag(trainer)
 
     def _check_read(self, sources: Mapping[str, Sequence[Example]]) -> None:

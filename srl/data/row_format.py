@@ -117,18 +117,12 @@ class RowFormat:
         notes["problems without a solution"] += 1
         if self.answer and self.answer not in row:
             notes[NO_ANSWER] += 1
-        return Trajectory(
-            uid=fields.uid(row, self.uid, where),
-            problem=_problem(row, self.problem, where),
-            preamble="",
-            steps=(),
-            answer=fields.answer(row, self.answer, where) if self.answer else None,
-            answer_check=check(row, where, self.verifier),
-            world=fields.optional(row, "world", where) or None,
-            constraints=read_field(row, where),
-            about=fields.optional(row, "about", where),
-            without=fields.optional(row, "without", where),
-        )
+        own = {
+            "uid": fields.uid(row, self.uid, where),
+            "problem": _problem(row, self.problem, where),
+            "answer": fields.answer(row, self.answer, where) if self.answer else None,
+        }
+        return Trajectory.from_json({**row, **own, "steps": []}, where, self.verifier)
 
     def task(self, row: dict[str, Any], where: str) -> Trajectory:
         """A row's problem and answer without steps, by the names of this format or the usual ones."""

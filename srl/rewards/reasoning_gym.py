@@ -2,7 +2,8 @@
 
 `reward.verifier: srl.rewards.reasoning_gym.Scorer`. A row's answer is its whole entry as JSON: question,
 answer, and metadata with source_dataset. What is judged stands between the last <answer> tags, as the gym's
-prompts ask for, else it is all that follows the thinking. The score, of 0 to 1, is the reward.
+prompts ask for, else it is all that follows the thinking. The score, of 0 to 1, is the reward; an answer on
+which its scorer raises, as several do on another form than they expect, earns 0.
 
 Source: reasoning-gym 0.1 (Apache-2.0), an extra: pip install 'srl[reasoning-gym]'.
 """
@@ -35,7 +36,7 @@ class Scorer:
         scorer = self.scorer(entry["metadata"]["source_dataset"])
         try:
             return float(scorer(marked or said, entry))
-        except Exception:  # several scorers raise on an answer in another form than they expect
+        except Exception:  # whatever the scorer's own code raises
             return 0.0
 
 

@@ -60,6 +60,21 @@ def test_further_solutions_of_an_equation_are_all_others_and_right():
     assert len({tuple(steps) for steps in sums}) == len(sums) > 12
 
 
+def test_the_form_of_equations_and_what_it_would_earn_by_guessing():
+    problem = "Using the numbers [9, 2, 4], create an equation that equals 7. You can use .."
+    rows = [
+        {"problem": problem, "answer": "9 + (2 - 4)", "response": "2 - 4 = 3\n9 + 3 = 7"},
+        {"problem": problem, "answer": "9 - 2", "response": "9 - 2 = 7"},
+        {"problem": problem, "answer": None, "response": "no"},
+    ]
+    # of the three with one minus 9 + 2 - 4 alone is 7; of 6 orders and 8 forms of + and - it is (9+2)-4,
+    # (2+9)-4, (9-4)+2, (2-4)+9, 2+(9-4), 9+(2-4), 2-(4-9), 9-(4-2): 8 of 48
+    found = real_tasks.shape(rows)
+    assert (found["one_plus_one_minus"], found["own_numbers"], found["first_sums"]) == (1, 1, 1)
+    assert found["guess"] == 1
+    assert found["guess_signs"] == 0.5  # 3 * 8 / 48
+
+
 @pytest.mark.parametrize("task", list(real_tasks.TASKS.values()), ids=list(real_tasks.TASKS))
 def test_every_method_is_a_config_that_begins_with_the_start(task, tmp_path):
     for method in ("start", *real_tasks.methods_of(task)):
