@@ -100,7 +100,7 @@ def main() -> None:
     options = parser.parse_args()
     data = problems(options.data, options.problems)
     config = instantiated(["--config", "configs/smollm2_gsm8k.yaml", "--trainer.logger", "false"])
-    engine, begun = base_engine(config.model), time.process_time()
+    engine, begun = base_engine(config), time.process_time()
     asked = list(
         dict.fromkeys(each for one in data for pairs in one.values() for p in pairs for each in p.asked)
     )

@@ -14,6 +14,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from modules.longest import try_longest
 from srl import ranks
 from srl.curriculum.stream import Draw
+from srl.engine.settings import Path
 from srl.engine.vllm import VllmEngine, VllmSettings, require
 from srl.errors import ConfigError
 from srl.evaluation.gap import LITTLE, gap, measurable
@@ -46,7 +47,8 @@ class Rollout(Callback):
             it does not know by transformers, which is slow: no prompt is shared, in rollouts or updates. own
             refuses these, and transformers takes that path with any model. vllm hands the adapter to vLLM,
             which may be faster on large models; its log-probabilities are not quite the trainer's, so every
-            update weighs by their ratio (see model.loss.truncated_ratio). No GPU has run vllm here.
+            update weighs by their ratio (see model.loss.truncated_ratio). No GPU has run vllm here. What is
+            no rollout of fit (validation, test, label, judge, soft, chat) is sampled with vllm as with auto.
         vllm: Settings of vLLM, where engine is vllm.
         own_thinking: Share of the earlier steps in a prompt that the policy takes again: where it takes one
             as the expert did, its own thinking is shown before it. 0, as in the paper, shows the expert's
@@ -83,9 +85,13 @@ class Rollout(Callback):
         self._generator: torch.Generator | None = None
         self._restored: torch.Tensor | None = None
 
+    @property
+    def path(self) -> Path:
+        """Of our own engine, which samples all that is no rollout, too."""
+        return "auto" if self.engine == "vllm" else self.engine
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """ConfigError, before weights are loaded, where vLLM is wanted and cannot be had."""
-        pl_module.path = "auto" if self.engine == "vllm" else self.engine  # type: ignore[assignment]
         if self.engine == "vllm" and stage == "fit":
             require()
             if trainer.world_size > 1:

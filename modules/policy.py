@@ -105,7 +105,7 @@ class PolicyModule(LightningModule):
         self._identity: dict[str, Any] | None = None
         self._tokenizer: PreTrainedTokenizerBase | None = None
         self._engine: RolloutEngine | None = None
-        self.path: Path = "auto"  # callbacks.rollout sets it
+        self.path: Path = "auto"  # rollout.engine; the command sets it
         self._update: Update | None = None
         self._metrics = ValidationMetrics(validation)
         self.known_validation: Measured | None = None  # of another run (callbacks.shared_validation)

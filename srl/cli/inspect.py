@@ -98,7 +98,7 @@ def _gaps(config: Any) -> dict[str, Gap]:
             "--gap: no objective of this curriculum has a teacher that knows the expert's answer, as rlsd "
             "and distil have"
         )
-    engine = base_engine(config.model)
+    engine = base_engine(config)
     return {name: gap(engine, known[name], examples) for name, examples in asked.items()}
 
 

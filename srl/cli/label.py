@@ -89,7 +89,7 @@ def policy_of(options: argparse.Namespace, rest: list[str]) -> tuple[RolloutEngi
         trained = load_trained(options.ckpt_path, options.tracking_uri, rest)
         return trained_engine(trained), trained.data, trained.model, file_sha256(trained.path)[:16]
     config = instantiated(rest)
-    return base_engine(config.model), config.data, config.model, "base"
+    return base_engine(config), config.data, config.model, "base"
 
 
 def _options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:

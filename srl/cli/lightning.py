@@ -251,8 +251,10 @@ class SRLCLI(LightningCLI):
             while cause is not None and not isinstance(cause, ConfigError):
                 cause = cause.__cause__
             raise ConfigError(first_line(cause or error)) from error
+        made = self.config_init[self.call.command]
+        made.model.path = made.rollout.path
         if self.day is not None:
-            self.config_init[self.call.command].data.day = self.day
+            made.data.day = self.day
         if not self.call.runs:
             return
         check_strategy(self.trainer, str(self.subcommand))

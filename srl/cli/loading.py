@@ -74,41 +74,43 @@ class Trained:
         return found
 
 
-def base_engine(model: PolicyModule) -> RolloutEngine:
+def base_engine(config: Any) -> RolloutEngine:
     """Rollouts of the base of a config, without adapter, on the GPU where there is one."""
     import torch
 
-    from srl.engine.engine import RolloutEngine
-    from srl.model.loading import end_token_ids, load_base
+    from srl.model.loading import load_base
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model: PolicyModule = config.model
     base: Any = load_base(
         model.files,
         quantization=model.quantization,
-        device=device,
+        device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
         trust_remote_code=model.trust_remote_code,
     )
-    return RolloutEngine(base, model.tokenizer, end_token_ids(model.tokenizer, base), model.rows_in_flight)
+    return _engine_over(base, model)
 
 
 def trained_engine(trained: Trained) -> RolloutEngine:
     """Rollouts of a checkpoint, on the GPU where there is one."""
     import torch
 
-    from srl.engine.engine import RolloutEngine
-    from srl.model.loading import end_token_ids
     from srl.model.merged_lora import merge_lora_forward
 
     policy = trained.policy("cuda" if torch.cuda.is_available() else "cpu")
     merge_lora_forward(policy)
-    tokenizer = trained.model.tokenizer
-    return RolloutEngine(policy, tokenizer, end_token_ids(tokenizer, policy), trained.model.rows_in_flight)
+    return _engine_over(policy, trained.model)
+
+
+def _engine_over(policy: Any, model: PolicyModule) -> RolloutEngine:
+    """The engine that `fit` and `test` make of the same config, rollout.engine with it."""
+    model.policy = policy
+    return model.engine
 
 
 def given_engine(config: Any) -> RolloutEngine:
     """Rollouts of the checkpoint that a config names (--ckpt_path), or of its base."""
     if config.ckpt_path is None:
-        return base_engine(config.model)
+        return base_engine(config)
     path, model = Path(config.ckpt_path), config.model
     return trained_engine(Trained(path, model, config.data, None, None, _quantization(model, None)))
 
