@@ -2,7 +2,8 @@
 
     OMP_NUM_THREADS=1 python benchmarks/architectures.py [NAME ...] > benchmarks/results/architectures.json
 
-Each has an adapter whose B is not 0, on all linear layers, in float32 on the CPU. Of 10 rollouts the largest
+Each has an adapter whose B is not 0, on all linear layers, in float32 on the CPU; those that scale or cap
+their logits do so by numbers that matter. Of 10 rollouts the largest
 gap between the log-probability that was sampled, or that an update computes, and that of one plain forward a
 response; or why it is refused. Then what the slow path costs on a model that both paths compute: CPU seconds
 over ours, of 4 prompts of 145 tokens with 8 rollouts of 64 each.
@@ -22,6 +23,7 @@ import transformers as t
 from srl.engine.engine import RolloutEngine
 from srl.errors import ConfigError
 from srl.model.adapters import LoraSettings, attach_lora
+from srl.model.logit_head import check_head
 from srl.model.merged_lora import merge_lora_forward
 from srl.packing.micro_batches import Row
 from srl.types import Example, Sampling
@@ -46,8 +48,16 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "Mistral, beyond its window": ("MistralConfig", SIZES | {"sliding_window": 20}),
     "Phi-3": ("Phi3Config", SIZES),
     "GPT-NeoX": ("GPTNeoXConfig", SIZES),
-    "Gemma 2": ("Gemma2Config", SIZES | {"head_dim": 8, "final_logit_softcapping": None}),
+    "Granite": ("GraniteConfig", SIZES | {"logits_scaling": 3.0}),
+    "Cohere": ("CohereConfig", SIZES | {"logit_scale": 0.4}),
+    "Cohere 2": ("Cohere2Config", SIZES | {"head_dim": 8, "logit_scale": 0.4}),
+    "HyperCLOVAX": ("HyperCLOVAXConfig", SIZES | {"logits_scaling": 0.4}),
+    "Gemma 2": ("Gemma2Config", SIZES | {"head_dim": 8, "final_logit_softcapping": 1.5}),
     "Gemma 3": ("Gemma3TextConfig", SIZES | {"head_dim": 8, "sliding_window": 20}),
+    "Gemma 4": ("Gemma4TextConfig", SIZES | {
+        "head_dim": 8, "global_head_dim": 8, "final_logit_softcapping": 1.5,
+    }),
+    "MiniCPM3": ("MiniCPM3Config", SIZES | MLA | {"num_key_value_heads": 4, "dim_model_base": 16}),
     "GPT-OSS": ("GptOssConfig", SIZES | {"head_dim": 8, "num_local_experts": 2, "num_experts_per_tok": 1}),
     "DeepSeek-V3": ("DeepseekV3Config", SIZES | MLA | {
         "num_key_value_heads": 4, "moe_intermediate_size": 16, "n_routed_experts": 4, "n_group": 1,
@@ -72,10 +82,12 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
         "attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2, "expert_layer_offset": 1,
         "use_mamba_kernels": False, "mamba_d_state": 4, "mamba_dt_rank": 4,
     }),
-    "Falcon-H1": ("FalconH1Config", SIZES | MAMBA | {"head_dim": 8, "mamba_d_ssm": 32, "mamba_d_head": 8}),
+    "Falcon-H1": ("FalconH1Config", SIZES | MAMBA | {
+        "head_dim": 8, "mamba_d_ssm": 32, "mamba_d_head": 8, "lm_head_multiplier": 0.3,
+    }),
     "Granite-hybrid": ("GraniteMoeHybridConfig", SIZES | MAMBA | {
         "layer_types": ["mamba", "attention"], "mamba_d_head": 16, "num_local_experts": 0,
-        "shared_intermediate_size": 32,
+        "shared_intermediate_size": 32, "logits_scaling": 3.0,
     }),
     "Zamba2": ("Zamba2Config", SIZES | {
         "layers_block_type": ["mamba", "hybrid"], "mamba_d_state": 8, "n_mamba_heads": 8, "mamba_ngroups": 1,
@@ -113,6 +125,7 @@ class Letters:
 def policy_of(name: str, more: dict[str, Any], targets: str | list[str] = "all-linear") -> Any:
     torch.manual_seed(0)
     model = t.AutoModelForCausalLM.from_config(getattr(t, name)(**more)).eval()
+    check_head(model)
     policy = attach_lora(model, LoraSettings(r=4, alpha=8, target_modules=targets), seed=3)
     with torch.no_grad():
         for one, weight in policy.named_parameters():

@@ -192,8 +192,9 @@ class PolicyModule(LightningModule):
         """Load the base, attach the adapter (seeded), check the head. Once, though called by each stage."""
         if self.policy is not None:
             return
-        from srl.model.adapters import attach_lora, checks_head, enable_gradient_checkpointing
+        from srl.model.adapters import attach_lora, enable_gradient_checkpointing
         from srl.model.loading import load_base
+        from srl.model.logit_head import check_head
         from srl.model.merged_lora import merge_lora_forward
         from srl.model.texts import check_vocabulary
 
@@ -207,7 +208,7 @@ class PolicyModule(LightningModule):
             dtype=getattr(torch, dtype),
             trust_remote_code=self.trust_remote_code,
         )
-        checks_head(model)
+        check_head(model)
         check_vocabulary(self.tokenizer, model)
         if self.lora is not None:
             model = attach_lora(model, self.lora, seed=run_seed())

@@ -20,7 +20,8 @@ from srl.memory_plan.live_bytes import LiveBytes
 from srl.memory_plan.model_shapes import KNOWN
 from srl.memory_plan.plan import make_plan
 from srl.memory_plan.rollouts import Call
-from srl.model.adapters import LoraSettings, inner_decoder, output_head, unwrapped
+from srl.model.adapters import LoraSettings, inner_decoder, unwrapped
+from srl.model.logit_head import logit_head
 from srl.packing.micro_batches import Row, micro_batches
 from srl.types import Example, Sampling
 from srl.update.loss import LossSettings, logprobs_of, loss_of
@@ -142,7 +143,7 @@ class Measured:
     def _update(self, rows: list[Row]) -> dict[str, float]:
         """As PolicyModule does it: micro-batches, clip, step; sums over tokens."""
         totals: dict[str, float] = {}
-        decoder, head = inner_decoder(self.policy), output_head(self.policy)
+        decoder, head = inner_decoder(self.policy), logit_head(self.policy)
         self.policy.train()
         batches = micro_batches(rows, self.case.tokens)
         for batch in batches:

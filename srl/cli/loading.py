@@ -41,6 +41,7 @@ class Trained:
 
         from srl.model.adapters import attach_lora
         from srl.model.loading import load_base
+        from srl.model.logit_head import check_head
         from srl.model.texts import check_vocabulary
 
         model = self.model
@@ -51,6 +52,7 @@ class Trained:
             dtype=None if model.lora is not None else torch.float32,
             trust_remote_code=model.trust_remote_code,
         )
+        check_head(base)
         check_vocabulary(model.tokenizer, base)
         if dequantised and getattr(base, "is_quantized", False):
             base = base.dequantize().float()
@@ -79,6 +81,7 @@ def base_engine(config: Any) -> RolloutEngine:
     import torch
 
     from srl.model.loading import load_base
+    from srl.model.logit_head import check_head
 
     model: PolicyModule = config.model
     base: Any = load_base(
@@ -87,6 +90,7 @@ def base_engine(config: Any) -> RolloutEngine:
         device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
         trust_remote_code=model.trust_remote_code,
     )
+    check_head(base)
     return _engine_over(base, model)
 
 

@@ -17,7 +17,8 @@ from srl.engine.caches import Caches, Prompts
 from srl.engine.prefill import prefill
 from srl.engine.static import StaticCaches
 from srl.errors import ConfigError
-from srl.model.adapters import inner_decoder, output_head
+from srl.model.adapters import inner_decoder
+from srl.model.logit_head import logit_head
 from srl.model.logprobs import head_logits
 from srl.packing.attention import NAME, Attention
 from srl.packing.micro_batches import MicroBatch, Row, micro_batches
@@ -47,7 +48,7 @@ class Decoder:
     ) -> None:
         self.model, self.attention, self.prefill_tokens = model, attention, prefill_tokens
         self.backbone = cast(Any, inner_decoder(model))  # of many classes, which share no type
-        self.head = output_head(model)
+        self.head = logit_head(model)
         self.kind = str(getattr(self.backbone.config, "model_type", type(self.backbone).__name__))
         self.recurrent = bool(getattr(self.backbone, "_is_stateful", False))
         self._theirs = str(self.backbone.config._attn_implementation)

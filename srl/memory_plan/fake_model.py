@@ -26,6 +26,7 @@ from srl.model.adapters import (
     output_head,
     unwrapped,
 )
+from srl.model.logit_head import logit_head
 from srl.model.precision import Dtype, base_dtype
 from srl.packing.attention import Attention
 
@@ -220,7 +221,7 @@ class Skeleton:
         decoder: Any = inner_decoder(self.model)
         decoder.set_attn_implementation(attention_of(build))
         self.decoder = decoder
-        self.head: Any = output_head(self.model)
+        self.head: Any = logit_head(self.model)
         self.vocab_size = int(unwrapped(self.model).config.get_text_config().vocab_size)
         for parameter in self.model.parameters():
             if parameter.requires_grad:

@@ -23,17 +23,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-# Config fields that scale or cap the logits after the output head, in the models of transformers 5.23.
-_LOGIT_FIELDS = (
-    "final_logit_softcapping",
-    "output_logit_soft_cap",
-    "logit_scale",
-    "logits_scaling",
-    "lm_head_multiplier",
-    "output_multiplier",
-)
-
-
 @dataclass(frozen=True)
 class LoraSettings:
     """Low-rank adapters on a frozen base: W x + (alpha / r) B A x, without dropout."""
@@ -224,49 +213,3 @@ def output_head(model: nn.Module) -> nn.Module:
     if head is None:
         raise ConfigError(f"{type(base).__name__}: no output head; use a model for causal language modelling")
     return head
-
-
-def checks_head(model: nn.Module) -> None:
-    """Verify on 8 tokens that `output_head(inner_decoder(ids))` are the model's own logits.
-
-    Log-probabilities are computed from hidden states at action positions only. `ConfigError`, naming the
-    config fields, where a model scales or caps its logits after the head: that would silently train something
-    else.
-    """
-    import torch
-
-    base: Any = unwrapped(model)
-    configs = {id(config): config for config in (base.config, base.config.get_text_config())}.values()
-    fields = [(name, getattr(config, name, None)) for config in configs for name in _LOGIT_FIELDS]
-    changing = {name: value for name, value in fields if value is not None and value != 1.0}
-    if changing:
-        raise ConfigError(
-            f"{type(base).__name__} changes its logits after the output head by {changing}; not supported"
-        )
-    own, ours = _logits_both_ways(model)
-    tolerance = 1e-4 if base.dtype == torch.float32 else 2e-2
-    if own.shape != ours.shape or not torch.allclose(own, ours, rtol=tolerance, atol=tolerance):
-        parts = ("logit", "scal", "cap", "multiplier")
-        suspects = [name for name in base.config.to_dict() if any(part in name for part in parts)]
-        raise ConfigError(
-            f"{type(base).__name__} changes its logits after the output head (config fields to look at: "
-            f"{few(suspects)}); not supported"
-        )
-
-
-def _logits_both_ways(model: nn.Module) -> tuple[Tensor, Tensor]:
-    """The logits of 8 tokens from the whole model and from head(decoder), float32 [1, 8, V]; in eval mode."""
-    import torch
-
-    head, decoder = output_head(model), inner_decoder(model)
-    embedding = unwrapped(model).get_input_embeddings().weight  # [V, H]
-    ids = torch.arange(8, device=embedding.device)[None] % embedding.shape[0]
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            own = model(input_ids=ids, use_cache=False).logits
-            ours = head(decoder(input_ids=ids, use_cache=False).last_hidden_state)
-    finally:
-        model.train(training)
-    return own.float(), ours.float()

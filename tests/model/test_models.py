@@ -19,13 +19,11 @@ from srl.model.adapters import (
     LoraSettings,
     adapter_state,
     attach_lora,
-    checks_head,
     enable_gradient_checkpointing,
-    inner_decoder,
     load_adapter_state,
-    output_head,
 )
 from srl.model.loading import end_token_ids, load_base, load_tokenizer
+from srl.model.logit_head import check_head
 from srl.model.sources import ModelFiles, resolve
 
 CPU = torch.device("cpu")
@@ -410,7 +408,7 @@ def test_gguf_is_converted_once_and_loads_plain_and_as_nf4(tmp_path, monkeypatch
         assert (loaded.state_dict()[name] - weight).abs().max() < 0.1 / 127, name
     monkeypatch.setattr(srl.model.loading, "_dequantise", None)  # a second conversion would fail
     adapted = attach_lora(load_base(files, quantization="nf4", device=CPU), LoraSettings(r=2, alpha=4), 0)
-    checks_head(adapted)
+    check_head(adapted)
     assert not hasattr(loaded.config, "quantization_config") or not loaded.config.quantization_config
     assert len(list((tmp_path / "cache" / "gguf").iterdir())) == 1
     assert file_sha256(tmp_path / "tiny.gguf") in next((tmp_path / "cache" / "gguf").iterdir()).name
@@ -540,51 +538,7 @@ def test_adapter_state_that_does_not_fit_changes_nothing(folders):
     assert all(torch.equal(before[name], value) for name, value in adapter_state(model).items())
 
 
-# --- parts
-
-
-@pytest.mark.parametrize("kind", ["llama", "qwen2"])
-@pytest.mark.parametrize("quantization", ["none", "nf4"])
-def test_head_of_decoder_gives_the_logits(folders, kind, quantization):
-    model = spread_b(policy(folders[kind], quantization)).train()
-    checks_head(model)
-    assert model.training
-    with torch.no_grad():
-        hidden = inner_decoder(model)(tokens()).last_hidden_state  # [2, 7, 64]
-        assert torch.equal(output_head(model)(hidden), model(tokens()).logits)
-
-
-@pytest.mark.parametrize(
-    ("kind", "changes", "field"),
-    [
-        ("granite", {"logits_scaling": 4.0}, "logits_scaling"),
-        ("cohere", {"logit_scale": 0.5}, "logit_scale"),
-        ("gemma2", {"final_logit_softcapping": 30.0, "head_dim": 16}, "final_logit_softcapping"),
-    ],
-)
-def test_scaled_and_capped_logits_are_refused(kind, changes, field):
-    with pytest.raises(ConfigError, match=field):
-        checks_head(make_model(kind, **changes))
-
-
-def test_unscaled_granite_passes_and_a_hidden_change_does_not(monkeypatch):
-    model = make_model("granite", logits_scaling=1.0)
-    checks_head(model)
-    forward = type(model).forward
-
-    def doubled(self, *args, **kwargs):
-        output = forward(self, *args, **kwargs)
-        output.logits = output.logits * 2
-        return output
-
-    monkeypatch.setattr(type(model), "forward", doubled)
-    with pytest.raises(ConfigError, match=r"config fields to look at: .*multiplier"):
-        checks_head(model)
-
-
-def test_a_model_without_head_is_refused():
-    with pytest.raises(ConfigError, match="LlamaModel"):
-        checks_head(make_model().model)
+# --- files
 
 
 def test_model_files_are_plain_and_compare():
