@@ -27,7 +27,9 @@ def knows(decoder: nn.Module) -> bool:
 
 def decode(decoder: Any, tokens: Tensor, caches: Caches | StaticCaches) -> Tensor:
     """The newest token of each row int64 [R] -> hidden states [R, H] after the final norm."""
-    hidden = decoder.embed_tokens(tokens)
+    hidden = decoder.embed_tokens(tokens)  # float32 under autocast: srl.model.sums
+    kind = hidden.device.type
+    narrow = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
     cos, sin = decoder.rotary_emb(hidden[:, None], caches.positions[:, None])  # [R, 1, D]
     half = sin.shape[-1] // 2
     sin = torch.cat([-sin[..., :half], sin[..., half:]], dim=-1)
@@ -37,7 +39,7 @@ def decode(decoder: Any, tokens: Tensor, caches: Caches | StaticCaches) -> Tenso
         return (heads * cos).addcmul_(heads.roll(half, -1), sin)
 
     for number, layer in enumerate(decoder.layers):
-        attention, normed = layer.self_attn, _norm(layer.input_layernorm, hidden)
+        attention, normed = layer.self_attn, _norm(layer.input_layernorm, hidden).to(narrow)
         shape = (len(tokens), -1, attention.head_dim)
         query, key = attention.q_proj(normed).view(shape), attention.k_proj(normed).view(shape)
         if hasattr(attention, "q_norm"):
@@ -46,7 +48,7 @@ def decode(decoder: Any, tokens: Tensor, caches: Caches | StaticCaches) -> Tenso
         grouped = rotate(query).view(len(tokens), keys.shape[1], -1, shape[2])
         mixed = decode_attention(grouped, keys, values, number, caches, attention.scaling)
         hidden = hidden + attention.o_proj(mixed.reshape(len(tokens), -1))
-        mlp, normed = layer.mlp, _norm(layer.post_attention_layernorm, hidden)
+        mlp, normed = layer.mlp, _norm(layer.post_attention_layernorm, hidden).to(narrow)
         gate = nn.functional.silu(mlp.gate_proj(normed), inplace=True)
         hidden = hidden + mlp.down_proj(gate.mul_(mlp.up_proj(normed)))
     return _norm(decoder.norm, hidden)

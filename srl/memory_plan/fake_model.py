@@ -28,6 +28,7 @@ from srl.model.adapters import (
 )
 from srl.model.logit_head import logit_head
 from srl.model.precision import Dtype, base_dtype
+from srl.model.sums import keep_sums
 from srl.packing.attention import Attention
 
 BLOCK, BLOCK_OF_SCALES = 64, 256
@@ -108,6 +109,7 @@ def on_meta(build: Build, layers: int | None = None) -> Any:
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model: Any = AutoModelForCausalLM.from_config(config, dtype=build.dtype, attn_implementation="sdpa")
+        keep_sums(model)
         if build.nf4:
             _to_4bit(model)
         if build.lora is None:

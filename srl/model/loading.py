@@ -17,6 +17,7 @@ from srl.files import file_sha256, fresh_folder
 from srl.model.adapters import unwrapped
 from srl.model.precision import base_dtype, gpu_has_bfloat16
 from srl.model.sources import ModelFiles
+from srl.model.sums import keep_sums
 from srl.model.turns import turn_end, turn_end_id
 
 if TYPE_CHECKING:
@@ -114,6 +115,7 @@ def load_base(
     _check_complete(files, report)
     _remove_dropout(model)
     _keep_layout(model)
+    keep_sums(model)
     if "device_map" not in options:
         model = model.to(torch.device(device))
     return model.eval()

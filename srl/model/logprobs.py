@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +19,8 @@ FEW_ROWS = 32
 
 def head_logits(head: Callable[[Tensor], Tensor], hidden: Tensor) -> Tensor:
     """hidden [R, H] -> logits float32 [R, V], for no gradient."""
-    if isinstance(head, nn.Linear) and _by_columns(head.weight, hidden):
-        return _product(hidden, head.weight, head.bias)
-    return head(hidden).float()
+    exact = _is_frozen_linear(head) or not torch.is_autocast_enabled(hidden.device.type)
+    return _logits(head, hidden, torch.float32) if type(head) is nn.Linear and exact else head(hidden).float()
 
 
 def token_logprobs(
@@ -34,7 +33,7 @@ def token_logprobs(
     chunks. An empty input gives an empty output.
     """
     rows = max(1, CHUNK_ELEMENTS // vocab_size)
-    if type(head) is nn.Linear and not head.weight.requires_grad:
+    if _is_frozen_linear(head):
         result: Tensor = _FrozenHead.apply(hidden, head, targets, temperatures, rows)
         return result
     if len(targets) <= rows:
@@ -92,30 +91,37 @@ class _FrozenHead(torch.autograd.Function):
         return (slope * grads[0][:, None]).to(slope.dtype), None, None, None, None
 
 
+def _is_frozen_linear(head: Any) -> TypeGuard[nn.Linear]:
+    return type(head) is nn.Linear and not head.weight.requires_grad
+
+
 def _logits(head: nn.Linear, hidden: Tensor, dtype: torch.dtype) -> Tensor:
-    """A fresh tensor [a, V] that may be changed in place."""
-    if _by_columns(head.weight, hidden):
-        return _product(hidden, head.weight, head.bias)
+    """A fresh tensor [a, V] that may be changed in place.
+
+    Logits rounded to bfloat16 are off by up to 0.06 where they are near 20, and so are the log-probabilities:
+    a GPU gives the product of two bfloat16 matrices in float32, a CPU takes a float32 one.
+    """
+    weight, bias, kind = head.weight, head.bias, hidden.device.type
+    half = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+    if kind == "cpu" and dtype == torch.float32:
+        return _product(hidden.float(), weight, bias)
+    if kind == "cuda" and half != torch.float32 and dtype == torch.float32:
+        logits: Tensor = torch.mm(hidden.to(half), weight.to(half).t(), out_dtype=dtype)
+        return logits if bias is None else logits.add_(bias)
     logits = head(hidden)
     return logits if logits.dtype == dtype else logits.to(dtype)
 
 
-def _by_columns(weight: Tensor, hidden: Tensor) -> bool:
-    return (
-        weight.device.type == "cpu"
-        and weight.dtype == hidden.dtype == torch.float32
-        and not torch.is_autocast_enabled("cpu")
-    )
-
-
 @torch.no_grad()
 def _product(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """hidden [R, H] @ weight[V, H].T + bias, CPU_COLUMNS columns at a time."""
-    logits = hidden.new_empty(len(hidden), len(weight))  # [R, V]
-    turned = hidden.t().contiguous() if len(hidden) <= FEW_ROWS else None  # [H, R]
-    for part, columns in zip(weight.split(CPU_COLUMNS), logits.split(CPU_COLUMNS, 1), strict=True):
-        if turned is None:
-            torch.mm(hidden, part.t(), out=columns)
-        else:
-            columns.copy_(torch.mm(part, turned).t())
-    return logits if bias is None else logits.add_(bias)
+    """hidden float32 [R, H] @ weight[V, H].T + bias, CPU_COLUMNS columns at a time, float32."""
+    with torch.autocast("cpu", enabled=False):
+        logits = hidden.new_empty(len(hidden), len(weight))  # [R, V]
+        turned = hidden.t().contiguous() if len(hidden) <= FEW_ROWS else None  # [H, R]
+        for part, columns in zip(weight.split(CPU_COLUMNS), logits.split(CPU_COLUMNS, 1), strict=True):
+            part = part.float()
+            if turned is None:
+                torch.mm(hidden, part.t(), out=columns)
+            else:
+                columns.copy_(torch.mm(part, turned).t())
+        return logits if bias is None else logits.add_(bias)
