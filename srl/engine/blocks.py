@@ -18,6 +18,9 @@ from srl.engine.attention import decode_attention
 from srl.engine.caches import Caches
 from srl.engine.static import StaticCaches
 
+KNOWN = ("llama", "qwen2", "qwen3")
+"""Model types of these."""
+
 
 def knows(decoder: nn.Module) -> bool:
     """Whether `decode` computes what this decoder's own forward does."""

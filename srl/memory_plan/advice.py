@@ -126,7 +126,7 @@ def largest_settings(job: Job, memory: Memory) -> dict[str, int]:
     trained = [stage for stage in job.stages if stage.groups]
     n = max((call.n for stage in trained for call in stage.calls), default=1)
     useful = max((call.prompts * call.n for stage in job.stages for call in stage.calls), default=0)
-    tokens = max((stage.tokens for stage in trained), default=0)
+    tokens = max((stage.tokens(job.shares(stage)) for stage in trained), default=0)
     rows = _largest(lambda k: memory.fits(make_plan(job.with_rows(k * n))), min(MOST_ROWS, useful) // n)
     tokens = _largest(
         lambda k: memory.fits(make_plan(job.with_tokens(k * GRAIN))), min(MOST_TOKENS, tokens) // GRAIN

@@ -48,7 +48,7 @@ def update_pass(
     """A micro-batch of `tokens` padded tokens: completions behind prompts, of these lengths. The teacher's
     prompts are bounded as the policy's are, so what it reads is as long.
     """
-    micro = micro_batch(prompt, completion, tokens, share_prompt)
+    micro = micro_batch(prompt, completion, tokens, share_prompt, build.slow)
     return _all_layers(build, lambda skeleton, live: _update(skeleton, live, micro, teaching, teacher))
 
 
@@ -58,20 +58,22 @@ def prefill_pass(build: Build, prompts: int, length: int) -> Pass:
     return _all_layers(build, lambda skeleton, live: _prefill(skeleton, live, prompts, length))
 
 
-def micro_batch(prompt: int, completion: int, tokens: int, share_prompt: bool) -> MicroBatch:
+def micro_batch(
+    prompt: int, completion: int, tokens: int, share_prompt: bool, plain: bool = False
+) -> MicroBatch:
     """The fullest micro-batch of a budget: as many completions as go, the last one cut to fill it.
 
     One completion behind its prompt goes whatever the budget.
     """
     tokens = max(tokens, prompt + completion)
-    if share_prompt:
+    if share_prompt and not plain:
         more = tokens - prompt
         sizes = [completion] * (more // completion) + ([more % completion] if more % completion else [])
     else:
         sizes = [completion] * (tokens // (prompt + completion))
     ids = tuple(range(prompt))
     rows = [Row(ids, tuple(range(size)), weight=1.0) for size in sizes]
-    return micro_batches(rows, tokens, share_prompt)[0]
+    return micro_batches(rows, tokens, share_prompt, plain)[0]
 
 
 def _all_layers(build: Build, run: Callable[[Skeleton, LiveBytes], Pass]) -> Pass:
@@ -133,11 +135,9 @@ def _update(
 
 def _hidden(skeleton: Skeleton, micro: MicroBatch) -> Tensor:
     """As `srl.update.loss.hidden_of`."""
+    seen = {} if micro.plain else _attention(skeleton, micro) | {"position_ids": micro.position_ids.clone()}
     hidden: Tensor = skeleton.decoder(
-        input_ids=micro.input_ids.clone(),
-        position_ids=micro.position_ids.clone(),
-        use_cache=False,
-        **_attention(skeleton, micro),
+        input_ids=micro.input_ids.clone(), use_cache=False, **seen
     ).last_hidden_state
     return hidden.flatten(0, 1)[micro.predicted_from]
 

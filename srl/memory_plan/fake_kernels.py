@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import repeat_kv
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 import srl.engine.attention
@@ -21,10 +21,16 @@ import srl.packing.attention
 from srl.packing.attention import NAME
 
 CUDA_NAME = "srl_plan_cuda"
+PLAIN = {"cpu": "srl_plan_plain", "cuda": "srl_plan_plain_cuda"}
+"""Of rows of one response each."""
 
 
-def attention_of(build: Any) -> str:
-    """The attention of a skeleton: ours, but where CUDA has a kernel of its own for it."""
+def attention_of(build: Any, decoder: Any) -> str:
+    """The attention of a skeleton: ours, but where CUDA has a kernel of its own for it; on the slow path the
+    architecture's.
+    """
+    if build.slow:
+        return PLAIN[build.device] if decoder._supports_sdpa else "eager"
     return NAME if build.device == "cpu" or build.packed_attention == "siblings" else CUDA_NAME
 
 
@@ -110,5 +116,17 @@ class _Attention(torch.autograd.Function):
         return *found, None
 
 
+def plain_mask(*args: Any, **kwargs: Any) -> Tensor | None:
+    """None for plain causal attention, as transformers has it once it has read the positions, which tensors
+    without storage do not tell; the mask of a window where one bites.
+    """
+    window = kwargs.get("local_size")
+    return None if window is None or kwargs["kv_length"] < window else sdpa_mask(*args, **kwargs)
+
+
 AttentionInterface.register(CUDA_NAME, cuda_attention)
 AttentionMaskInterface.register(CUDA_NAME, sdpa_mask)
+AttentionInterface.register(PLAIN["cpu"], sdpa_attention_forward)
+AttentionInterface.register(PLAIN["cuda"], cuda_attention)
+for _name in PLAIN.values():
+    AttentionMaskInterface.register(_name, plain_mask)

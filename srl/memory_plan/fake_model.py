@@ -40,7 +40,7 @@ class Build:
     """How a run builds its policy; two of the same values are equal, so that no pass is run twice.
 
     config: transformers'. nf4: a 4-bit base. autocast: to bf16. attention: of updates, see UpdateSettings.
-    wanted: model.dtype.
+    wanted: model.dtype. slow: rollouts and updates by the layers' own attention (`srl.engine.general`).
     """
 
     config: Any
@@ -51,6 +51,7 @@ class Build:
     autocast: bool
     attention: Attention = "auto"
     wanted: Dtype = "auto"
+    slow: bool = False
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Build) and self._key == other._key
@@ -62,7 +63,7 @@ class Build:
     def _key(self) -> tuple[object, ...]:
         """By text, as neither a config nor a list of modules has a hash."""
         config, lora = self.config.to_json_string(use_diff=False), str(self.lora)
-        rest = self.checkpointing, self.autocast, self.attention, self.wanted
+        rest = self.checkpointing, self.autocast, self.attention, self.wanted, self.slow
         return config, self.device, self.nf4, lora, *rest
 
     @property
@@ -221,7 +222,7 @@ class Skeleton:
         if build.checkpointing:
             enable_gradient_checkpointing(self.model)
         decoder: Any = inner_decoder(self.model)
-        decoder.set_attn_implementation(attention_of(build))
+        decoder.set_attn_implementation(attention_of(build, decoder))
         self.decoder = decoder
         self.head: Any = logit_head(self.model)
         self.vocab_size = int(unwrapped(self.model).config.get_text_config().vocab_size)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from srl.engine.blocks import KNOWN
+from srl.engine.decoder import context_length, window_length
 from srl.errors import ConfigError
 from srl.memory_plan.fake_model import Build
 from srl.memory_plan.model_shapes import shape_of
@@ -34,15 +37,19 @@ class Stage:
     rollouts: int = 1
     teaching: Teaching = "none"
 
-    @property
-    def tokens(self) -> int:
-        """Of all rows of an update that shares prompts."""
-        return self.groups * (self.prompt + self.rollouts * self.completion)
+    def tokens(self, share_prompt: bool) -> int:
+        """Of all rows of an update."""
+        prompts = 1 if share_prompt else self.rollouts
+        return self.groups * (prompts * self.prompt + self.rollouts * self.completion)
 
 
 @dataclass(frozen=True)
 class Job:
-    """A run as its memory sees it. token_budget: padded tokens of a micro-batch; auto: where it begins."""
+    """A run as its memory sees it. token_budget: padded tokens of a micro-batch; auto: where it begins.
+
+    window: tokens that the engine's own attention sees, beyond which the slow path goes. unsure: whether that
+    attention computes this architecture at all is not known before its weights are loaded.
+    """
 
     build: Build
     stages: tuple[Stage, ...]
@@ -53,6 +60,16 @@ class Job:
     cuda_graphs: bool
     optimizer: Callable[[Any], Any]
     teacher: TeacherSettings = field(default_factory=TeacherSettings)
+    window: int = sys.maxsize
+    unsure: bool = False
+
+    def build_of(self, stage: Stage) -> Build:
+        """With the path that rollouts and updates of the stage's lengths take."""
+        slow = self.build.slow or stage.prompt + stage.completion > self.window
+        return replace(self.build, slow=slow)
+
+    def shares(self, stage: Stage) -> bool:
+        return self.share_prompt and not self.build_of(stage).slow
 
     def with_rows(self, rows: int) -> Job:
         return replace(self, rows_in_flight=rows)
@@ -96,7 +113,9 @@ def job_of(config: Any, device: Literal["cuda", "cpu"], shape: Any = None) -> Jo
         autocast=mixed,
         attention=model.update_settings.attention,
         wanted=model.base_dtype,
+        slow=config.rollout.path == "transformers",
     )
+    text, chooses = build.config.get_text_config(), config.rollout.path == "auto"
     tokens = model.update_settings.tokens_per_micro_batch
     start = CUDA_TOKENS if device == "cuda" else CPU_TOKENS
     return Job(
@@ -109,7 +128,15 @@ def job_of(config: Any, device: Literal["cuda", "cpu"], shape: Any = None) -> Jo
         cuda_graphs=bool(model.decode.cuda_graphs) and device == "cuda",
         optimizer=model.optimizer_factory,
         teacher=model.teacher_settings,
+        window=_window(text) if chooses else sys.maxsize,
+        unsure=chooses and text.model_type not in KNOWN,
     )
+
+
+def _window(text: Any) -> int:
+    """A sliding window that is shorter than the context; without one there is no other path to take."""
+    found = window_length(text)
+    return found if found < context_length(text) else sys.maxsize
 
 
 def _phases(config: Any) -> list[Stage]:

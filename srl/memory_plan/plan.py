@@ -71,7 +71,7 @@ def make_plan(job: Job) -> Plan:
     for stage in job.stages:
         for call in stage.calls:
             name = f"{stage.name}: {call.n} x {call.completion} tokens"
-            parts = rollout_parts(job.build, call, job.rows_in_flight)
+            parts = rollout_parts(job.build_of(stage), call, job.rows_in_flight)
             moments.append(Moment(name, parts, standing))
         if stage.groups:
             moments.append(Moment(f"{stage.name}: update", _update(job, stage, weights), standing))
@@ -111,8 +111,8 @@ def _always(build: Build, weights: Weights, state: OptimizerBytes, averaged: boo
 
 def _recorded(job: Job) -> int:
     """CUDA graphs hold one more copy of the keys and values in flight (`srl.engine.graphs`)."""
-    calls = [call for stage in job.stages for call in stage.calls]
-    parts = [rollout_parts(job.build, call, job.rows_in_flight) for call in calls]
+    calls = [(job.build_of(stage), call) for stage in job.stages for call in stage.calls]
+    parts = [rollout_parts(build, call, job.rows_in_flight) for build, call in calls if not build.slow]
     kept = ("keys and values of prompts", "keys and values of rollouts")
     return max((sum(one.get(name, 0) for name in kept) for one in parts), default=0)
 
@@ -128,7 +128,7 @@ def _gradients(weights: Weights) -> int:
 def _update(job: Job, stage: Stage, weights: Weights) -> dict[str, int]:
     tokens = micro_tokens(job, stage)
     lengths = (stage.prompt, stage.completion, tokens)
-    found = update_pass(job.build, *lengths, job.share_prompt, stage.teaching, job.teacher)
+    found = update_pass(job.build_of(stage), *lengths, job.share_prompt, stage.teaching, job.teacher)
     return {
         "gradients": _gradients(weights),
         "kept for the backward pass": found.kept,
@@ -138,7 +138,7 @@ def _update(job: Job, stage: Stage, weights: Weights) -> dict[str, int]:
 
 def micro_tokens(job: Job, stage: Stage) -> int:
     """Padded tokens of the stage's largest micro-batch."""
-    return max(stage.prompt + stage.completion, min(job.token_budget, stage.tokens))
+    return max(stage.prompt + stage.completion, min(job.token_budget, stage.tokens(job.shares(stage))))
 
 
 def _notes(job: Job, state: OptimizerBytes) -> tuple[str, ...]:
@@ -148,9 +148,17 @@ def _notes(job: Job, state: OptimizerBytes) -> tuple[str, ...]:
             f"tokens_per_micro_batch is auto: the plan is for {job.token_budget}, where it begins; an update "
             "that does not fit is begun again with half"
         )
+    text = job.build.config.get_text_config()
+    if job.unsure:
+        notes.append(
+            f"whether the engine's own attention computes {text.model_type} is found when the weights are "
+            "loaded; if not, rollouts and updates take the slow path, which holds every row's prompt and is "
+            "not counted here: plan it with --rollout.engine transformers"
+        )
+    elif any(job.build_of(stage).slow for stage in job.stages):
+        notes.append("rollouts and updates by the slow path: every row with its own prompt")
     if state.guessed:
         notes.append("the optimizer's state is taken to be two float32 moments; its own could not be made")
-    text = job.build.config.get_text_config()
     context = getattr(text, "max_position_embeddings", None)
     longest = max((stage.prompt + stage.completion for stage in job.stages), default=0)
     if context and longest > context:

@@ -37,6 +37,8 @@ def rollout_parts(build: Build, call: Call, rows_in_flight: int) -> dict[str, in
 
     What the parts are called is what a table shows; their sum is the peak.
     """
+    if build.slow:
+        return _slow_parts(build, call, rows_in_flight)
     together = min(call.prompts, max(1, rows_in_flight // call.n))
     rows = together * call.n
     waiting = call.prompts > together
@@ -64,6 +66,26 @@ def rollout_parts(build: Build, call: Call, rows_in_flight: int) -> dict[str, in
                 "prefill": prefill.peak + logits,
             }
         )
+    return max(moments, key=lambda parts: sum(parts.values()))
+
+
+def _slow_parts(build: Build, call: Call, rows_in_flight: int) -> dict[str, int]:
+    """As `srl.engine.general` does it: every row reads its own prompt, all of a batch at once, and keeps its
+    keys and values until the batch ends. A step makes those of one layer anew, a token longer.
+    """
+    rows = min(call.prompts * call.n, rows_in_flight)
+    text = build.config.get_text_config()
+    prefill = prefill_pass(build, rows, call.prompt)
+    kept = round(prefill.kept * (call.prompt + call.completion) / call.prompt)
+    a_layer = kept // int(text.num_hidden_layers)
+    logits = 4 * rows * int(text.vocab_size)  # of the step before; or of the prompts
+    moments = [
+        {"prefill of every row": prefill.peak + logits},
+        {
+            "keys and values of every row, its prompt's too": kept,
+            "decoding and sampling": max(_decode(build, rows, call, int(text.vocab_size)), a_layer + logits),
+        },
+    ]
     return max(moments, key=lambda parts: sum(parts.values()))
 
 

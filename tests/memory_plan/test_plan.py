@@ -65,9 +65,9 @@ def folder(tmp_path_factory):
     return place
 
 
-def build_of(folder, nf4=False, lora=True, checkpointing=False, autocast=False):
+def build_of(folder, nf4=False, lora=True, checkpointing=False, autocast=False, slow=False):
     settings = LoraSettings(8, 16) if lora else None
-    return Build(shape_of(str(folder)), "cpu", nf4, settings, checkpointing, autocast)
+    return Build(shape_of(str(folder)), "cpu", nf4, settings, checkpointing, autocast, slow=slow)
 
 
 def real(folder, build):
