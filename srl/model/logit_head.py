@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from srl.errors import ConfigError, few
 from srl.model.adapters import inner_decoder, output_head, unwrapped
+from srl.model.logprobs import head_logits
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -29,7 +30,7 @@ CAPS = ("final_logit_softcapping", "output_logit_soft_cap")
 
 
 class LogitHead(nn.Module):
-    """hidden [..., H] -> logits [..., V], scaled and then capped in float32 or wider.
+    """hidden [..., H] -> logits float32 [..., V], scaled and then capped.
 
     No module of the model's, which keeps its own head.
     """
@@ -44,9 +45,25 @@ class LogitHead(nn.Module):
         return found
 
     def forward(self, hidden: Tensor) -> Tensor:
-        logits = self.head(hidden)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) * self.scale
+        rows = hidden.flatten(0, -2)  # [R, H]
+        frozen = type(self.head) is nn.Linear and not self.head.weight.requires_grad
+        product = _FrozenProduct.apply(rows, self.head) if frozen else self.head(rows)
+        logits = product.float().unflatten(0, hidden.shape[:-1]) * self.scale
         return logits if self.cap is None else torch.tanh(logits / self.cap) * self.cap
+
+
+class _FrozenProduct(torch.autograd.Function):
+    """hidden [R, H] -> logits float32 [R, V], the very ones that sampling has."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, head: nn.Linear) -> Tensor:
+        ctx.head, ctx.kind = head, hidden.dtype
+        return head_logits(head, hidden)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        weight = ctx.head.weight
+        return (grads[0].to(weight.dtype) @ weight).to(ctx.kind), None
 
 
 def logit_head(model: nn.Module) -> Any:

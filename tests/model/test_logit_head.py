@@ -109,6 +109,25 @@ def test_gradients_are_those_of_the_plain_loss(kind, rows, monkeypatch):
         assert torch.allclose(one, other, atol=1e-6, rtol=1e-4)
 
 
+def test_in_half_precision_logits_are_not_rounded_and_sampler_and_trainer_share_them():
+    """Of the same bfloat16 numbers: those of the product in float32, and the gradient of its cap."""
+    torch.manual_seed(0)
+    inner = torch.nn.Linear(32, 50, bias=False).to(torch.bfloat16).requires_grad_(False)
+    head, hidden = LogitHead(inner, 0.5, 2.0), (4 * torch.randn(3, 32)).to(torch.bfloat16)
+    hidden.requires_grad_()
+    exact = hidden.detach().float().requires_grad_()
+    expected = 2 * torch.tanh(exact @ inner.weight.float().T * 0.5 / 2)
+    found = head(hidden)
+    with torch.no_grad():
+        assert torch.equal(head(hidden), found)
+        assert torch.equal(logprobs.head_logits(head, hidden), found)
+    assert torch.allclose(found, expected, atol=1e-5)
+    slope = torch.randn(3, 50)
+    (one,) = torch.autograd.grad((found * slope).sum(), hidden)
+    (other,) = torch.autograd.grad((expected * slope).sum(), exact)
+    assert torch.allclose(one.float(), other, rtol=2e-2, atol=2e-2)
+
+
 @pytest.mark.parametrize("kind", ["llama", "qwen2"])
 @pytest.mark.parametrize("quantization", ["none", "nf4"])
 def test_a_plain_head_is_left_as_it_is(kind, quantization, tmp_path):
