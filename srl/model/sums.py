@@ -18,9 +18,12 @@ def keep_sums(model: nn.Module) -> None:
     """Hooks on what begins the sum (embeddings) and on what reads it (the layers' norms, rotary tables).
 
     Products, keys and values are in autocast's numbers as they were; the final norm's output is float32, as
-    the sum. Nothing changes without autocast, nor for a base in float32.
+    the sum. Nothing changes without autocast, for a base in float32, nor where torch's LayerNorm would read
+    the sum, whose weights must be as wide.
     """
     decoder: Any = inner_decoder(model)
+    if any(isinstance(module, nn.LayerNorm) for module in decoder.modules()):
+        return
     decoder.get_input_embeddings().register_forward_hook(_widened)
     for name, module in decoder.named_modules():
         kind = type(module).__name__.lower()
