@@ -192,7 +192,7 @@ class Rollout(Callback):
         groups = {id(one): Group(one, made, empty) for one, made in zip(sampled, found, strict=True)}
         if any(self._plays[one.objective] == "episode" for one in batch.examples):
             player = trainer.datamodule.player  # type: ignore[attr-defined]
-            made = player.groups(played, self.num_generations, self._one_each(pl_module))
+            made = player.groups(played, self.num_generations, self._turns(pl_module))
             groups |= {id(one): group for one, group in zip(played, made.groups, strict=True)}
             batch.metrics["rollouts/episodes/lost"] = ranks.total(player.lost)
             batch.cost.history_tokens += ranks.total(made.lost_tokens)
@@ -204,7 +204,7 @@ class Rollout(Callback):
         """The same examples, some with the prompt and the target of a state of the policy's own play."""
         player = trainer.datamodule.player  # type: ignore[attr-defined]
         wanted = [one for one in examples if self._plays[one.objective] == "state"]
-        states, tokens = player.states(wanted, self._one_each(pl_module))
+        states, tokens = player.states(wanted, self._turns(pl_module))
         batch.metrics["rollouts/episodes/lost"] = ranks.total(player.lost)
         batch.cost.history_tokens += ranks.total(tokens)
         batch.metrics["rollouts/history_tokens"] = batch.cost.history_tokens
@@ -215,6 +215,14 @@ class Rollout(Callback):
 
     def _one_each(self, pl_module: Any) -> Sample:
         return lambda prompts: [one for (one,) in self._generate(pl_module, prompts, 1)]
+
+    def _turns(self, pl_module: Any) -> Sample:
+        """As `_one_each`, for the plays of one draw: vLLM keeps what prompts share by itself."""
+        if self.engine == "vllm":
+            return self._one_each(pl_module)
+        assert self._generator is not None
+        own: RolloutEngine = pl_module.engine
+        return own.turns(self.sampling, self._generator)
 
     def _with_thinking(
         self, thinking: OwnThinking, examples: list[Example], pl_module: Any, batch: Draw

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -134,7 +134,8 @@ class Chat:
                 self.builder.episode(replace(asked(begun.seen.text), world=task), "chat")
             )
             yield Text(begun.seen.text)
-            ((episode, turns),) = Player(self.builder, worlds).play([first], self._sample)
+            sample = self.engine.turns(self.sampling, self.generator)
+            ((episode, turns),) = Player(self.builder, worlds).play([first], sample)
             for turn, answer in zip(turns, (*episode.seen, ""), strict=False):  # the last may have no answer
                 thinking, action = first.read(turn) or ("", first.response(turn.text))
                 yield from [Text(thinking.strip(), style="dim italic")] if thinking.strip() else []
@@ -143,10 +144,6 @@ class Chat:
             yield Text(f"{episode.end} after {episode.turns} turns", style="dim")
         finally:
             worlds.close()
-
-    def _sample(self, examples: Sequence[Any]) -> list[Any]:
-        groups = self.engine.generate(list(examples), 1, self.sampling, self.generator)
-        return [completion for (completion,) in groups]
 
     def _generate(self, examples: list[Any]) -> str:
         ((completion,),) = self.engine.generate(self._fitting(examples), 1, self.sampling, self.generator)

@@ -14,6 +14,7 @@ from torch import Tensor
 import srl.engine.attention  # noqa: F401 - registers ours with transformers
 from srl.engine import blocks
 from srl.engine.caches import Caches, Prompts
+from srl.engine.history import History
 from srl.engine.prefill import prefill
 from srl.engine.static import StaticCaches
 from srl.errors import ConfigError
@@ -82,10 +83,12 @@ class Decoder:
             torch.clear_autocast_cache()
             self.model.train(training)
 
-    def prefill(self, prompts: Sequence[tuple[int, ...]], owner: list[int]) -> tuple[Prompts, Tensor]:
+    def prefill(
+        self, prompts: Sequence[tuple[int, ...]], owner: list[int], history: History | None = None
+    ) -> tuple[Prompts, Tensor]:
         """U prompts, and the one of each row -> keys and values, and the logits after each float32 [U, V]."""
         keys, values, logits = prefill(
-            self.backbone, self.head, prompts, self.device, self.prefill_tokens, self.attention
+            self.backbone, self.head, prompts, self.device, self.prefill_tokens, self.attention, history
         )
         lengths = torch.tensor([len(prompt) for prompt in prompts], device=self.device)  # [U]
         return Prompts(keys, values, lengths, torch.tensor(owner, device=self.device)), logits

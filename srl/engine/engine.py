@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,6 +12,7 @@ from srl.engine import general
 from srl.engine.caches import Caches, Prompts
 from srl.engine.decoder import Decoder
 from srl.engine.graphs import RecordedSteps, recorded_steps
+from srl.engine.history import History
 from srl.engine.sampling import TokenTexts, sample
 from srl.engine.scheduler import Scheduler
 from srl.engine.settings import DecodeSettings, Path
@@ -59,7 +60,12 @@ class RolloutEngine:
         return self.decoder.device
 
     def generate(
-        self, examples: Sequence[Example], n: int, sampling: Sampling, generator: torch.Generator
+        self,
+        examples: Sequence[Example],
+        n: int,
+        sampling: Sampling,
+        generator: torch.Generator,
+        history: History | None = None,
     ) -> list[list[Completion]]:
         """B examples -> n completions each, in order. `generator` must live on the model's device.
 
@@ -72,13 +78,27 @@ class RolloutEngine:
         state = generator.get_state()
         while True:
             try:
-                return self._generate(examples, n, sampling, generator)
+                return self._generate(examples, n, sampling, generator, history)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
+            if history is not None:
+                history.clear()
             generator.set_state(state)
             release(self.device)  # what the failed attempt held is free once its exception is gone
             self.rows_in_flight = fewer_rows(min(self.rows_in_flight, len(examples) * n), n)
+
+    def turns(
+        self, sampling: Sampling, generator: torch.Generator
+    ) -> Callable[[Sequence[Example]], list[Completion]]:
+        """One completion for each prompt, call after call, as the turns of plays are asked.
+
+        What a prompt begins with as one of the call before is not computed again: keys and values of at most
+        rows_in_flight prompts are kept between calls. To be called while the weights stand still, and then
+        forgotten.
+        """
+        history = History(self.rows_in_flight)
+        return lambda prompts: [one for (one,) in self.generate(prompts, 1, sampling, generator, history)]
 
     def check(self, prompt: Sequence[int]) -> None:
         """ConfigError where a real prompt shows that what agreed on a line of text does not agree."""
@@ -97,7 +117,12 @@ class RolloutEngine:
         return text_of(self.tokenizer, ids)
 
     def _generate(
-        self, examples: Sequence[Example], n: int, sampling: Sampling, generator: torch.Generator
+        self,
+        examples: Sequence[Example],
+        n: int,
+        sampling: Sampling,
+        generator: torch.Generator,
+        history: History | None,
     ) -> list[list[Completion]]:
         longest = max((len(one.prompt_ids) + one.max_new_tokens for one in examples), default=0)
         slow = not self.decoder.computes(longest)
@@ -105,18 +130,26 @@ class RolloutEngine:
         scheduler = Scheduler(examples, n, self.rows_in_flight, self.device, lag)
         if (lag or slow) and sampling.temperature:
             scheduler.draw(generator)
+        if history is not None:
+            history.turn()
         try:
             with self.decoder.evaluating():
                 if slow:
                     general.run(self.decoder, scheduler, sampling, generator, self.end_ids, self.texts)
                 else:
-                    self._run(scheduler, sampling, generator)
+                    self._run(scheduler, sampling, generator, history)
         finally:
             if self.recorded is not None:
                 self.recorded.drop()
         return scheduler.completions(self.end_ids, self.text_of)
 
-    def _run(self, scheduler: Scheduler, sampling: Sampling, generator: torch.Generator) -> None:
+    def _run(
+        self,
+        scheduler: Scheduler,
+        sampling: Sampling,
+        generator: torch.Generator,
+        history: History | None,
+    ) -> None:
         """Evict and admit rows, run the batch's newest tokens through the model, sample the next."""
         caches: Caches | None = None
         tokens = torch.empty(0, dtype=torch.int64, device=self.device)  # [R]
@@ -124,7 +157,7 @@ class RolloutEngine:
         while not scheduler.done:
             stay = scheduler.evict()
             if stay is not None:
-                entering, first = self._admit(scheduler, sampling, generator)
+                entering, first = self._admit(scheduler, sampling, generator, history)
                 index = torch.tensor(stay, dtype=torch.int64, device=self.device)
                 tokens = torch.cat([tokens[index], first])
                 if caches is not None:
@@ -138,13 +171,17 @@ class RolloutEngine:
             tokens = self._sample(scheduler, step(tokens, caches), sampling, generator)
 
     def _admit(
-        self, scheduler: Scheduler, sampling: Sampling, generator: torch.Generator
+        self,
+        scheduler: Scheduler,
+        sampling: Sampling,
+        generator: torch.Generator,
+        history: History | None,
     ) -> tuple[Prompts | None, Tensor]:
         """Prefill what may enter and sample its first tokens [R]."""
         prompts, owner = scheduler.admit()
         if not prompts:
             return None, torch.empty(0, dtype=torch.int64, device=self.device)
-        entering, logits = self.decoder.prefill(prompts, owner)
+        entering, logits = self.decoder.prefill(prompts, owner, history)
         return entering, self._sample(scheduler, logits[entering.owner], sampling, generator)
 
     def _sample(

@@ -14,6 +14,7 @@ from transformers.masking_utils import eager_mask
 from srl.engine import blocks
 from srl.engine.caches import Caches
 from srl.engine.decoder import Decoder
+from srl.engine.history import History
 from srl.errors import ConfigError
 from srl.model.logprobs import head_logits
 from srl.model.texts import ids_of
@@ -114,8 +115,14 @@ AttentionMaskInterface.register(EXACT, eager_mask)
 
 
 def _decoded(decoder: Decoder, ids: Tensor) -> Tensor:
-    """Prefill the prompt, then feed the other tokens one by one: logits float32 [DECODED + 1, V]."""
-    prompts, logits = decoder.prefill([tuple(ids[0, :-DECODED].tolist())], [0])
+    """Prefill the prompt behind its first half, as a turn of an episode, then feed the other tokens one by
+    one: logits float32 [DECODED + 1, V].
+    """
+    prompt, history = tuple(ids[0, :-DECODED].tolist()), History(1)
+    if half := prompt[: len(prompt) // 2]:
+        decoder.prefill([half], [0], history)
+        history.turn()
+    prompts, logits = decoder.prefill([prompt], [0], history)
     caches = Caches(prompts)
     steps = [decoder.step(token, caches) for token in ids.T[-DECODED:]]
     return torch.cat([logits, *steps])

@@ -9,7 +9,7 @@ import torch
 from srl.engine.engine import RolloutEngine
 from srl.evaluation.solving import Solved
 from srl.play.player import Played, Player
-from srl.types import Completion, Example, Sampling
+from srl.types import Example, Sampling
 
 
 def solve_by_play(
@@ -24,10 +24,8 @@ def solve_by_play(
     cut is not finished, and a lost play is not won.
     """
 
-    def sample(prompts: Sequence[Example]) -> list[Completion]:
-        return [one for (one,) in engine.generate(prompts, 1, sampling, generator)]
-
-    found = player.play([example for example in examples for _ in range(n)], sample)
+    plays = [example for example in examples for _ in range(n)]
+    found = player.play(plays, engine.turns(sampling, generator))
     return [
         [_solved(example, played) for played in found[place * n : (place + 1) * n]]
         for place, example in enumerate(examples)

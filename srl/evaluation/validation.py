@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from srl.evaluation.batches import ValidationBatch
     from srl.evaluation.shared import Measured
     from srl.examples.builder import ExampleBuilder
-    from srl.play.player import Player, Sample
+    from srl.play.player import Player
 
 
 ONLY_FULL = ("val/outcome/steps_accuracy", "val/outcome/informative", "val/outcome/avg_", "val/outcome/pass_",
@@ -200,17 +200,15 @@ class ValidationMetrics:
         """Held-out tasks played: greedy once, and `attempts` times with noise. A lost play counts in `lost`
         alone, and its task not in what several attempts give.
         """
-
-        def sampler(sampling: Sampling) -> Sample:
-            return lambda prompts: [one for (one,) in engine.generate(prompts, 1, sampling, generator)]
-
-        for group in player.groups(batch.examples, 1, sampler(Sampling(temperature=0.0))).groups:
+        greedy = engine.turns(Sampling(temperature=0.0), generator)
+        for group in player.groups(batch.examples, 1, greedy).groups:
             self._mean("val/episode/lost", float(not group.episodes))
             for name, (value,) in figures(group.episodes).items() if group.episodes else ():
                 self._mean(f"val/episode/{NAMED.get(name, name.removeprefix('episodes/'))}", value)
             self.episode_rows += turn_rows(group)
         if (k := self.settings.attempts) and self.full:
-            tries = player.groups(batch.examples, k, sampler(Sampling(self.settings.temperature))).groups
+            noisy = engine.turns(Sampling(self.settings.temperature), generator)
+            tries = player.groups(batch.examples, k, noisy).groups
             whole = [[one.won for one in group.episodes] for group in tries if len(group.episodes) == k]
             if not whole:
                 return

@@ -152,7 +152,7 @@ def _phases(config: Any) -> list[Stage]:
         draw = config.curriculum.draw_size(phase)
         calls = (Call(draw, n, limits.max_prompt_tokens, max(sampled)),) if sampled else ()
         if any(one.plays == "episode" for one in every):  # each episode has a history of its own
-            calls = (Call(draw * n, 1, limits.max_prompt_tokens, max(sampled)),)
+            calls = (Call(draw * n, 1, limits.max_prompt_tokens, max(sampled), turns=True),)
         groups = phase.batch_groups or config.curriculum.batch_groups
         longest = max(limits.tokens(one.unit) for one in every)
         teaching = max((TEACHING.get(one.name, "none") for one in every), key=LESS_TO_MORE.index)

@@ -24,12 +24,16 @@ SCORE_BYTES = 12
 
 @dataclass(frozen=True)
 class Call:
-    """One call of the engine: distinct prompts of `prompt` tokens, n rollouts of `completion` tokens each."""
+    """One call of the engine: distinct prompts of `prompt` tokens, n rollouts of `completion` tokens each.
+
+    turns: of plays, whose prompts are kept for the next call (`srl.engine.history`).
+    """
 
     prompts: int
     n: int
     prompt: int
     completion: int
+    turns: bool = False
 
 
 def rollout_parts(build: Build, call: Call, rows_in_flight: int) -> dict[str, int]:
@@ -66,6 +70,8 @@ def rollout_parts(build: Build, call: Call, rows_in_flight: int) -> dict[str, in
                 "prefill": prefill.peak + logits,
             }
         )
+    if call.turns:  # those of the call before and of this one
+        moments = [parts | {"keys and values of turns": 2 * prompts} for parts in moments]
     return max(moments, key=lambda parts: sum(parts.values()))
 
 

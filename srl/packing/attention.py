@@ -168,8 +168,7 @@ def attention_arguments(
     if how == "auto":
         how = "siblings" if device.type == "cpu" else "mask"
     if how == "mask" or own.config._attn_implementation != NAME:
-        mask = tree_mask(segments, ancestors)
-        return {"attention_mask": mask if device.type in GROUPED else _added(mask, _dtype(own, device))}
+        return {"attention_mask": mask_argument(decoder, tree_mask(segments, ancestors))}
     if how == "flex" and device.type == "cpu" and torch.is_grad_enabled():
         raise ConfigError("model.update.attention: flex has no gradient on the CPU; use auto or siblings")
     any_mask = torch.ones(1, 1, 1, 1, dtype=torch.bool)  # of four dimensions: transformers makes none itself
@@ -177,14 +176,19 @@ def attention_arguments(
     return {"attention_mask": any_mask, "tree": tree}
 
 
+def mask_argument(decoder: nn.Module, mask: Tensor) -> Tensor:
+    """bool [n, 1, T, keys], True where a token sees a key -> what the decoder is called with."""
+    return mask if mask.device.type in GROUPED else _added(mask, _dtype(decoder, mask.device))
+
+
 def _added(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """bool [n, 1, T, T] -> 0 where True, else -inf: what CUDA's kernels add, made once for all layers.
+    """bool [n, 1, T, keys] -> 0 where True, else -inf: what CUDA's kernels add, made once for all layers.
 
     Of a bool one every layer would make its own, and would copy that to rows of a multiple of 16.
     """
-    rows, _, length, _ = mask.shape
-    room = torch.zeros(rows, 1, length, -(-length // 16) * 16, dtype=dtype, device=mask.device)
-    return room[..., :length].masked_fill_(~mask, float("-inf"))
+    rows, _, length, keys = mask.shape
+    room = torch.zeros(rows, 1, length, -(-keys // 16) * 16, dtype=dtype, device=mask.device)
+    return room[..., :keys].masked_fill_(~mask, float("-inf"))
 
 
 def _dtype(decoder: Any, device: torch.device) -> torch.dtype:
