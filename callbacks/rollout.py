@@ -84,6 +84,7 @@ class Rollout(Callback):
         self._plays = {name: one.plays for name, one in objectives().items()}
         self._generator: torch.Generator | None = None
         self._restored: torch.Tensor | None = None
+        self._lost = 0.0
 
     @property
     def path(self) -> Path:
@@ -192,9 +193,10 @@ class Rollout(Callback):
         groups = {id(one): Group(one, made, empty) for one, made in zip(sampled, found, strict=True)}
         if any(self._plays[one.objective] == "episode" for one in batch.examples):
             player = trainer.datamodule.player  # type: ignore[attr-defined]
+            before = player.lost
             made = player.groups(played, self.num_generations, self._turns(pl_module))
             groups |= {id(one): group for one, group in zip(played, made.groups, strict=True)}
-            batch.metrics["rollouts/episodes/lost"] = ranks.total(player.lost)
+            self._count_lost(player.lost - before, batch)
             batch.cost.history_tokens += ranks.total(made.lost_tokens)
         return [groups.get(id(one)) or Group(one, [], empty) for one in examples]
 
@@ -204,14 +206,20 @@ class Rollout(Callback):
         """The same examples, some with the prompt and the target of a state of the policy's own play."""
         player = trainer.datamodule.player  # type: ignore[attr-defined]
         wanted = [one for one in examples if self._plays[one.objective] == "state"]
+        before = player.lost
         states, tokens = player.states(wanted, self._turns(pl_module))
-        batch.metrics["rollouts/episodes/lost"] = ranks.total(player.lost)
+        self._count_lost(player.lost - before, batch)
         batch.cost.history_tokens += ranks.total(tokens)
         batch.metrics["rollouts/history_tokens"] = batch.cost.history_tokens
         found = {
             id(one): state or replace(one, prompt_ids=()) for one, state in zip(wanted, states, strict=True)
         }
         return [found.get(id(one), one) for one in examples]
+
+    def _count_lost(self, more: int, batch: Draw) -> None:
+        """Plays that the worlds lost, of all rollouts of the run so far."""
+        self._lost += ranks.total(more)
+        batch.metrics["rollouts/episodes/lost"] = self._lost
 
     def _one_each(self, pl_module: Any) -> Sample:
         return lambda prompts: [one for (one,) in self._generate(pl_module, prompts, 1)]
@@ -257,7 +265,8 @@ class Rollout(Callback):
         if self._generator is None:
             return {}
         mine, *others = ranks.gathered(self._generator.get_state())
-        return {"generator": mine, **({"others": others} if others else {})}
+        return {"generator": mine, "lost": self._lost, **({"others": others} if others else {})}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._lost = float(state_dict.get("lost", 0))  # not in checkpoints of the version before
         self._restored = ranks.by_rank(state_dict.get("generator"), state_dict.get("others", []))
