@@ -200,7 +200,7 @@ def test_what_is_imported_is_declared():
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    own = ("vllm", "textworld", "scienceworld", "reasoning-gym")
+    own = ("vllm", "textworld", "textworld-express", "scienceworld", "gymnasium", "reasoning-gym")
     wanted = [*project["dependencies"], *(line for name in own for line in extras[name])]
     declared = {re.split(r"[^\w.-]", line)[0].lower().replace("_", "-") for line in wanted}
     found = {name for path in SOURCES for name in imports_of(path)} - set(sys.stdlib_module_names)

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from srl.cli.options import OptionParser, add_tracking_uri
 from srl.errors import ConfigError, DataError
-from srl.worlds.table import is_task, parted
+from srl.worlds.table import class_of, is_task
 from srl.worlds.world import Lost
 
 PROMPT = "problem> "
@@ -125,7 +125,8 @@ class Chat:
         """
         from srl.play.player import Player
 
-        worlds = replace(self.worlds, own=(*self.worlds.own, parted(task)[0])).pool()
+        named = class_of(task)
+        worlds = replace(self.worlds, own=(*self.worlds.own, *([named] if named else []))).pool()
         try:
             (begun,) = worlds.reset([task])
             if isinstance(begun.seen, Lost):

@@ -8,7 +8,7 @@ from typing import Any
 
 from srl.errors import ConfigError, DataError
 from srl.worlds.pool import Play, Worlds
-from srl.worlds.table import parted
+from srl.worlds.table import class_of, parted
 from srl.worlds.world import Lost, Observation
 
 Row = dict[str, Any] | DataError
@@ -35,7 +35,8 @@ def recorded(task: str, seeds: Sequence[int], workers: int) -> Iterator[tuple[st
 
     One task's row is the same whatever is recorded beside it.
     """
-    worlds = Worlds(workers=min(workers, os.cpu_count() or 1), own=(parted(task)[0],))
+    named = class_of(task)
+    worlds = Worlds(workers=min(workers, os.cpu_count() or 1), own=() if named is None else (named,))
     at_once = 2 * worlds.size  # a world may be a process of its own
     try:
         for begin in range(0, len(seeds), at_once):

@@ -9,10 +9,10 @@ Source: ScienceWorld (arXiv 2203.07540).
 
 from __future__ import annotations
 
-import shutil
 from typing import Any
 
 from srl.errors import ConfigError
+from srl.worlds.java import need_java
 from srl.worlds.world import Observation
 
 
@@ -22,10 +22,7 @@ class ScienceWorld:
     def __init__(self) -> None:
         import scienceworld
 
-        if shutil.which("java") is None:
-            raise ConfigError(
-                "world scienceworld: there is no java; install a Java runtime, as openjdk-17-jre"
-            )
+        need_java("scienceworld")
         self.env: Any = scienceworld.ScienceWorldEnv("", envStepLimit=10_000)  # turns are limited by the run
 
     def reset(self, task: str) -> Observation:

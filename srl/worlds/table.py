@@ -7,12 +7,14 @@ import re
 from collections.abc import Collection
 
 from srl.errors import ConfigError, first_line
-from srl.own_class import own_class
+from srl.own_class import is_class_name, own_class
 from srl.worlds.world import World
 
 ADAPTERS = {
     "textworld": ("srl.worlds.textworld", "TextWorld", "textworld"),
     "scienceworld": ("srl.worlds.scienceworld", "ScienceWorld", "scienceworld"),
+    "textworld_express": ("srl.worlds.textworld_express", "TextWorldExpress", "textworld-express"),
+    "gymnasium": ("srl.worlds.gymnasium", "Gymnasium", "gymnasium"),
 }
 """kind -> (module, class, extra that installs what it needs)."""
 
@@ -51,16 +53,30 @@ def is_task(name: str) -> bool:
     return name.partition(":")[0] in ADAPTERS or (":" in name and _OWN.fullmatch(name) is not None)
 
 
+def class_of(task: str) -> str | None:
+    """The class of the user's whose code a task runs; None for the adapters. ConfigError: of `parted`.
+
+    >>> class_of("maze.py:Maze:3"), class_of("gymnasium:maze.py:Maze,seed=3"), class_of("textworld:seed=3")
+    ('maze.py:Maze', 'maze.py:Maze', None)
+    >>> class_of("gymnasium:Taxi-v3,seed=3")  # a registered environment
+    """
+    kind, options = parted(task)
+    if kind not in ADAPTERS:
+        return kind
+    name = options.partition(",")[0].strip()
+    return name if kind == "gymnasium" and is_class_name(name) else None
+
+
 def check_allowed(task: str, own: Collection[str]) -> None:
     """ConfigError: the task names no world, or a class that is not among `own`.
 
     Tasks stand in data files, and data must not say what code runs: the config or the command line names
     the classes.
     """
-    kind, _ = parted(task)
-    if kind not in ADAPTERS and kind not in own:
+    named = class_of(task)
+    if named is not None and named not in own:
         raise ConfigError(
-            f"world {task!r:.200}: {kind} is not among the classes that the config allows "
+            f"world {task!r:.200}: {named} is not among the classes that the config allows "
             f"({', '.join(own) or 'none'}); name it there if you trust its code"
         )
 
