@@ -6,8 +6,10 @@ Makes the games with `prepare` (textworld, an optional extra): 300 to train on a
 none begins as one of the former. Every method begins with the base, or with --start updates of imitation,
 and goes on until its tokens, generated and trained on, reach --tokens. Then it plays the unseen games
 greedily, once each; `base` is what the base does with them. Phases that hand over to play do so after the
-updates of FIRST. Interrupt it when you like: what is finished is found in MLflow and not made again. Writes
-worlds.json to the output folder, prints a table, and the JSON as the last line.
+updates of FIRST. `meta` (RLVMR) has the prompts and limits of configs/worlds/meta.yaml, with room to think,
+and its --start imitates the same games' plays with thinking made by rule (`prepare --tagged`). Interrupt it
+when you like: what is finished is found in MLflow and not made again. Writes worlds.json to the output
+folder, prints a table, and the JSON as the last line.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from typing import Any
 from fits import ROOT, Fit, Store, dumped, options, rounded, share
 
 CONFIG = ROOT / "configs" / "worlds" / "textworld.yaml"
+META_CONFIG = CONFIG.with_name("meta.yaml")
 SIZES = {"one_room": "rooms=1,objects=3,length=2", "two_rooms": "rooms=2,objects=4,length=3"}
 TRAINED, UNSEEN = 300, 100
 FIRST_UNSEEN = 100_000  # seed of the first unseen game
@@ -31,6 +34,7 @@ SRL = "{name: srl, mix: {srl: 1.0}, batch_groups: 8}"
 OWN = "{name: own, mix: {srl_own: 1.0}, batch_groups: 8}"
 PROGRESS = "{name: progress, mix: {progress: 1.0}, batch_groups: 4}"
 EPISODE = "{name: episode, mix: {episode: 1.0}, batch_groups: 4}"
+META = "{name: meta, mix: {meta: 1.0}, batch_groups: 4}"
 METHODS = {  # title, phases; of two the first has the updates of FIRST
     "sft": ("SFT on the expert's actions", [SFT]),
     "srl": ("SRL", [SRL]),
@@ -40,6 +44,7 @@ METHODS = {  # title, phases; of two the first has the updates of FIRST
     "sft_episode": ("SFT, then RLVR", [SFT, EPISODE]),
     "srl_episode": ("SRL, then RLVR", [SRL, EPISODE]),
     "own_episode": ("SRL on own states, then RLVR", [OWN, EPISODE]),
+    "meta": ("RLVMR", [META]),
 }
 FIRST = {"sft": 10, "srl": 16, "own": 12}  # updates before the hand-off, by the phase's name
 MEASURED = {
@@ -73,6 +78,8 @@ def main() -> None:
     data = games(store.folder, SIZES[chosen.size])
     for seed in chosen.seeds:
         for method in chosen.methods:
+            if method == "meta":
+                tag(store.folder, SIZES[chosen.size])
             fit = fit_of(data, method, seed, chosen)
             for made, seconds in store.make([fit], jobs=1):
                 print(f"{made.name}: {seconds:.0f} s", file=sys.stderr, flush=True)
@@ -86,12 +93,7 @@ def games(folder: Path, size: str) -> tuple[Path, Path]:
     """The recorded games, to train on and unseen, made once; unseen ones that begin as others go."""
     paths = folder / "expert.jsonl", folder / "unseen.jsonl"
     for path, first, count in zip(paths, (0, FIRST_UNSEEN), (TRAINED, UNSEEN), strict=True):
-        if not path.exists():
-            made = path.with_suffix(".new")
-            command = [sys.executable, "-m", "srl", "prepare", f"textworld:{size}", "--games", str(count),
-                       "--first_seed", str(first), "--workers", "1", "--output", str(made)]  # fmt: skip
-            subprocess.run(command, cwd=ROOT, check=True, stdout=sys.stderr)
-            made.rename(path)
+        record(path, size, first, count)
     trained = {" ".join(row["problem"].split()) for row in read(paths[0])}
     rows = read(paths[1])
     kept = [row for row in rows if " ".join(row["problem"].split()) not in trained]
@@ -99,6 +101,21 @@ def games(folder: Path, size: str) -> tuple[Path, Path]:
         paths[1].write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
         print(f"{len(rows) - len(kept)} unseen games begin as trained ones: left out", file=sys.stderr)
     return paths
+
+
+def tag(folder: Path, size: str) -> None:
+    """The plays to train on with thinking; as many as the others, so that they are the same games."""
+    record(folder / "tagged.jsonl", size, 0, TRAINED, "--tagged")
+
+
+def record(path: Path, size: str, first: int, count: int, *more: str) -> None:
+    if path.exists():
+        return
+    made = path.with_suffix(".new")
+    command = [sys.executable, "-m", "srl", "prepare", f"textworld:{size}", "--games", str(count),
+               "--first_seed", str(first), "--workers", "1", "--output", str(made), *more]  # fmt: skip
+    subprocess.run(command, cwd=ROOT, check=True, stdout=sys.stderr)
+    made.rename(path)
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -112,8 +129,9 @@ def fit_of(data: tuple[Path, Path], method: str, seed: int, chosen: argparse.Nam
         phase[:-1] + f", until: {{updates: {updates}}}}}"
         for phase, updates in zip(phases, until, strict=False)
     ]
+    config, path = (META_CONFIG, data[0].with_name("tagged.jsonl")) if method == "meta" else (CONFIG, data[0])
     settings = {
-        "config": str(CONFIG), "data.path": str(data[0]), "data.val_path": str(data[1]),
+        "config": str(config), "data.path": str(path), "data.val_path": str(data[1]),
         "curriculum.phases": f"[{', '.join([*ended, *phases[len(ended):]])}]",
         "seed_everything": str(seed), "budget.tokens": str(chosen.tokens),
         "data.limits.max_turns": str(chosen.max_turns), "model.validation.attempts": "0",
@@ -134,7 +152,8 @@ def summary(store: Store, chosen: argparse.Namespace) -> dict[str, Any]:
         if "method" not in tags:
             continue
         curve = {name: rounded(series(store, run.info.run_id, name)) for name in BY_UPDATE}
-        base = {key: series(store, run.info.run_id, name).get(0, 0.0) for key, name in MEASURED.items()}
+        if tags["method"] != "meta":  # whose prompts are others
+            base = {key: series(store, run.info.run_id, name).get(0, 0.0) for key, name in MEASURED.items()}
         runs.append({
             "method": tags["method"],
             "seed": int(tags["seed"]),

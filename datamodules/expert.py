@@ -276,7 +276,8 @@ class ExpertDataModule(LightningDataModule):
     def _warn_of_bare_steps(self, sources: dict[str, Sequence[Example]]) -> None:
         if not (self.think and "sft_step" in sources):
             return
-        bare = sum(not step.thinking for trajectory in self.train for step in trajectory.steps)
+        steps = [step for trajectory in self.train for step in trajectory.steps if step.target]
+        bare = sum(not step.thinking for step in steps)
         if bare:
             log.warning(
                 "%d expert steps have no `thinking`: sft_step teaches them as bare steps, without the "

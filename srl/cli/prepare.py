@@ -45,6 +45,8 @@ def main(arguments: list[str]) -> None:
     row, hub_config, split = _mapping(options)
     work = Preparation(row, _overlap(options), _conditions(options.where), _counter(options.tokenizer))
     _check_output(options)
+    if options.tagged and not all(map(is_task, options.inputs)):
+        raise ConfigError("--tagged: only plays of a world, such as textworld:rooms=2, have such thinking")
     try:
         every = closing(_rows(options, hub_config, split))  # so that its bar is gone before an error is said
         with _terminable(), whole_file(Path(options.output)) as write, every as rows:
@@ -89,6 +91,11 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--games", type=int, help="of a world: how many of its games the expert plays")
     parser.add_argument(
         "--first_seed", type=int, default=0, help="of a world: the seed of the first game (0)"
+    )
+    parser.add_argument(
+        "--tagged",
+        action="store_true",
+        help="of a world: before each action thinking with a tag, made by rule, for the objective meta",
     )
     parser.add_argument("--workers", type=int, default=2, help="of a world: processes that play (2)")
     parser.add_argument("--limit", type=int, help="read at most so many rows")
@@ -219,7 +226,7 @@ def _plays(
     if options.games is None:
         raise ConfigError(f"{world}: give --games, how many games to record")
     seeds = range(options.first_seed, options.first_seed + options.games)
-    for number, row in enumerate(recorded(world, seeds, options.workers), 1):
+    for number, row in enumerate(recorded(world, seeds, options.workers, options.tagged), 1):
         moved(number)
         yield row
 

@@ -2,8 +2,8 @@
 
 Expert JSONL, one row a line: `{"uid", "problem", "preamble", "steps": [{"title", "body"}], "answer",
 "conclusion", "answer_check", "reasoning", "world", "constraints", "about", "without"}`. A step may be a plain
-string, its body, and may have "thinking" and "observation". All but problem and steps may be left out or
-null; further fields are ignored.
+string, its body, and may have "thinking", "observation" and "target": false. All but problem and steps may be
+left out or null; further fields are ignored.
 Rows without a list of steps are the matter of `srl/data/row_format.py`.
 """
 
@@ -71,6 +71,7 @@ class Trajectory:
             {"title": step.title, "body": step.body}
             | ({"thinking": step.thinking} if step.thinking else {})
             | ({"observation": step.observation} if step.observation else {})
+            | ({} if step.target else {"target": False})
             for step in self.steps
         ]
         row["answer"] = self.answer
@@ -154,11 +155,14 @@ def check(row: dict[str, Any], where: str, verifier: str = MATH) -> str:
 def read_step(index: int, value: Any, where: str, field_name: str = "steps") -> Step:
     """Read the step that stands at place `index` of its row; a step that names its place must stand there."""
     name = f"{field_name}[{index - 1}]"
-    thinking, observation = "", ""
+    thinking, observation, target = "", "", True
     if isinstance(value, dict):
         _check_place(index, value, name, where)
         thinking = fields.optional(value, "thinking", f"{where}: {name}").strip()
         observation = fields.optional(value, "observation", f"{where}: {name}")
+        target = value.get("target") in (None, True)
+        if not target and value["target"] is not False:
+            raise DataError(f'{where}: field "{name}.target" is {fields.show(value["target"])}; write false')
         body = fields.required(value, "body", f"{where}: {name}", "the step's text")
         body = fields.text(body, f"{name}.body", where).rstrip()
         title = fields.optional(value, "title", f"{where}: {name}").strip()
@@ -170,7 +174,7 @@ def read_step(index: int, value: Any, where: str, field_name: str = "steps") -> 
         )
     if not title and not body:
         raise DataError(f'{where}: field "{name}" is blank; write the step or leave it out')
-    return Step(index, title, body if title else body.lstrip(), thinking, observation)
+    return Step(index, title, body if title else body.lstrip(), thinking, observation, target)
 
 
 def _check_place(index: int, value: dict[str, Any], name: str, where: str) -> None:
@@ -193,7 +197,8 @@ class Step:
 
     thinking: the expert's private thinking before the step, where the data has it; only imitation uses it.
     observation: what the environment answered to the step, where the step is an agent's action; it is
-    context for later steps and never a target.
+    context for later steps and never a target. target: false where the step is context alone, as a mistake
+    that the next one answers.
     """
 
     index: int
@@ -201,6 +206,7 @@ class Step:
     body: str
     thinking: str = field(default="", repr=False)
     observation: str = field(default="", repr=False)
+    target: bool = field(default=True, repr=False)
 
     @property
     def text(self) -> str:

@@ -78,9 +78,12 @@ class ExampleBuilder:
         every: Iterable[Trajectory] = track(trajectories, f"Prompts of {what}", transient=True)
         return [example for trajectory in every for example in build(trajectory)]
 
-    def target_steps(self, trajectory: Trajectory) -> range:
-        """The indices, from 1, of the steps that are targets: all but the last, unless it is included."""
-        return range(1, len(trajectory.steps) + self.include_last)
+    def target_steps(self, trajectory: Trajectory) -> list[int]:
+        """The indices, from 1, of the steps that are targets: all but the last, unless it is included, and
+        those that are context alone.
+        """
+        most = len(trajectory.steps) + self.include_last
+        return [index for index in range(1, most) if trajectory.steps[index - 1].target]
 
     def steps(self, trajectory: Trajectory, objective: str, imitate: bool = False) -> list[Example]:
         """One example per target step, those whose prompt fits."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from srl.errors import ConfigError, DataError
+from srl.worlds import tagging
 from srl.worlds.pool import Play, Worlds
 from srl.worlds.table import class_of, parted
 from srl.worlds.world import Lost, Observation
@@ -30,10 +31,12 @@ def seeded(task: str, seed: int) -> str:
     return f"{kind}:{options}{',' if options else ''}seed={seed}"
 
 
-def recorded(task: str, seeds: Sequence[int], workers: int) -> Iterator[tuple[str, Row]]:
+def recorded(
+    task: str, seeds: Sequence[int], workers: int, tagged: bool = False
+) -> Iterator[tuple[str, Row]]:
     """A row for each seed, in order, called by its task; DataError in its place where the expert did not win.
 
-    One task's row is the same whatever is recorded beside it.
+    One task's row is the same whatever is recorded beside it. tagged: with thinking (`srl.worlds.tagging`).
     """
     named = class_of(task)
     worlds = Worlds(workers=min(workers, os.cpu_count() or 1), own=() if named is None else (named,))
@@ -41,7 +44,8 @@ def recorded(task: str, seeds: Sequence[int], workers: int) -> Iterator[tuple[st
     try:
         for begin in range(0, len(seeds), at_once):
             tasks = [seeded(task, seed) for seed in seeds[begin : begin + at_once]]
-            yield from zip(tasks, _played(worlds, tasks), strict=True)
+            rows = _played(worlds, tasks)
+            yield from zip(tasks, tagging.tagged(worlds, rows) if tagged else rows, strict=True)
     finally:
         worlds.close()
 

@@ -42,6 +42,17 @@ def test_the_experts_plays_are_rows_and_every_other_game_is_accounted_for(
     assert trajectories[0].to_json() == output.read_text().splitlines()[0]
 
 
+def test_thinking_by_rule_says_what_the_play_does(tmp_path: Path) -> None:
+    output = tmp_path / "tagged.jsonl"
+    main(["prepare", CLASS, "--games", "1", "--first_seed", "3", "--tagged", "-o", str(output), "--json"])
+    (row,) = map(json.loads, output.read_text().splitlines())
+    assert [(step["thinking"], step["body"]) for step in row["steps"]] == [
+        ("planning: 3 actions to the goal, first right", "right"),
+        ("monitor: 2 to go, again right", "right"),
+        ("monitor: 1 to go, again right", "right"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -49,6 +60,7 @@ def test_the_experts_plays_are_rows_and_every_other_game_is_accounted_for(
         ([f"{CLASS}:seed=3", "--games", "2"], "leave out seed"),
         (["none.py:Corridor", "--games", "2"], "world none.py:Corridor: .*No such file"),
         ([CLASS, "--games", "0"], "--games is 0"),
+        (["rows.jsonl", "--tagged"], "--tagged: only plays of a world"),
     ],
 )
 def test_what_cannot_be_recorded_is_one_line_and_leaves_no_file(
