@@ -31,7 +31,7 @@ def run(model_folder, file, folder, *more, command="fit"):
 
 def test_a_run_that_imitates_plays_and_is_resumed_bit_for_bit(model_folder, tmp_path, monkeypatch):
     words = rows(["a", "b", "aa", "ab", "ba", "bb"] * 3)
-    words[0]["world"] = f"{CLASS}:0"  # a task without a word: its plays are lost as they begin
+    words[9]["world"] = f"{CLASS}:9"  # a task without a word: its plays are lost as they begin
     file = write_rows(tmp_path / "plays.jsonl", words)
     with monkeypatch.context() as patch:
         keep = Keep(patch, tmp_path)
