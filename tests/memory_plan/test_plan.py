@@ -235,29 +235,6 @@ def test_rollouts_take_what_the_plan_says(folder):
     assert planned == pytest.approx(measured, rel=0.1)
 
 
-def test_turns_of_plays_take_no_more_than_the_plan_says(folder):
-    """Two calls of 8 prompts that begin alike, all of the longest: those of both are kept for a moment."""
-    from srl.engine.engine import RolloutEngine
-    from srl.types import Example, Sampling
-
-    build = build_of(folder)
-    from conftest import tiny_tokenizer
-
-    engine = RolloutEngine(real(folder, build).eval(), tiny_tokenizer(), (-1,), rows_in_flight=16)
-    asked = [[Example(str(i), "episode", 1, (i, *range(size)), "", max_new_tokens=64) for i in range(8)]
-             for size in (79, 99)]  # fmt: skip
-    sample = engine.turns(Sampling(), torch.Generator().manual_seed(0))
-    with LiveBytes() as live:
-        sample(asked[0])
-        before = live.live
-        live.restart()
-        sample(asked[1])
-        measured = live.peak - before
-    planned = rollout_parts(build, Call(8, 1, 100, 64, turns=True), 16)
-    kept = planned["keys and values of turns"] / 2
-    assert 0.5 * sum(planned.values()) < measured + kept <= 1.1 * sum(planned.values())
-
-
 def test_own_columns_by_hand():
     # 8 rows of 100 tokens: 64 columns would double to 128, but no row writes more than 100
     assert own_columns(8, 100, waiting=False) == 8 * 100
