@@ -112,7 +112,8 @@ class VllmEngine:
         try:
             found = llm.generate(prompts, params, lora_request=request, use_tqdm=False)
         finally:
-            llm.sleep(level=1)
+            if _sleeps():
+                llm.sleep(level=1)
         return [
             [self._completion(example, one) for one in output.outputs]
             for example, output in zip(examples, found, strict=True)
@@ -131,7 +132,8 @@ class VllmEngine:
         """vLLM with its weights on the device; what training has freed is given back first."""
         release(self.own.device)
         if self._llm is not None:
-            self._llm.wake_up()
+            if _sleeps():
+                self._llm.wake_up()
             return self._llm
         model: Any = unwrapped(self.own.decoder.model)
         rank = _rank(self.own.decoder.model)
@@ -145,7 +147,7 @@ class VllmEngine:
             enable_lora=True,
             max_loras=1,
             max_lora_rank=next(size for size in RANKS if size >= rank),
-            enable_sleep_mode=True,
+            enable_sleep_mode=_sleeps(),
             logprobs_mode="processed_logprobs",  # at the temperature
             generation_config="vllm",  # no sampling defaults of the model's
         )
@@ -198,6 +200,13 @@ def _refuse(own: RolloutEngine, files: ModelFiles) -> None:
         why = f"model.lora.r is above {RANKS[-1]}"
     if why:
         raise ConfigError(f"rollout.engine is vllm, but {why}; change that or set rollout.engine: own")
+
+
+def _sleeps() -> bool:
+    """Whether vLLM can give its memory back between rollouts: on GPUs; on a CPU it keeps it."""
+    from vllm.platforms import current_platform
+
+    return bool(current_platform.is_sleep_mode_available())
 
 
 def _rank(model: Any) -> int:

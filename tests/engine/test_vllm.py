@@ -70,12 +70,14 @@ class StandIn:
 
 @pytest.fixture
 def vllm(monkeypatch):
-    module, lora_package, request = (ModuleType(name) for name in ("vllm", "vllm.lora", "vllm.lora.request"))
+    names = ("vllm", "vllm.lora", "vllm.lora.request", "vllm.platforms")
+    module, lora_package, request, platforms = map(ModuleType, names)
+    platforms.current_platform = SimpleNamespace(is_sleep_mode_available=lambda: True)
     module.LLM, module.SamplingParams = StandIn, SimpleNamespace
     request.LoRARequest = lambda name, number, path: SimpleNamespace(
         lora_name=name, lora_int_id=number, lora_path=path
     )
-    for one in (module, lora_package, request):
+    for one in (module, lora_package, request, platforms):
         monkeypatch.setitem(sys.modules, one.__name__, one)
     monkeypatch.setattr(StandIn, "made", [])
     return module
