@@ -34,6 +34,11 @@ PACKAGES = (
     "mlflow",
 )
 SKIPPED_SHOWN = 5
+OF_A_MACHINE = (
+    *("checkpoint.dirpath", "config", "ckpt_path", "data.path", "data.val_path", "model.base"),
+    *("tracking", "trainer.logger", "trainer.default_root_dir", "trainer.enable_"),
+)
+"""Keys that may differ between the machines of one run; what data and base hold is compared by content."""
 
 
 def mlflow_loggers(trainer: Trainer) -> list[MLFlowLogger]:
@@ -116,6 +121,8 @@ class RunInfo(Callback):
         self._floors: dict[str, float] | None = None  # until they are said
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Of fit before anything is drawn, and of each that follows."""
+        self._compare_machines(trainer, pl_module)
         self._write(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -129,6 +136,7 @@ class RunInfo(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Undo what the validation of step 0 left, too: Lightning's logger calls a run finished after it."""
+        self._compare_machines(trainer, pl_module)
         self._write(trainer, pl_module)
         for logger in mlflow_loggers(trainer):
             logger.experiment.update_run(str(logger.run_id), status="RUNNING")
@@ -138,6 +146,18 @@ class RunInfo(Callback):
         if not self.done:
             for logger in mlflow_loggers(trainer):
                 self._describe(logger, trainer.datamodule, pl_module)  # type: ignore[attr-defined]
+
+    def _compare_machines(self, trainer: Trainer, pl_module: Any) -> None:
+        """The law of `srl.ranks` holds where every process draws the same: by settings and content, as files
+        may lie elsewhere on another machine.
+        """
+        if trainer.world_size == 1:
+            return
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        mine = {name: value for name, value in self.flat.items() if not name.startswith(OF_A_MACHINE)}
+        mine["SHA-256 of the data"] = ", ".join(sorted(one[:12] for one in data.report.files.values()))
+        mine["digests of the base"] = str(pl_module.identity["digests"])
+        ranks.check_same(mine)
 
     def _write(self, trainer: Trainer, pl_module: Any) -> None:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]

@@ -12,7 +12,7 @@ Between ranks go built-in types and tensors alone, read with weights_only=True. 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
@@ -64,6 +64,22 @@ def _whole(mine: list[T], count: int) -> list[T]:
     """All `count` items in order, from what each rank made of its `share` of them."""
     parts = gathered(mine)
     return [parts[place % size()][place // size()] for place in range(count)]
+
+
+# -- what all must have alike -------------------------------------------------------------------------
+
+
+def check_same(mine: Mapping[str, str]) -> None:
+    """ConfigError, the same on every rank, where one has other settings or data than rank 0."""
+    first, *others = gathered(dict(mine))
+    for number, other in enumerate(others, start=1):
+        for key in sorted(first.keys() | other.keys()):
+            here, there = first.get(key, "absent"), other.get(key, "absent")
+            if here != there:
+                raise ConfigError(
+                    f"process {number} has {key}: {there}, process 0 has {here}; start every machine with "
+                    "the same config, data and base"
+                )
 
 
 # -- decisions ----------------------------------------------------------------------------------------

@@ -61,5 +61,11 @@ def usage() -> str:
 
 
 def launched_rank() -> int:
-    """Which of several devices' processes this is, by what its launcher has set; 0 where there is one."""
-    return int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0)
+    """Which of several devices' processes this is, by what its launcher has set; 0 where there is one.
+
+    Where only the machine's number is set (Lightning's own launcher), that and the device's: all but the
+    first process of the first machine are above 0.
+    """
+    if os.environ.get("RANK"):
+        return int(os.environ["RANK"])
+    return sum(int(os.environ.get(name) or 0) for name in ("NODE_RANK", "LOCAL_RANK"))
