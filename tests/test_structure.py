@@ -210,3 +210,11 @@ def test_what_is_imported_is_declared():
             owner.lower().replace("_", "-").removesuffix("-skinny") for owner in owners.get(name, [name])
         }
         assert called & declared, f"{name}: declare it in pyproject.toml"
+
+
+def test_the_top_folders_are_those_of_the_house():
+    """A file of a new kind needs a folder that somebody has thought of."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    folders = {line.partition("/")[0] for line in listed.splitlines() if "/" in line}
+    python = {"benchmarks", "callbacks", "datamodules", "modules", "srl", "tests"}
+    assert folders == python | {".ci", "configs", "data", "docs", "notebooks"}
