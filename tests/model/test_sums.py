@@ -54,7 +54,7 @@ def test_torchs_own_norm_reads_what_it_did(tmp_path):
 
 
 def test_the_sum_of_many_layers_is_nearer_to_the_exact_one(tmp_path):
-    """The same bfloat16 weights in float32 throughout are exact; as transformers has it the sum is bfloat16."""
+    """The same bfloat16 weights in float32 throughout are exact; transformers has the sum in bfloat16."""
     model = loaded("llama", "none", tmp_path, layers=24)
     decoder = inner_decoder(model)
 
@@ -73,7 +73,7 @@ def test_the_sum_of_many_layers_is_nearer_to_the_exact_one(tmp_path):
 
 @pytest.mark.parametrize("kind", ["llama", "qwen3"])
 def test_our_blocks_keep_the_same_sums(kind, tmp_path):
-    """One token behind nothing: the keys that they cache are half, what they end with is the model's float32."""
+    """One token behind nothing: the keys that they cache are half, what they end with is float32."""
     decoder = inner_decoder(loaded(kind, "none", tmp_path))
     heads, width = decoder.config.num_key_value_heads, decoder.layers[0].self_attn.head_dim
     empty = [torch.empty(1, heads, 0, width, dtype=HALF) for _ in decoder.layers]
