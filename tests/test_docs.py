@@ -30,7 +30,7 @@ SHORT = [  # what a test adds to a training that a reader lets run
 
 def blocks(path):
     """(marker, language, lines) of every code block; the marker is the comment on the line before."""
-    found = re.findall(r"(?:<!-- (.*?) -->\n)?```(\w*)\n(.*?)```", path.read_text(), re.DOTALL)
+    found = re.findall(r"(?:<!-- ([^\n]*) -->\n)?```(\w*)\n(.*?)```", path.read_text(), re.DOTALL)
     return [(marker, language, body.strip().splitlines()) for marker, language, body in found]
 
 
