@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-import gymnasium
-from gymnasium import spaces
+import pytest
+
+gymnasium = pytest.importorskip("gymnasium", reason="needs the extra gymnasium")
 
 NAME = f"{Path(__file__).resolve()}:Corridor"
 
@@ -11,8 +12,8 @@ NAME = f"{Path(__file__).resolve()}:Corridor"
 class Corridor(gymnasium.Env):
     """size: rooms at most. Told "numbers", it shows what is no text; "wait" is cut off by a time limit."""
 
-    observation_space = spaces.Text(200)
-    action_space = spaces.Text(200)
+    observation_space = gymnasium.spaces.Text(200)
+    action_space = gymnasium.spaces.Text(200)
 
     def __init__(self, size=4, told="text"):
         self.size, self.told = size, told
