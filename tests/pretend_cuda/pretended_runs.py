@@ -242,7 +242,7 @@ def lines(counts: Any) -> dict[str, int]:
 def math(*ledgers: pretended.Ledger) -> list[str]:
     """Lines that took the kernel that holds all scores, but for the 8 tokens that try a model's head."""
     taken = [site for one in ledgers for kernel, site in one.attention if kernel == "math"]
-    return [site for site in taken if not site.startswith("model/adapters.py")]
+    return [site for site in taken if not site.startswith("model/logit_head.py")]
 
 
 def _keep_checkpoints(folder: Path) -> list[Path]:
