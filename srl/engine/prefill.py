@@ -199,7 +199,7 @@ def _cache_of(begun: Sequence[Beginning], columns: int) -> DynamicCache:
             theirs = [begun[row].row for row in mine]
             for into, of in zip(made, (states.keys[number], states.values[number]), strict=True):
                 into[mine, :, : of.shape[2]] = of[theirs, :, :columns]
-        cache.update(*made, number)
+        cache.update(made[0], made[1], number)
     return cache
 
 
