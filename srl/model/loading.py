@@ -17,7 +17,6 @@ from srl.files import file_sha256, fresh_folder
 from srl.model.adapters import unwrapped
 from srl.model.precision import base_dtype, gpu_has_bfloat16
 from srl.model.sources import ModelFiles
-from srl.model.sums import keep_sums
 from srl.model.turns import turn_end, turn_end_id
 
 if TYPE_CHECKING:
@@ -95,6 +94,8 @@ def load_base(
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
+
+    from srl.model.sums import keep_sums
 
     if quantization not in ("nf4", "none", "auto"):
         raise ConfigError(f"quantization: expected nf4, none or auto, found {quantization!r}")

@@ -108,7 +108,7 @@ def test_equal_prompts_are_prefilled_once(monkeypatch):
     seen = []
     prefill = engine.decoder.prefill
     monkeypatch.setattr(
-        engine.decoder, "prefill", lambda found, owner: seen.append(len(found)) or prefill(found, owner)
+        engine.decoder, "prefill", lambda found, *more: seen.append(len(found)) or prefill(found, *more)
     )
     examples = [example(text, tokenizer) for text in TEXTS]
     engine.generate(examples, 2, Sampling(), torch.Generator().manual_seed(0))
