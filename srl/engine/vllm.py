@@ -148,6 +148,8 @@ class VllmEngine:
             max_loras=1,
             max_lora_rank=next(size for size in RANKS if size >= rank),
             enable_sleep_mode=_sleeps(),
+            # a prompt cut in two draws from its seeded generator twice, which a CPU's cannot take back
+            enable_chunked_prefill=None if _sleeps() else False,
             logprobs_mode="processed_logprobs",  # at the temperature
             generation_config="vllm",  # no sampling defaults of the model's
         )
