@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from srl.errors import ConfigError, few
 from srl.model.adapters import inner_decoder, output_head, unwrapped
-from srl.model.logprobs import head_logits
+from srl.model.logprobs import head_logits, is_frozen_linear
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -46,8 +46,7 @@ class LogitHead(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         rows = hidden.flatten(0, -2)  # [R, H]
-        frozen = type(self.head) is nn.Linear and not self.head.weight.requires_grad
-        product = _FrozenProduct.apply(rows, self.head) if frozen else self.head(rows)
+        product = _FrozenProduct.apply(rows, self.head) if is_frozen_linear(self.head) else self.head(rows)
         logits = product.float().unflatten(0, hidden.shape[:-1]) * self.scale
         return logits if self.cap is None else torch.tanh(logits / self.cap) * self.cap
 

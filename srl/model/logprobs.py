@@ -19,7 +19,7 @@ FEW_ROWS = 32
 
 def head_logits(head: Callable[[Tensor], Tensor], hidden: Tensor) -> Tensor:
     """hidden [R, H] -> logits float32 [R, V], for no gradient."""
-    exact = _is_frozen_linear(head) or not torch.is_autocast_enabled(hidden.device.type)
+    exact = is_frozen_linear(head) or not torch.is_autocast_enabled(hidden.device.type)
     return _logits(head, hidden, torch.float32) if type(head) is nn.Linear and exact else head(hidden).float()
 
 
@@ -33,7 +33,7 @@ def token_logprobs(
     chunks. An empty input gives an empty output.
     """
     rows = max(1, CHUNK_ELEMENTS // vocab_size)
-    if _is_frozen_linear(head):
+    if is_frozen_linear(head):
         result: Tensor = _FrozenHead.apply(hidden, head, targets, temperatures, rows)
         return result
     if len(targets) <= rows:
@@ -91,7 +91,8 @@ class _FrozenHead(torch.autograd.Function):
         return (slope * grads[0][:, None]).to(slope.dtype), None, None, None, None
 
 
-def _is_frozen_linear(head: Any) -> TypeGuard[nn.Linear]:
+def is_frozen_linear(head: Any) -> TypeGuard[nn.Linear]:
+    """Whether its product with hidden states has a gradient of our own."""
     return type(head) is nn.Linear and not head.weight.requires_grad
 
 

@@ -12,18 +12,18 @@ from __future__ import annotations
 from typing import Any
 
 from srl.errors import ConfigError
-from srl.worlds.java import need_java
+from srl.worlds.java import GoldPath, need_java
 from srl.worlds.world import Observation
 
 
-class ScienceWorld:
+class ScienceWorld(GoldPath):
     """One play. ConfigError: no Java, an unknown task or option."""
 
     def __init__(self) -> None:
         import scienceworld
 
         need_java("scienceworld")
-        self.env: Any = scienceworld.ScienceWorldEnv("", envStepLimit=10_000)  # turns are limited by the run
+        self.env = scienceworld.ScienceWorldEnv("", envStepLimit=10_000)  # turns are limited by the run
 
     def reset(self, task: str) -> Observation:
         given = {
@@ -47,19 +47,8 @@ class ScienceWorld:
 
     def step(self, action: str) -> Observation:
         """An action is one line to ScienceWorld: white space is made single."""
-        command = " ".join(action.split())
-        text, _, done, info = self.env.step(command)
-        self.way = self.way[1:] if self.way and command == self.way[0] else []
+        text, _, done, info = self.env.step(self.follow(action))
         return self._seen(text, done, info)
-
-    def expert(self) -> str | None:
-        return next(iter(self.way), None)
-
-    def remaining(self) -> int | None:
-        return len(self.way) or None
-
-    def close(self) -> None:
-        self.env.close()
 
     def _seen(self, text: str, done: bool, info: dict[str, Any]) -> Observation:
         score = max(0.0, info["score"] / 100)

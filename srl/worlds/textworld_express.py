@@ -13,20 +13,20 @@ from __future__ import annotations
 from typing import Any
 
 from srl.errors import ConfigError
-from srl.worlds.java import need_java
+from srl.worlds.java import GoldPath, need_java
 from srl.worlds.world import Observation
 
 FOLDS = {"train": "getValidSeedsTrain", "dev": "getValidSeedsDev", "test": "getValidSeedsTest"}
 
 
-class TextWorldExpress:
+class TextWorldExpress(GoldPath):
     """One play. ConfigError: no Java, an unknown game, fold or parameter."""
 
     def __init__(self) -> None:
         import textworld_express
 
         need_java("textworld_express")
-        self.env: Any = textworld_express.TextWorldExpressEnv(envStepLimit=10_000)  # the run limits turns
+        self.env = textworld_express.TextWorldExpressEnv(envStepLimit=10_000)  # the run limits turns
 
     def reset(self, task: str) -> Observation:
         given = {"fold": "train", **dict(one.strip().partition("=")[::2] for one in task.split(",") if one)}
@@ -48,19 +48,8 @@ class TextWorldExpress:
 
     def step(self, action: str) -> Observation:
         """An action is one line: white space is made single."""
-        command = " ".join(action.split())
-        text, _, _, info = self.env.step(command)
-        self.way = self.way[1:] if self.way and command == self.way[0] else []
+        text, _, _, info = self.env.step(self.follow(action))
         return self._seen(text, info)
-
-    def expert(self) -> str | None:
-        return next(iter(self.way), None)
-
-    def remaining(self) -> int | None:
-        return len(self.way) or None
-
-    def close(self) -> None:
-        self.env.close()
 
     def _seen(self, text: str, info: dict[str, Any]) -> Observation:
         won, lost = bool(info["tasksuccess"]), bool(info["taskfailure"])
