@@ -83,7 +83,10 @@ def _send(client: Any, run: Any, uri: str) -> str | None:
 def _end(client: Any, run: Any) -> None:
     """A run without an end whose process is gone was killed, when it last wrote."""
     folder = run.data.tags.get(FOLDER_TAG)
-    if run.info.status == "RUNNING" and folder and is_dead(Path(folder), run.info.run_id):
+    if not folder or run.info.status != "RUNNING" or not is_dead(Path(folder), run.info.run_id):
+        return
+    run = client.get_run(run.info.run_id)  # it may have ended since it was read
+    if run.info.status == "RUNNING":
         ends = [
             one.timestamp
             for key in run.data.metrics

@@ -21,7 +21,7 @@ from served import Server
 
 from srl.cli.main import main
 from srl.runs.mirror import MIRROR, PRIVATE, Mirror
-from srl.runs.owner import Owner
+from srl.runs.owner import Owner, is_dead
 from srl.runs.sender import Sender
 from srl.runs.store import FOLDER_TAG
 
@@ -251,6 +251,26 @@ def test_a_run_that_was_killed_is_marked_when_it_is_sure(place, tmp_path):
     assert sync(place, "--runs", run) == 0
     there = run_called(MlflowClient(place.server.uri), "killed")
     assert (there.info.status, there.info.end_time) == ("KILLED", 10**13)
+
+
+def test_a_run_that_ends_while_a_copy_begins_keeps_its_status(place, tmp_path, monkeypatch):
+    """The copy read it as running; then it ended and let go of its folder: it was not killed."""
+    experiment = place.local.get_experiment_by_name("srl").experiment_id
+    tags = {MIRROR: place.server.uri, FOLDER_TAG: str(tmp_path)}
+    run = place.local.create_run(experiment, tags=tags, run_name="ends").info.run_id
+    owner = Owner(tmp_path)
+    owner.write(run=run)
+
+    def ends_now(*_):
+        place.local.set_terminated(run, "FINISHED", 10**13)
+        owner.release()
+        return is_dead(tmp_path, run)
+
+    monkeypatch.setattr("srl.cli.sync.is_dead", ends_now)
+    assert sync(place, "--runs", run) == 0
+    here = place.local.get_run(run).info
+    assert (here.status, here.end_time) == ("FINISHED", 10**13)
+    assert run_called(MlflowClient(place.server.uri), "ends").info.status == "FINISHED"
 
 
 class Refuses(BaseHTTPRequestHandler):
