@@ -42,11 +42,15 @@ class ResponseLimits:
     whose history grows longer ends there and counts as not won."""
     max_turns: int = 30
     """Turns of an episode, at most; one that is not won by then is cut, and counts as not won."""
+    episode_tokens: int | None = None
+    """Tokens sampled in all turns of an episode, at most: the last one gets what is left, and an episode that
+    would need more is cut. null: what max_turns and step_tokens allow."""
 
     def __post_init__(self) -> None:
-        for name in ("step_tokens", "solution_tokens", "max_prompt_tokens", "max_turns"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"data.limits.{name} is {getattr(self, name)}: it must be at least 1")
+        for name in ("step_tokens", "solution_tokens", "max_prompt_tokens", "max_turns", "episode_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"data.limits.{name} is {value}: it must be at least 1")
         if self.step_end == "stop" and not self.step_stop:
             raise ConfigError(
                 "data.limits.step_end is stop, but data.limits.step_stop has no string to end a step; "

@@ -200,7 +200,7 @@ class _Way:
         """Take a response; None, and the end, where it is no action."""
         self.turns.append(replace(completion, prompt_ids=self.prompt.prompt_ids))
         if not completion.finished:
-            self.end = "tokens"
+            self.end = "episode" if self.prompt.max_new_tokens < self.example.max_new_tokens else "tokens"
             return None
         parts = self.prompt.read(completion)
         if parts is None or len(parts[1].splitlines()) > 1:
@@ -246,10 +246,17 @@ class _Way:
             self.end = "won" if seen.won else "lost"
         elif len(self.turns) >= limits.max_turns:
             self.end = "turns"
+        elif (left := self._tokens_left()) < 1:
+            self.end = "episode"
         elif (prompt := self.builder.turn(self.example, self.steps)) is None:
             self.end = "prompt"
         else:
-            self.prompt = prompt
+            self.prompt = replace(prompt, max_new_tokens=left)
+
+    def _tokens_left(self) -> int:
+        """What the next turn may take."""
+        turn, episode = self.example.max_new_tokens, self.builder.limits.episode_tokens
+        return turn if episode is None else min(turn, episode - sum(len(one.ids) for one in self.turns))
 
 
 def _plain(action: str) -> str:

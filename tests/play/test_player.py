@@ -1,5 +1,6 @@
 """Episodes and states of own play, in the real pool, by policies that are known."""
 
+from dataclasses import replace
 from io import BytesIO
 from itertools import pairwise
 
@@ -30,11 +31,17 @@ TOKENIZER = tiny_tokenizer()
 class Table:
     """The examples of an objective and the player over them, as a run has them."""
 
-    def __init__(self, folder, expert, turns=4, prompt_tokens=512, context_turns=20, stop=("\n",)):
+    def __init__(
+        self, folder, expert, turns=4, prompt_tokens=512, context_turns=20, stop=("\n",), tokens=None
+    ):
         self.path = write(folder / "plays.jsonl", expert)
         prompt = PromptFormat("raw", context_turns=context_turns)
         limits = ResponseLimits(
-            step_tokens=4, step_stop=stop, max_turns=turns, max_prompt_tokens=prompt_tokens
+            step_tokens=4,
+            step_stop=stop,
+            max_turns=turns,
+            max_prompt_tokens=prompt_tokens,
+            episode_tokens=tokens,
         )
         self.data = ExpertDataModule(
             self.path, think=False, include_last=True, prompt=prompt, limits=limits,
@@ -151,6 +158,28 @@ def test_limits_cut_a_play_and_say_which(table):
     assert (found.episode.end, found.episode.turns) == ("prompt", 1)
     (found,) = one.player.play(one.examples(), lambda prompts: [said("aa", finished=False)])
     assert (found.episode.end, found.episode.turns, found.episode.left) == ("tokens", 1, (2,))
+
+
+def test_the_last_turn_gets_what_is_left_of_an_episodes_tokens(table):
+    one, asked = table(["abab"], tokens=7), []
+
+    def policy(prompts):
+        asked.append([prompt.max_new_tokens for prompt in prompts])
+        return by_heart(prompts)  # a letter and the line break
+
+    (found,) = one.player.play(one.examples(), policy)
+    assert asked == [[4], [4], [3], [1]]
+    assert (found.episode.end, found.episode.won) == ("won", True)
+    asked.clear()
+    one.builder.limits = replace(one.builder.limits, episode_tokens=6)
+    (found,) = one.player.play(one.examples(), policy)
+    assert asked == [[4], [4], [2]]
+    assert (found.episode.end, found.episode.cut, found.episode.turns) == ("episode", True, 3)
+    one.builder.limits = replace(one.builder.limits, episode_tokens=5)
+    (found,) = one.player.play(
+        one.examples(), lambda prompts: [said("a", finished=prompts[0].max_new_tokens > 1)]
+    )
+    assert (found.episode.end, found.episode.cut, found.episode.turns) == ("episode", True, 3)
 
 
 def test_a_play_whose_process_dies_is_counted_said_and_left_out_of_its_group(table, caplog):
