@@ -31,9 +31,7 @@ TOKENIZER = tiny_tokenizer()
 class Table:
     """The examples of an objective and the player over them, as a run has them."""
 
-    def __init__(
-        self, folder, expert, turns=4, prompt_tokens=512, context_turns=20, stop=("\n",), tokens=None
-    ):
+    def __init__(self, folder, expert, turns=4, prompt_tokens=512, context_turns=20, stop=("\n",), **more):
         self.path = write(folder / "plays.jsonl", expert)
         prompt = PromptFormat("raw", context_turns=context_turns)
         limits = ResponseLimits(
@@ -41,7 +39,7 @@ class Table:
             step_stop=stop,
             max_turns=turns,
             max_prompt_tokens=prompt_tokens,
-            episode_tokens=tokens,
+            **more,
         )
         self.data = ExpertDataModule(
             self.path, think=False, include_last=True, prompt=prompt, limits=limits,
@@ -161,7 +159,7 @@ def test_limits_cut_a_play_and_say_which(table):
 
 
 def test_the_last_turn_gets_what_is_left_of_an_episodes_tokens(table):
-    one, asked = table(["abab"], tokens=7), []
+    one, asked = table(["abab"], episode_tokens=7), []
 
     def policy(prompts):
         asked.append([prompt.max_new_tokens for prompt in prompts])
