@@ -70,8 +70,9 @@ def rollout_parts(build: Build, call: Call, rows_in_flight: int) -> dict[str, in
                 "prefill": prefill.peak + logits,
             }
         )
-    if call.turns:  # those of the call before and of this one
-        moments = [parts | {"keys and values of turns": 2 * prompts} for parts in moments]
+    if call.turns:  # those of the call before; and of this one, where their rows have left
+        kept = (1 + waiting) * prompts
+        moments = [parts | {"keys and values of turns": kept} for parts in moments]
     return max(moments, key=lambda parts: sum(parts.values()))
 
 
