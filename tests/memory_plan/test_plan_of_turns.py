@@ -13,7 +13,7 @@ from srl.types import Example, Sampling
 
 
 def turn(first, length):
-    """Eight prompts of one token each over and over: all of the length, or that of the turn before and more."""
+    """Eight prompts, each of one token over and over."""
     return [
         Example(str(i), "episode", 1, tuple(first + i for _ in range(length)), "", max_new_tokens=12)
         for i in range(8)
