@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -191,15 +192,19 @@ def rank_of(number, count, port, model_folder, data, folder, arguments, mark):
 
 
 def prompts_by_themselves():
-    """Give each prompt of a draw noise of its own, so that rollouts are the same however they are divided."""
+    """Give each prompt noise of its own, so that rollouts are the same however they are divided. Where plays
+    ask with the same one, the second has that of the second, on one rank as on two: a group stays together.
+    """
     from srl.engine.engine import RolloutEngine
 
     generate = RolloutEngine.generate
 
-    def alone(engine, batch, n, sampling, generator):
-        found = []
+    def alone(engine, batch, n, sampling, generator, history=None):
+        found, asked = [], Counter()
         for example in batch:
-            own = torch.Generator().manual_seed(sum(example.prompt_ids) + int(sampling.temperature))
+            asked[example.prompt_ids] += 1
+            seed = sum(example.prompt_ids) + int(sampling.temperature) + 1000 * asked[example.prompt_ids]
+            own = torch.Generator().manual_seed(seed)
             found += generate(engine, [example], n, sampling, own)
         return found
 
@@ -225,9 +230,9 @@ def mark_the_third_update(mark):
 def run(server, model_folder, tmp_path_factory):
     """Run a fit on so many ranks: statuses, outputs, folder. term: SIGTERM to rank 0 in its third update."""
 
-    def start(count, *arguments, term=False, folder=None):
+    def start(count, *arguments, term=False, folder=None, rows=None):
         folder = folder or tmp_path_factory.mktemp("ranks") / "run"
-        data = write_rows(folder.parent / "expert.jsonl", expert_rows(24))
+        data = write_rows(folder.parent / "expert.jsonl", rows or expert_rows(24))
         tracking_uri(folder.parent)  # made here, once a session
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
