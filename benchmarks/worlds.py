@@ -2,14 +2,15 @@
 
     python benchmarks/worlds.py [--output FOLDER] [--methods sft,episode,...] [--seeds 0,1] [--tokens 40000]
 
-Makes the games with `prepare` (textworld, an optional extra): 300 to train on and 100 unseen ones, of which
-none begins as one of the former. Every method begins with the base, or with --start updates of imitation,
-and goes on until its tokens, generated and trained on, reach --tokens. Then it plays the unseen games
-greedily, once each; `base` is what the base does with them. Phases that hand over to play do so after the
-updates of FIRST. `meta` (RLVMR) has the prompts and limits of configs/worlds/meta.yaml, with room to think,
-and its --start imitates the same games' plays with thinking made by rule (`prepare --tagged`). Interrupt it
-when you like: what is finished is found in MLflow and not made again. Writes worlds.json to the output
-folder, prints a table, and the JSON as the last line.
+Makes the games with `prepare` (textworld, an optional extra): --games with the expert's play, --play more
+that can be played but not imitated, and 100 unseen ones, of which none begins as one of the former. Every
+method goes on from a seed's `start`, --start updates of imitation, until its tokens, generated and trained
+on, reach --tokens; imitation alone ends at --sft_updates in all, if that comes first: its updates cost few
+tokens and much time. Each plays the unseen games greedily, once each; `base` is what the base does with
+them. Phases that hand over to play do so after the updates of FIRST. `meta` (RLVMR) has the prompts and
+limits of configs/worlds/meta.yaml, with room to think, and its start imitates the same games' plays with
+thinking made by rule (`prepare --tagged`). Interrupt it when you like: what is finished is found in MLflow
+and not made again. Writes worlds.json to the output folder, prints a table, and the JSON as the last line.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from fits import ROOT, Fit, Store, dumped, options, rounded, share
 CONFIG = ROOT / "configs" / "worlds" / "textworld.yaml"
 META_CONFIG = CONFIG.with_name("meta.yaml")
 SIZES = {"one_room": "rooms=1,objects=3,length=2", "two_rooms": "rooms=2,objects=4,length=3"}
-TRAINED, UNSEEN = 300, 100
+UNSEEN = 100
 FIRST_UNSEEN = 100_000  # seed of the first unseen game
 SFT = "{name: sft, mix: {sft_step: 1.0}, batch_groups: 32, lr: 1.0e-3}"
 SRL = "{name: srl, mix: {srl: 1.0}, batch_groups: 8}"
@@ -36,6 +37,7 @@ PROGRESS = "{name: progress, mix: {progress: 1.0}, batch_groups: 4}"
 EPISODE = "{name: episode, mix: {episode: 1.0}, batch_groups: 4}"
 META = "{name: meta, mix: {meta: 1.0}, batch_groups: 4}"
 METHODS = {  # title, phases; of two the first has the updates of FIRST
+    "start": ("the start", []),
     "sft": ("SFT on the expert's actions", [SFT]),
     "srl": ("SRL", [SRL]),
     "own": ("SRL on own states", [OWN]),
@@ -44,6 +46,7 @@ METHODS = {  # title, phases; of two the first has the updates of FIRST
     "sft_episode": ("SFT, then RLVR", [SFT, EPISODE]),
     "srl_episode": ("SRL, then RLVR", [SRL, EPISODE]),
     "own_episode": ("SRL on own states, then RLVR", [OWN, EPISODE]),
+    "start_meta": ("the start, tagged", []),
     "meta": ("RLVMR", [META]),
 }
 FIRST = {"sft": 10, "srl": 16, "own": 12}  # updates before the hand-off, by the phase's name
@@ -70,17 +73,21 @@ def main() -> None:
     parser.add_argument("--methods", type=lambda text: text.split(","), default=list(METHODS))
     parser.add_argument("--seeds", type=lambda text: [int(one) for one in text.split(",")], default=[0])
     parser.add_argument("--tokens", type=int, default=40_000, help="generated and trained on, of each run")
-    parser.add_argument("--start", type=int, default=0, help="updates of imitation before every method")
+    parser.add_argument("--games", type=int, default=300, help="recorded ones to train on")
+    parser.add_argument("--play", type=int, default=0, help="games to play that were not recorded")
+    parser.add_argument("--start", type=int, default=4, help="updates of imitation before every method")
+    parser.add_argument("--sft_updates", type=int, default=10_000, help="of imitation alone, in all")
+    parser.add_argument("--rate", type=float, default=5e-4, help="learning rate of all that is no imitation")
     parser.add_argument("--max_turns", type=int, default=6)
     chosen = parser.parse_args()
-    name = f"{chosen.size}-{chosen.tokens}-start{chosen.start}-turns{chosen.max_turns}"
-    store = Store(chosen.output / name, "worlds")
-    data = games(store.folder, SIZES[chosen.size])
+    name = f"{chosen.size}-{chosen.games}-{chosen.play}-start{chosen.start}-rate{chosen.rate}"
+    store = Store(chosen.output / f"{name}-turns{chosen.max_turns}-{chosen.tokens}", "worlds")
+    data = games(store.folder, SIZES[chosen.size], chosen.games, chosen.play)
     for seed in chosen.seeds:
-        for method in chosen.methods:
-            if method == "meta":
-                tag(store.folder, SIZES[chosen.size])
-            fit = fit_of(data, method, seed, chosen)
+        for method in dict.fromkeys(one for it in chosen.methods for one in (start_of(it), it)):
+            if method == "start_meta":
+                tag(store.folder, SIZES[chosen.size], chosen.games)
+            fit = fit_of(store.folder, data, method, seed, chosen)
             for made, seconds in store.make([fit], jobs=1):
                 print(f"{made.name}: {seconds:.0f} s", file=sys.stderr, flush=True)
             result = summary(store, chosen)
@@ -89,23 +96,31 @@ def main() -> None:
     print(json.dumps(summary(store, chosen)))
 
 
-def games(folder: Path, size: str) -> tuple[Path, Path]:
-    """The recorded games, to train on and unseen, made once; unseen ones that begin as others go."""
+def start_of(method: str) -> str:
+    return "start_meta" if method.endswith("meta") else "start"
+
+
+def games(folder: Path, size: str, recorded: int, played: int) -> tuple[Path, Path]:
+    """The games, to train on and unseen, made once; unseen ones that begin as others go. Of those to train on
+    the first have the expert's play, the rest no steps.
+    """
     paths = folder / "expert.jsonl", folder / "unseen.jsonl"
-    for path, first, count in zip(paths, (0, FIRST_UNSEEN), (TRAINED, UNSEEN), strict=True):
+    for path, first, count in zip(paths, (0, FIRST_UNSEEN), (recorded + played, UNSEEN), strict=True):
         record(path, size, first, count)
-    trained = {" ".join(row["problem"].split()) for row in read(paths[0])}
-    rows = read(paths[1])
-    kept = [row for row in rows if " ".join(row["problem"].split()) not in trained]
-    if len(kept) < len(rows):
-        paths[1].write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-        print(f"{len(rows) - len(kept)} unseen games begin as trained ones: left out", file=sys.stderr)
+    rows = read(paths[0])
+    write(paths[0], [*rows[:recorded], *({**row, "steps": []} for row in rows[recorded:])])
+    known = {" ".join(row["problem"].split()) for row in rows}
+    unseen = read(paths[1])
+    kept = [row for row in unseen if " ".join(row["problem"].split()) not in known]
+    if len(kept) < len(unseen):
+        write(paths[1], kept)
+        print(f"{len(unseen) - len(kept)} unseen games begin as trained ones: left out", file=sys.stderr)
     return paths
 
 
-def tag(folder: Path, size: str) -> None:
+def tag(folder: Path, size: str, trained: int) -> None:
     """The plays to train on with thinking; as many as the others, so that they are the same games."""
-    record(folder / "tagged.jsonl", size, 0, TRAINED, "--tagged")
+    record(folder / "tagged.jsonl", size, 0, trained, "--tagged")
 
 
 def record(path: Path, size: str, first: int, count: int, *more: str) -> None:
@@ -118,25 +133,39 @@ def record(path: Path, size: str, first: int, count: int, *more: str) -> None:
     made.rename(path)
 
 
+def write(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
 def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def fit_of(data: tuple[Path, Path], method: str, seed: int, chosen: argparse.Namespace) -> Fit:
-    phases = [SFT.replace("sft,", "start,", 1)] * bool(chosen.start) + METHODS[method][1]
-    until = [chosen.start] * bool(chosen.start) + [FIRST.get(method.partition("_")[0], 0)] * ("_" in method)
-    ended = [
-        phase[:-1] + f", until: {{updates: {updates}}}}}"
-        for phase, updates in zip(phases, until, strict=False)
-    ]
-    config, path = (META_CONFIG, data[0].with_name("tagged.jsonl")) if method == "meta" else (CONFIG, data[0])
+def fit_of(folder: Path, data: tuple[Path, Path], method: str, seed: int, chosen: argparse.Namespace) -> Fit:
+    """`start` ends after its updates; the others go on from its checkpoint."""
+    start = start_of(method)
+    phases = [SFT.replace("sft,", "start,", 1)]
+    if method != start:
+        phases[0] = f"{phases[0][:-1]}, until: {{updates: {chosen.start}}}}}"
+    for phase in METHODS[method][1]:
+        first = phase != METHODS[method][1][-1]
+        name = phase.partition("name: ")[2].partition(",")[0]
+        rate = "" if phase is SFT else f", lr: {chosen.rate}"
+        phases.append(phase[:-1] + rate + first * f", until: {{updates: {FIRST.get(name)}}}" + "}")
+    config, path = (META_CONFIG, data[0].with_name("tagged.jsonl")) if start != "start" else (CONFIG, data[0])
     settings = {
         "config": str(config), "data.path": str(path), "data.val_path": str(data[1]),
-        "curriculum.phases": f"[{', '.join([*ended, *phases[len(ended):]])}]",
+        "data.row.min_steps": "0", "curriculum.phases": f"[{', '.join(phases)}]",
         "seed_everything": str(seed), "budget.tokens": str(chosen.tokens),
         "data.limits.max_turns": str(chosen.max_turns), "model.validation.attempts": "0",
         "trainer.max_steps": "100000", "trainer.val_check_interval": "100000",
     }  # fmt: skip
+    if method == start:
+        settings["trainer.max_steps"] = str(chosen.start)
+    else:
+        settings["ckpt_path"] = str(folder / "checkpoints" / f"{start}-{seed}" / "last.ckpt")
+    if method == "sft":
+        settings |= {"trainer.max_steps": str(chosen.sft_updates), "trainer.val_check_interval": "10"}
     return Fit(f"{method}-{seed}", options(settings), {"method": method, "seed": str(seed)})
 
 
@@ -152,7 +181,7 @@ def summary(store: Store, chosen: argparse.Namespace) -> dict[str, Any]:
         if "method" not in tags:
             continue
         curve = {name: rounded(series(store, run.info.run_id, name)) for name in BY_UPDATE}
-        if tags["method"] != "meta":  # whose prompts are others
+        if tags["method"] == "start":
             base = {key: series(store, run.info.run_id, name).get(0, 0.0) for key, name in MEASURED.items()}
         runs.append({
             "method": tags["method"],
@@ -163,13 +192,15 @@ def summary(store: Store, chosen: argparse.Namespace) -> dict[str, Any]:
             "cpu_seconds": round(metrics["cost/cpu_seconds"]),
             **{key: round(metrics[name], 4) for key, name in MEASURED.items() if name in metrics},
             "train": {name: points for name, points in curve.items() if points},
+            "validated": rounded(series(store, run.info.run_id, MEASURED["success"])),
         })  # fmt: skip
     order = list(METHODS)
     runs.sort(key=lambda one: (order.index(one["method"]), one["seed"]))
     unseen = len(read(store.folder / "unseen.jsonl"))
     return {
         "command": "python benchmarks/worlds.py " + " ".join(sys.argv[1:]), "games": SIZES[chosen.size],
-        "max_turns": chosen.max_turns, "start": chosen.start, "unseen": unseen, "base": base, "runs": runs,
+        "max_turns": chosen.max_turns, "recorded": chosen.games, "played": chosen.play, "start": chosen.start,
+        "rate": chosen.rate, "unseen": unseen, "base": base, "runs": runs,
     }  # fmt: skip
 
 

@@ -14,18 +14,37 @@ import worlds
 from srl.cli.lightning import instantiated
 
 
-@pytest.mark.parametrize("start", [0, 4])
-def test_every_method_is_a_config_with_its_hand_offs(start):
-    chosen = Namespace(start=start, tokens=100, max_turns=3)
+def test_every_method_is_a_config_that_goes_on_from_its_start():
+    chosen = Namespace(start=4, sft_updates=30, rate=2e-4, tokens=100, max_turns=3)
     for method, (_, phases) in worlds.METHODS.items():
-        fit = worlds.fit_of((Path("a.jsonl"), Path("b.jsonl")), method, 1, chosen)
-        found = instantiated([*fit.arguments, "--trainer.logger", "false"]).curriculum.schedule.phases
-        assert len(found) == len(phases) + bool(start)
-        assert [phase.name for phase in found[bool(start) :]] == method.split("_")
+        fit = worlds.fit_of(Path("made"), (Path("a.jsonl"), Path("b.jsonl")), method, 1, chosen)
+        given, start = (
+            dict(zip(fit.arguments[::2], fit.arguments[1::2], strict=True)),
+            worlds.start_of(method),
+        )
+        gone_on = given.pop("--ckpt_path", None)
+        assert gone_on == (None if method == start else f"made/checkpoints/{start}-1/last.ckpt")
+        flat = [text for pair in given.items() for text in pair]
+        config = instantiated([*flat, "--trainer.logger", "false"])
+        found = config.curriculum.schedule.phases
+        assert [phase.name for phase in found] == ["start", *(method.split("_") if method != start else [])]
+        assert len(found) == 1 + len(phases)
         assert [phase.until.updates for phase in found[:-1]] == [
-            *([start] if start else []),
-            *(worlds.FIRST[phase.name] for phase in found[bool(start) : -1]),
-        ]
+            *([4] if phases else []), *(worlds.FIRST[phase.name] for phase in found[1:-1]),
+        ]  # fmt: skip
+        assert {phase.lr for phase in found[1:]} <= {2e-4, 1e-3}
+        assert config.trainer.max_steps == {start: 4, "sft": 30}.get(method, 100_000)
+
+
+def test_games_beyond_the_recorded_ones_have_no_steps_and_unseen_ones_begin_as_none(tmp_path, monkeypatch):
+    def record(path, size, first, count, *more):
+        worlds.write(path, [{"problem": f"{first % 7 + number}", "steps": [1]} for number in range(count)])
+
+    monkeypatch.setattr(worlds, "record", record)
+    monkeypatch.setattr(worlds, "UNSEEN", 6)
+    train, unseen = worlds.games(tmp_path, "rooms=1", 3, 5)
+    assert [len(row["steps"]) for row in worlds.read(train)] == [1, 1, 1, 0, 0, 0, 0, 0]
+    assert [row["problem"] for row in worlds.read(unseen)] == ["8", "9", "10"]  # 5, 6 and 7 are trained on
 
 
 def test_the_table_shows_success_with_its_standard_error():
