@@ -211,11 +211,12 @@ class PromptRenderer:
     def ids(self, text: str) -> tuple[int, ...]:
         """Rendered text -> token ids. A chat template writes its own special tokens: none are added to it.
 
-        To plain text is added what the tokenizer adds before a text, but nothing that it adds behind one: an
-        end token there would end the response before it begins.
+        To other text, plain or raw, is added what the tokenizer adds before a text (a model that was trained
+        with a begin token knows little without), but nothing that it adds behind one: an end token there
+        would end the response before it begins.
         """
         bare = ids_of(self.tokenizer, text)
-        if self.template == "plain" and self._added is None:
+        if self.template != "chat" and self._added is None:
             ids = self.tokenizer(text)["input_ids"]
             starts = range(len(ids) - len(bare) + 1)
             front = next((k for k in starts if tuple(ids[k : k + len(bare)]) == bare), 0)

@@ -296,8 +296,8 @@ def test_no_chat_template_is_said_and_asking_for_one_is_refused(tokenizer, caplo
         PromptRenderer(tokenizer, PromptFormat("chat"))
 
 
-@pytest.mark.parametrize(("template", "adds"), [("plain", True), ("raw", False), ("chat", False)])
-def test_special_tokens_are_added_to_plain_text_alone(template, adds):
+@pytest.mark.parametrize(("template", "adds"), [("plain", True), ("raw", True), ("chat", False)])
+def test_special_tokens_are_added_to_what_no_chat_template_wrote(template, adds):
     tokenizer = chat_tokenizer()
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
         single="<unk> $A", special_tokens=[("<unk>", 2)]
