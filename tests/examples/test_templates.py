@@ -132,5 +132,5 @@ def test_nothing_stands_between_a_prompt_and_its_response(adds, before, template
     renderer = PromptRenderer(tokenizer, PromptFormat(template), False)
     text = renderer.step("a?", ["b"])
     bare = tuple(tiny_tokenizer()("a?")["input_ids"])
-    assert renderer.ids("a?") == (before if template == "plain" else ()) + bare
+    assert renderer.ids("a?") == (() if template == "chat" else before) + bare
     assert renderer.ids(text)[-1] not in tokenizer("")["input_ids"]
