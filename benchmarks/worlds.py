@@ -196,9 +196,12 @@ def summary(store: Store, chosen: argparse.Namespace) -> dict[str, Any]:
         })  # fmt: skip
     order = list(METHODS)
     runs.sort(key=lambda one: (order.index(one["method"]), one["seed"]))
-    unseen = len(read(store.folder / "unseen.jsonl"))
+    unseen, said = len(read(store.folder / "unseen.jsonl")), sys.argv[1:]
+    if "--output" in said:  # the folder is nobody else's affair
+        place = said.index("--output")
+        said = said[:place] + said[place + 2 :]
     return {
-        "command": "python benchmarks/worlds.py " + " ".join(sys.argv[1:]), "games": SIZES[chosen.size],
+        "command": "python benchmarks/worlds.py " + " ".join(said), "games": SIZES[chosen.size],
         "max_turns": chosen.max_turns, "recorded": chosen.games, "played": chosen.play, "start": chosen.start,
         "rate": chosen.rate, "unseen": unseen, "base": base, "runs": runs,
     }  # fmt: skip
