@@ -13,8 +13,9 @@ from lightning.pytorch import Trainer
 from callbacks.run_info import set_tag
 from srl import ranks
 from srl.curriculum.stream import Draw
+from srl.errors import ServerGone
 from srl.evaluation.judge_reward import JudgeReward
-from srl.evaluation.judge_server import ServerGone, voter_of
+from srl.evaluation.judge_server import voter_of
 from srl.evaluation.votes import judge_state
 from srl.files import file_sha256
 from srl.rewards.parts import JUDGE, Part

@@ -17,6 +17,13 @@ class TrainingStopped(RuntimeError):
     """The run ended itself because going on could not help. The message is the diagnosis and what to try."""
 
 
+class ServerGone(TrainingStopped):
+    """A server that the run needs answers nothing, or refuses to be asked so. The run ends with a checkpoint.
+
+    The message says where, how long and what was last.
+    """
+
+
 class Interrupted(RuntimeError):
     """Ctrl-C or SIGTERM ended the run after its last checkpoint was written. `code` is the exit status."""
 

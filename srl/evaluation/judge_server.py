@@ -10,22 +10,21 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
-from urllib.request import HTTPRedirectHandler, OpenerDirector, Request, build_opener
+from urllib.request import OpenerDirector, Request
 
-from srl.errors import TrainingStopped
+from srl.errors import ServerGone
 from srl.evaluation.votes import Voter, Votes, own_voter
 from srl.model.texts import ids_of
 from srl.rewards.judge import JudgeSettings
 from srl.rewards.verdict import verdict
+from srl.server import headers, opener, whole
 
 if TYPE_CHECKING:
     from srl.engine.engine import RolloutEngine
@@ -38,10 +37,7 @@ TRIES, GRACE = 4, 60.0
 LONGEST_PAUSE = 60.0
 LARGEST = 8 << 20
 """Bytes of an answer, at most."""
-
-
-class ServerGone(TrainingStopped):
-    """It answers nothing, or refuses to be asked so. The message says where, how long and what was last."""
+NO_COMPLETION = "an answer that is no chat completion"
 
 
 @dataclass
@@ -66,7 +62,7 @@ class ServerVoter:
     count: Callable[[str], int]
     stops: Callable[[], bool] = lambda: False
     pause: float = 1.0
-    _opener: OpenerDirector = field(default_factory=lambda: build_opener(_NoRedirect))
+    _opener: OpenerDirector = field(default_factory=opener)
 
     def ask(self, requests: Sequence[str]) -> dict[str, Votes]:
         """ServerGone: see there; also where the run is to stop while it is waited for."""
@@ -74,7 +70,7 @@ class ServerVoter:
         since, pause = time.monotonic(), self.pause
         with ThreadPoolExecutor(AT_ONCE) as pool:
             while open_votes := [vote for vote in votes if not vote.done]:
-                round_ = _Round(self, self._headers())
+                round_ = _Round(self, headers(self.settings.key_variable))
                 list(pool.map(round_.take, open_votes))
                 if round_.answered:
                     since, pause = time.monotonic(), self.pause
@@ -124,12 +120,6 @@ class ServerVoter:
                 )
             time.sleep(min(0.2, end - now))
 
-    def _headers(self) -> dict[str, str]:
-        key = os.environ.get(self.settings.key_variable, "").strip()
-        if not re.fullmatch(r"[!-~]*", key):  # an error of the header would show it
-            raise ServerGone(f"the key in {self.settings.key_variable} has signs that no key has")
-        return {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
-
 
 class _Round:
     """Each open vote asked once. answered: any came; asked_for: seconds that the server wants to rest."""
@@ -170,7 +160,7 @@ class _Round:
         end = time.monotonic() + settings.time_limit
         try:
             with self.voter._opener.open(request, timeout=settings.time_limit) as answer:
-                return _whole(answer, end)
+                said = whole(answer, end, LARGEST)
         except HTTPError as error:
             error.close()
             raise self._refused(error) from None
@@ -181,6 +171,9 @@ class _Round:
             if isinstance(reason, TimeoutError):
                 raise _Passing(f"no answer within {settings.time_limit:g} s") from error
             raise _Passing(f"no connection ({type(reason).__name__})") from error
+        if said is None:
+            raise _Passing(NO_COMPLETION)
+        return said
 
     def _refused(self, error: HTTPError) -> Exception:
         """Of a body nothing is shown: some servers repeat the key."""
@@ -207,7 +200,7 @@ class _Round:
             tokens = usage.get("completion_tokens")
             known = verdict(text, self.voter.settings.words)
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-            raise _Passing("an answer that is no chat completion") from error
+            raise _Passing(NO_COMPLETION) from error
         return known, tokens if isinstance(tokens, int) else self.voter.count(text)
 
 
@@ -217,24 +210,6 @@ class _Passing(Exception):
 
 class _Refusal(Exception):
     """Of one request, such as one that is too long: it would be the same the next time."""
-
-
-class _NoRedirect(HTTPRedirectHandler):
-    def redirect_request(self, *args: Any) -> None:
-        return None
-
-
-def _whole(answer: HTTPResponse, end: float) -> bytes:
-    """All of it before `end`; a server that sends byte by byte is late, too."""
-    parts, size = [], 0
-    while part := answer.read1(1 << 16):
-        parts.append(part)
-        size += len(part)
-        if size > LARGEST:
-            raise _Passing("an answer that is no chat completion")
-        if time.monotonic() > end:
-            raise TimeoutError
-    return b"".join(parts)
 
 
 def voter_of(

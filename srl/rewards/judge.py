@@ -10,10 +10,10 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from srl.errors import ConfigError, check_counts
 from srl.rewards.verdict import BOXED, Words, check_of, check_words
+from srl.server import check_address, check_variable
 
 REQUEST = """Problem:
 {problem}
@@ -26,7 +26,6 @@ Step to judge:
 
 Is this step right, and can a right answer still come of it? Analyse it first. Then end with \
 {positive} or {negative}, once and with nothing after it."""
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _HOLE = re.compile(r"\{(problem|past|step|positive|negative)\}")
 
 
@@ -94,27 +93,11 @@ class JudgeSettings:
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"{where}{name} is {value}: write seconds above 0")
-        if not _VARIABLE.fullmatch(self.key_variable):  # it may be the key itself: it is not shown
-            raise ConfigError(
-                f"{where}key_variable is no name of an environment variable; write the name, and the key "
-                "into the variable: a key in a config would be logged"
-            )
+        check_variable(f"{where}key_variable", self.key_variable)
         if self.url is None:
             return
-        try:
-            parts = urlsplit(self.url)
-            good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-            good = good and re.fullmatch(r"[!-~]+", self.url) is not None
-            str(parts.hostname).encode("idna")
-        except ValueError:  # its text may hold the key
-            good = False
-        if not good:
-            raise ConfigError(f"{where}url is no address; write one such as http://localhost:8000/v1")
-        if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
-            raise ConfigError(
-                f"{where}url holds more than host and path; a key belongs into {where}key_variable, where "
-                "nothing logs it"
-            )
+        address = "http://localhost:8000/v1"
+        check_address(f"{where}url", self.url, f"{where}key_variable", address)
         if not self.model:
             raise ConfigError(f"{where}url is given, but not {where}model: write the model's name there")
         if self.adapter not in (False, "off"):
