@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import platform
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from uuid import getnode
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -14,9 +19,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from modules.longest import try_longest
 from srl import ranks
 from srl.curriculum.stream import Draw
-from srl.engine.settings import Path
-from srl.engine.vllm import VllmEngine, VllmSettings, require
-from srl.errors import ConfigError
+from srl.engine.settings import Path as EnginePath
+from srl.engine.vllm import VllmEngine, check_vllm
+from srl.engine.vllm_settings import VllmSettings
+from srl.errors import ConfigError, ServerGone
 from srl.evaluation.gap import LITTLE, gap, measurable
 from srl.examples.own_thinking import OwnThinking
 from srl.objectives.table import objectives
@@ -49,7 +55,7 @@ class Rollout(Callback):
             which may be faster on large models; its log-probabilities are not quite the trainer's, so every
             update weighs by their ratio (see model.loss.truncated_ratio). No GPU has run vllm here. What is
             no rollout of fit (validation, test, label, judge, soft, chat) is sampled with vllm as with auto.
-        vllm: Settings of vLLM, where engine is vllm.
+        vllm: Settings of vLLM, in this process or on a server, where engine is vllm.
         own_thinking: Share of the earlier steps in a prompt that the policy takes again: where it takes one
             as the expert did, its own thinking is shown before it. 0, as in the paper, shows the expert's
             steps alone.
@@ -87,16 +93,17 @@ class Rollout(Callback):
         self._lost = 0.0
 
     @property
-    def path(self) -> Path:
+    def path(self) -> EnginePath:
         """Of our own engine, which samples all that is no rollout, too."""
         return "auto" if self.engine == "vllm" else self.engine
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """ConfigError, before weights are loaded, where vLLM is wanted and cannot be had."""
         if self.engine == "vllm" and stage == "fit":
-            require()
             if trainer.world_size > 1:
                 raise ConfigError("rollout.engine is vllm: on one device only; set trainer.devices: 1")
+            policy: Any = pl_module
+            check_vllm(self.vllm, policy.base, policy.lora.r if policy.lora else 0)
         if self.own_thinking and stage == "fit":
             self._thinking = self._own_thinking(trainer.datamodule)  # type: ignore[attr-defined]
 
@@ -115,6 +122,25 @@ class Rollout(Callback):
         self._check(trainer, pl_module)
         self._measure_gaps(trainer, pl_module)
         self._try_longest(trainer, pl_module)
+        if self.engine == "vllm":
+            self._begin_vllm(trainer, pl_module)
+
+    def _begin_vllm(self, trainer: Trainer, pl_module: Any) -> None:
+        last: Any = trainer.checkpoint_callback
+        place = f"{platform.node()} {getnode()} {Path(getattr(last, 'dirpath', '.')).resolve()}"
+        owner = hashlib.sha256(place.encode()).hexdigest()[:12]  # one run at a time has the folder
+        stops = partial(getattr, last, "signalled", False)
+        self._vllm = VllmEngine(pl_module.engine, pl_module.files, self.vllm, owner, stops)
+        sources = trainer.datamodule.stream.sources  # type: ignore[attr-defined]
+        asked = [
+            one
+            for name, examples in sources.items()
+            if self._samples[name]
+            for one in examples
+            if one.prompt_ids
+        ]
+        with trainer.precision_plugin.forward_context():
+            self._vllm.begin(asked, self.sampling.temperature)
 
     def _go_on(self, generator: torch.Generator, state: torch.Tensor) -> None:
         if state.shape == generator.get_state().shape:
@@ -164,19 +190,28 @@ class Rollout(Callback):
         start = time.perf_counter()
         examples = ranks.share(batch.examples)  # of several devices each samples its part
         sampled_at = ELSEWHERE if self.engine == "vllm" else trainer.global_step
-        with trainer.precision_plugin.forward_context():
-            if self._thinking is not None and any(map(self._has_history, batch.examples)):
-                examples = self._with_thinking(self._thinking, examples, pl_module, batch)
-                batch.examples = ranks.all_examples(examples, batch.examples)
-            if any(self._plays[one.objective] == "state" for one in batch.examples):
-                examples = self._played_to(examples, trainer, pl_module, batch)
-                batch.examples = ranks.all_examples(examples, batch.examples)
-            batch.groups = self._groups(examples, trainer, pl_module, batch)
+        state = self._generator.get_state()
+        try:
+            with trainer.precision_plugin.forward_context():
+                batch.groups = self._fill(examples, trainer, pl_module, batch)
+        except ServerGone as error:  # nothing of this draw counts; the checkpoint ends the run
+            batch.stop = str(error)
+            self._generator.set_state(state)
         for group in batch.groups:
             group.sampled_at = sampled_at
         batch.temperature = self.sampling.temperature
         batch.metrics["rollouts/rows_in_flight"] = float(pl_module.engine.rows_in_flight)
         batch.cost.rollout_seconds = max(ranks.gathered(time.perf_counter() - start))
+
+    def _fill(self, examples: list[Example], trainer: Trainer, pl_module: Any, batch: Draw) -> list[Group]:
+        """The groups of this device's examples; they are shown thinking, and played to a state, before."""
+        if self._thinking is not None and any(map(self._has_history, batch.examples)):
+            examples = self._with_thinking(self._thinking, examples, pl_module, batch)
+            batch.examples = ranks.all_examples(examples, batch.examples)
+        if any(self._plays[one.objective] == "state" for one in batch.examples):
+            examples = self._played_to(examples, trainer, pl_module, batch)
+            batch.examples = ranks.all_examples(examples, batch.examples)
+        return self._groups(examples, trainer, pl_module, batch)
 
     def _groups(
         self, examples: Sequence[Example], trainer: Trainer, pl_module: Any, batch: Draw
@@ -257,9 +292,18 @@ class Rollout(Callback):
         if self.engine != "vllm":
             own: RolloutEngine = pl_module.engine
             return own
-        if self._vllm is None:
-            self._vllm = VllmEngine(pl_module.engine, pl_module.files, self.vllm)
+        assert self._vllm is not None
         return self._vllm
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._end_vllm()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._end_vllm()
+
+    def _end_vllm(self) -> None:
+        if self._vllm is not None:
+            self._vllm.end()
 
     def state_dict(self) -> dict[str, Any]:
         if self._generator is None:

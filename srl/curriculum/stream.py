@@ -191,8 +191,8 @@ class Draw:
         tables.
     temperature: of the rollouts. Written by them, read by the update.
     cost: what sampling took. Written by rollouts and rewards; read by dynamic sampling and budget.
-    stop: why the run ends behind this draw, "" where it goes on. Written by the rewards; read by dynamic
-        sampling and checkpoint.
+    stop: why the run ends behind this draw, "" where it goes on. Written by rollouts and rewards; read
+        by rewards, dynamic sampling and checkpoint.
     metrics: name -> value, logged with the update. Written by all; read by curriculum, budget, health.
 
     A plain class: Lightning deep-copies dataclasses when it moves batches to a device.

@@ -1,80 +1,82 @@
-"""Rollouts by vLLM, for those who have it: the adapter goes over as a file, tokens and log-probabilities come
-back.
+"""Rollouts by vLLM, for those who have it, in this process or on a server: the adapter goes over as files,
+tokens and log-probabilities come back.
 
-Never run with vLLM itself or on a GPU: the tests use a stand-in with vLLM's interface (of 0.10.2 to 0.27).
+vLLM itself (0.32) has trained the quick start on a CPU both ways; no GPU has run it, and no second machine.
 """
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
 from srl.engine.scheduler import Rollout, completion_of
+from srl.engine.vllm_adapter import Asked, Said, Sampler, rank_of
+from srl.engine.vllm_process import RANKS, VllmProcess, require
+from srl.engine.vllm_server import VllmServer
+from srl.engine.vllm_settings import VllmSettings
 from srl.errors import ConfigError, TrainingStopped
 from srl.model.adapters import unwrapped
 from srl.model.sources import ModelFiles
-from srl.out_of_memory import release
 from srl.types import Completion, Example, Sampling
 
 if TYPE_CHECKING:
     from srl.engine.engine import RolloutEngine
 
-
-RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # of adapters, that vLLM makes room for
-SHARED_MEMORY = Path("/dev/shm")
-
-
-@dataclass(frozen=True)
-class VllmSettings:
-    """Of vLLM's engine; never run on a GPU."""
-
-    memory: float = 0.4
-    """Share of the GPU's memory that vLLM may take while it samples, weights included; between rollouts it
-    sleeps."""
-    max_tokens: int | None = None
-    """Longest prompt with its response that vLLM makes room for, in tokens; null is the model's context."""
-    eager: bool = False
-    """Whether vLLM runs without its own CUDA graphs: slower, with less memory."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.memory < 1:
-            raise ConfigError(f"rollout.vllm.memory is {self.memory}: write a share between 0 and 1")
+PROBE = 64
+"""Tokens of the first prompt by which a server's log-probabilities are looked at, at most."""
+WIDE = 0.5
+"""A mean gap between its log-probabilities and ours from which on it samples from other weights."""
 
 
-def require() -> Any:
-    """The module vllm. ConfigError where it is not installed."""
-    try:
-        import vllm
-    except ImportError as error:
-        raise ConfigError(
-            f"rollout.engine is vllm, but vllm cannot be imported ({error}): pip install 'srl[vllm]', "
-            "or set rollout.engine: own"
-        ) from error
-    return vllm
+def check_vllm(settings: VllmSettings, base: str, rank: int) -> None:
+    """ConfigError, before weights are loaded: vLLM cannot be had, or the server cannot be used."""
+    if settings.server is None:
+        require()
+    else:
+        VllmServer(settings, base, rank).connect()
 
 
 class VllmEngine:
-    """`RolloutEngine.generate` by vLLM, on the device of our own engine `own`.
+    """`RolloutEngine.generate` by vLLM, on the device of our own engine `own` or by a server.
 
     Its log-probabilities come from other kernels and an adapter in half precision, so they differ from the
     trainer's: who trains on them must count the ratio. ConfigError for what it would sample otherwise than
     it trains: a quantised base, a model without adapter, a GGUF file, sampling with a cut.
+
+    owner, stops: see VllmServer.
     """
 
-    def __init__(self, own: RolloutEngine, files: ModelFiles, settings: VllmSettings) -> None:
+    def __init__(
+        self,
+        own: RolloutEngine,
+        files: ModelFiles,
+        settings: VllmSettings,
+        owner: str = "",
+        stops: Callable[[], bool] = lambda: False,
+    ) -> None:
         _refuse(own, files)
         self.own, self.files, self.settings = own, files, settings
-        self._llm: Any = None
-        self._folder = tempfile.TemporaryDirectory(
-            prefix="srl-adapter-", dir=SHARED_MEMORY if SHARED_MEMORY.is_dir() else None
-        )
-        self._request: Any = None
-        self._versions: list[int] = []  # of the parameters that the newest request holds
+        self.server: VllmServer | None = None
+        if settings.server is not None:
+            self.server = VllmServer(settings, files.source, rank_of(own.decoder.model), owner, stops)
+        self.sampler: Sampler = self.server or VllmProcess(own, files, settings)
+
+    def begin(self, examples: Sequence[Example], temperature: float = 1.0) -> None:
+        """ConfigError, before training begins: an example too long, a server that does not sample from the
+        policy. examples: all whose prompts are known."""
+        if self.server is not None:
+            self.server.connect()
+            self.server.begin(self.own.decoder.model, tuple(self.own.end_ids))
+        for example in examples:
+            self._check_length(example)
+        if self.server is not None and examples:
+            self._probe(examples[0].prompt_ids[:PROBE], temperature)
+
+    def end(self) -> None:
+        if self.server is not None:
+            self.server.end()
 
     def generate(
         self, examples: Sequence[Example], n: int, sampling: Sampling, generator: torch.Generator
@@ -94,84 +96,54 @@ class VllmEngine:
         for example in examples:
             self._check_length(example)
         seeds = torch.randint(2**31, (len(examples),), generator=generator, device=generator.device)
-        params = [
-            require().SamplingParams(
-                n=n,
-                temperature=sampling.temperature,
-                seed=seed,
-                max_tokens=example.max_new_tokens,
-                stop_token_ids=sorted(self.own.end_ids),
-                logprobs=0,  # of the sampled token alone
-                detokenize=False,
-            )
+        asked = [
+            Asked(example.prompt_ids, example.max_new_tokens, seed)
             for example, seed in zip(examples, seeds.tolist(), strict=True)
         ]
-        prompts = [{"prompt_token_ids": list(example.prompt_ids)} for example in examples]
-        request = self._adapter()
-        llm = self._awake()
-        try:
-            found = llm.generate(prompts, params, lora_request=request, use_tqdm=False)
-        finally:
-            if _sleeps():
-                llm.sleep(level=1)
+        found = self.sampler.sample(asked, n, sampling.temperature)
         return [
-            [self._completion(example, one) for one in output.outputs]
-            for example, output in zip(examples, found, strict=True)
+            [self._completion(example, one) for one in group]
+            for example, group in zip(examples, found, strict=True)
         ]
 
     def _check_length(self, example: Example) -> None:
         self.own.decoder.check_length(example)
-        size, most = len(example.prompt_ids) + example.max_new_tokens, self.settings.max_tokens
-        if most is not None and size > most:
+        size, most = len(example.prompt_ids) + example.max_new_tokens, self.sampler.most_tokens
+        if most is None or size <= most:
+            return
+        where = f"rollout.vllm.max_tokens is {most}"
+        if self.server is not None and most != self.settings.max_tokens:
+            where = (
+                f"the server takes {most}: start it with --max-model-len {size} or more, or lower data.limits"
+            )
+        raise ConfigError(f"problem {example.uid}: prompt and response may take {size} tokens, {where}")
+
+    def _probe(self, prompt: tuple[int, ...], temperature: float) -> None:
+        """The server's log-probabilities of first tokens against ours, at the temperature."""
+        groups = self.sampler.sample([Asked(prompt, 1, seed) for seed in range(4)], 2, temperature)
+        said = [(one.ids[0], one.logprobs[0]) for group in groups for one in group if one.ids]
+        ids, theirs = [token for token, _ in said], torch.tensor([value for _, value in said])
+        with self.own.decoder.evaluating():
+            read = torch.tensor([prompt], device=self.own.device)
+            logits = self.own.decoder.model(input_ids=read, use_cache=False).logits[0, -1].float().cpu()
+        tempered, raw = (
+            float(((logits / by).log_softmax(-1)[ids] - theirs).abs().mean()) for by in (temperature, 1.0)
+        )
+        if raw < tempered / 2 and tempered > 0.01:
             raise ConfigError(
-                f"problem {example.uid}: prompt and response may take {size} tokens, "
-                f"rollout.vllm.max_tokens is {most}"
+                f"rollout.vllm.server {self.settings.server} gives log-probabilities of temperature 1, and "
+                f"rollout.temperature is {temperature}: start it with --logprobs-mode processed_logprobs"
+            )
+        if tempered > WIDE:
+            raise ConfigError(
+                f"rollout.vllm.server {self.settings.server} does not sample from the policy: its log-"
+                f"probabilities differ by {tempered:.2f} on average. Serve the very weights of model.base"
             )
 
-    def _awake(self) -> Any:
-        """vLLM with its weights on the device; what training has freed is given back first."""
-        release(self.own.device)
-        if self._llm is not None:
-            if _sleeps():
-                self._llm.wake_up()
-            return self._llm
-        model: Any = unwrapped(self.own.decoder.model)
-        rank = _rank(self.own.decoder.model)
-        self._llm = require().LLM(
-            model=self.files.path_or_id,
-            revision=self.files.revision,
-            dtype=str(model.dtype).removeprefix("torch."),
-            max_model_len=self.settings.max_tokens or self.own.decoder.context,
-            gpu_memory_utilization=self.settings.memory,
-            enforce_eager=self.settings.eager,
-            enable_lora=True,
-            max_loras=1,
-            max_lora_rank=next(size for size in RANKS if size >= rank),
-            enable_sleep_mode=_sleeps(),
-            # a prompt cut in two draws from its seeded generator twice, which a CPU's cannot take back
-            enable_chunked_prefill=None if _sleeps() else False,
-            logprobs_mode="processed_logprobs",  # at the temperature
-            generation_config="vllm",  # no sampling defaults of the model's
-        )
-        return self._llm
-
-    def _adapter(self) -> Any:
-        """A request with today's adapter; written anew, under a new number, when it has changed."""
-        from vllm.lora.request import LoRARequest
-
-        model: Any = self.own.decoder.model
-        versions = [parameter._version for parameter in model.parameters() if parameter.requires_grad]
-        if self._request is None or versions != self._versions:
-            number = 1 if self._request is None else self._request.lora_int_id + 1
-            model.save_pretrained(self._folder.name, save_embedding_layers=False)
-            self._request = LoRARequest(f"srl-{number}", number, self._folder.name)
-            self._versions = versions
-        return self._request
-
-    def _completion(self, example: Example, output: Any) -> Completion:
+    def _completion(self, example: Example, output: Said) -> Completion:
         """vLLM's tokens by our own rule of where a response ends."""
-        ids = list(output.token_ids)
-        if len(output.logprobs or ()) != len(ids) or not ids:
+        ids = output.ids
+        if len(output.logprobs) != len(ids) or not ids:
             raise TrainingStopped(
                 "vLLM gave back a rollout without tokens, or without their log-probabilities"
             )
@@ -180,10 +152,9 @@ class VllmEngine:
             rollout.record(token, self.own.end_ids, self.own.texts)
             if rollout.ended:
                 break
-        if output.finish_reason == "stop" and not rollout.finished:
+        if output.reason == "stop" and not rollout.finished:
             raise TrainingStopped("vLLM ended a rollout without its end token: this version cannot be used")
-        logprobs = [entry[token].logprob for token, entry in zip(ids, output.logprobs, strict=True)]
-        row = torch.tensor(logprobs[: len(rollout.ids)])
+        row = torch.tensor(list(output.logprobs[: len(rollout.ids)]))
         return completion_of(rollout, row, self.own.end_ids, self.own.text_of)
 
 
@@ -198,18 +169,7 @@ def _refuse(own: RolloutEngine, files: ModelFiles) -> None:
         why = "there is no adapter (model.lora), and nothing else is handed over"
     elif files.gguf_file:
         why = "the base is a GGUF file, which vLLM reads with other weights"
-    elif _rank(own.decoder.model) > RANKS[-1]:
+    elif rank_of(own.decoder.model) > RANKS[-1]:
         why = f"model.lora.r is above {RANKS[-1]}"
     if why:
         raise ConfigError(f"rollout.engine is vllm, but {why}; change that or set rollout.engine: own")
-
-
-def _sleeps() -> bool:
-    """Whether vLLM can give its memory back between rollouts: on GPUs; on a CPU it keeps it."""
-    from vllm.platforms import current_platform
-
-    return bool(current_platform.is_sleep_mode_available())
-
-
-def _rank(model: Any) -> int:
-    return max(config.r for config in model.peft_config.values())

@@ -27,3 +27,18 @@ def test_memory_and_files_stay_flat_over_two_thousand_updates():
     text = (ROOT / "docs" / "architecture.md").read_text()
     assert f"grew by {found['rss_mb_per_100_updates']} MB" in text
     assert f"in {found['query_seconds_late_to_early']} times" in text
+
+
+def test_a_run_whose_vllm_server_was_killed_went_on_by_the_next_one():
+    found = json.loads((RESULTS / "vllm.json").read_text())
+    runs = found["runs"]
+    (kill,) = runs["server"]["draw_of_the_kill"]
+    assert 1 < kill["draw"] < runs["server"]["draws"]
+    assert runs["server"]["starts"] == 2
+    assert {len(run["solved"]) for run in runs.values()} == {len(runs["own"]["solved"])}
+    text = " ".join((ROOT / "docs" / "scale.md").read_text().split())
+    for name, cost in found["cpu_of_a_draw_over_our_own"].items():
+        gap = runs[name]["gap_a_token"]["most"]
+        assert gap < 0.02
+        assert f"{gap:.4f}" in text
+        assert f"{cost:.1f}" in text

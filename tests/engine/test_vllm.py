@@ -165,7 +165,9 @@ def test_a_version_that_leaves_out_the_end_token_is_noticed(engine, monkeypatch)
     def without_end(self, completion, params):
         found = output(self, completion, params)
         if found.finish_reason == "stop":
-            found.token_ids, found.logprobs = found.token_ids[:-1] or (50,), found.logprobs[:-1] or [{50: 0}]
+            last = {50: SimpleNamespace(logprob=0.0)}
+            found.token_ids = found.token_ids[:-1] or (50,)
+            found.logprobs = found.logprobs[:-1] or [last]
         return found
 
     monkeypatch.setattr(StandIn, "_output", without_end)
