@@ -211,8 +211,9 @@ def summary(store: Store, chosen: argparse.Namespace) -> dict[str, Any]:
         said = said[:place] + said[place + 2 :]
     return {
         "command": "python benchmarks/worlds.py " + " ".join(said), "games": SIZES[chosen.size],
-        "base_model": chosen.base, "max_turns": chosen.max_turns, "recorded": chosen.games, "played": chosen.play,
-        "start": chosen.start, "rate": chosen.rate, "unseen": unseen, "base": base, "runs": runs,
+        "base_model": chosen.base, "max_turns": chosen.max_turns, "recorded": chosen.games,
+        "played": chosen.play, "start": chosen.start, "rate": chosen.rate, "unseen": unseen, "base": base,
+        "runs": runs,
     }  # fmt: skip
 
 
