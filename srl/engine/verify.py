@@ -18,7 +18,7 @@ from srl.engine.history import History
 from srl.errors import ConfigError
 from srl.model.logprobs import head_logits
 from srl.model.texts import ids_of
-from srl.packing.attention import NAME, attention_arguments
+from srl.packing.attention import NAME, Attention, attention_arguments, ways
 from srl.packing.micro_batches import Row, micro_batches
 
 if TYPE_CHECKING:
@@ -57,8 +57,10 @@ def verify(decoder: Decoder, ids: Sequence[int]) -> float:
     finally:
         own.set_attn_implementation(NAME)
     worst = 0.0
-    found = {"decoding": _decoded(decoder, tokens), "packed training": _packed(decoder, tokens)}
-    for what, logits in found.items():
+    found = [("decoding", _decoded(decoder, tokens))]
+    for how in ways(decoder.attention, decoder.device):
+        found.append((f"packed training by {how}", _packed(decoder, tokens, how)))
+    for what, logits in found:
         gap = divergence(expected[-DECODED - 1 :], logits)
         worst = max(worst, gap)
         if not gap <= allowed(decoder):
@@ -128,7 +130,7 @@ def _decoded(decoder: Decoder, ids: Tensor) -> Tensor:
     return torch.cat([logits, *steps])
 
 
-def _packed(decoder: Decoder, ids: Tensor) -> Tensor:
+def _packed(decoder: Decoder, ids: Tensor, how: Attention) -> Tensor:
     """The same logits from the second of two completions behind one prompt."""
     prompt, action = tuple(ids[0, :-DECODED].tolist()), tuple(ids[0, -DECODED:].tolist())
     rows = [Row(prompt, action[::-1], weight=1.0), Row(prompt, action, weight=1.0)]
@@ -137,9 +139,7 @@ def _packed(decoder: Decoder, ids: Tensor) -> Tensor:
         input_ids=batch.input_ids,
         position_ids=batch.position_ids,
         use_cache=False,
-        **attention_arguments(
-            decoder.backbone, batch.trees, batch.segments, batch.ancestors, decoder.attention
-        ),
+        **attention_arguments(decoder.backbone, batch.trees, batch.segments, batch.ancestors, how),
     ).last_hidden_state[0]
     size = len(prompt)
     places = [size - 1, *range(size + DECODED, size + 2 * DECODED)]

@@ -20,7 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from srl.memory_plan.fake_kernels import as_on
 from srl.memory_plan.fake_model import Build, Skeleton, on_meta
 from srl.memory_plan.live_bytes import LiveBytes
-from srl.model.logprobs import CHUNK_ELEMENTS, head_logits, token_logprobs
+from srl.model.logprobs import chunk_rows, head_logits, token_logprobs
 from srl.packing.attention import attention_arguments
 from srl.packing.micro_batches import MicroBatch, Row, micro_batches
 from srl.types import Teaching
@@ -122,7 +122,7 @@ def _update(
             token_logprobs(skeleton.head, read, *what)
     if read is not None and teaching == "target":
         both = actions.clone(), read.clone()  # of the rows that it teaches
-        some = 2 * max(1, CHUNK_ELEMENTS // (4 * skeleton.vocab_size))  # all other chunks take the same again
+        some = 2 * chunk_rows(4 * skeleton.vocab_size, read.device)  # all other chunks take the same again
         few = (both[0][:some], both[1][:some], micro.temperatures[:some])
         loss = loss + divergences(skeleton.head, *few, teacher, skeleton.vocab_size).sum()
         del both, few

@@ -18,6 +18,7 @@ from transformers.masking_utils import sdpa_mask
 
 import srl.engine.attention
 import srl.packing.attention
+from srl.model import logprobs
 from srl.packing.attention import NAME
 
 CUDA_NAME = "srl_plan_cuda"
@@ -36,13 +37,22 @@ def attention_of(build: Any, decoder: Any) -> str:
 
 @contextmanager
 def as_on(device: str) -> Iterator[None]:
-    """Attention over siblings as it is on the device: on CUDA each head gets its copy of keys and values."""
-    before = srl.packing.attention.GROUPED
+    """What our code asks the device for is as it is there: attention over siblings; how many tokens go
+    through the head at once, on CUDA by one product with a float32 result.
+    """
+    before = srl.packing.attention.GROUPED, logprobs.CHUNK_ELEMENTS, logprobs._product
     srl.packing.attention.GROUPED = ("cpu" if device == "cpu" else "none",)
+    logprobs.CHUNK_ELEMENTS = {"cpu": logprobs.CHUNK_ELEMENTS[device]}
+    if device == "cuda":
+        logprobs._product = _one_product
     try:
         yield
     finally:
-        srl.packing.attention.GROUPED = before
+        srl.packing.attention.GROUPED, logprobs.CHUNK_ELEMENTS, logprobs._product = before
+
+
+def _one_product(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return hidden.new_empty(len(hidden), len(weight))
 
 
 def stand_in(layer: Any) -> Callable[[Tensor], Tensor]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -25,7 +25,14 @@ NAME = "srl_shared_prefix"
 
 GROUPED = ("cpu",)
 """Devices where attention with a mask takes grouped heads as they are. On CUDA torch would hold all scores
-then, so there each head gets its copy of keys and values, as transformers does it (no GPU has run this).
+then: with the mask of a whole row each head gets its copy of keys and values, as transformers does it, and of
+siblings the queries that share a head's keys are queries of that head (no GPU has run this).
+"""
+
+CALL_PAIRS = 2**20
+"""An attention call more for siblings is taken to cost what so many pairs of a query and a key do: some 15
+launches, and copies of keys. Where torch's kernel does 60 TFLOP/s it is 0.25 ms for 28 heads of 128, 0.06 ms
+for 14 of 64. An assumption: no GPU has measured it; benchmarks/gpu.py does.
 """
 
 
@@ -34,14 +41,26 @@ class Siblings:
     """C nodes of one parent, padded to M tokens. Places count the tokens of all rows, n * T.
 
     path: where the tokens above them lie, from the root down, K in all. places int64 [C, M]: where theirs
-    do; a padded one repeats the node's last. start: the first place if they lie in one piece, unpadded. mask
-    bool [M, K + M]; None without a path, where plain causal attention does.
+    do; a padded one repeats the node's last. start: the first place if they lie in one piece, unpadded.
     """
 
     path: list[tuple[int, int]]
     places: Tensor
     start: int | None
-    mask: Tensor | None
+    _masks: dict[tuple[int, torch.dtype], Tensor] = field(default_factory=dict)
+
+    def mask(self, repeats: int, dtype: torch.dtype) -> Tensor:
+        """[M * repeats, K + M], each token's row so often; in `dtype`, as `_added` has it, or bool. Made on
+        the places' device for the first layer that asks, and kept for the others.
+        """
+        if (repeats, dtype) not in self._masks:
+            before, length = sum(end - start for start, end in self.path), self.places.shape[1]
+            made = torch.ones(length, before + length, dtype=torch.bool, device=self.places.device)
+            made = made.tril(before).repeat_interleave(repeats, dim=0)
+            self._masks[repeats, dtype] = (
+                made if dtype == torch.bool else _added(made[None, None], dtype)[0, 0]
+            )
+        return self._masks[repeats, dtype]
 
     def own(self, tokens: Tensor) -> Tensor:
         """tokens [n * T, Hq or Hkv, D] -> those of the siblings [C, M, Hq or Hkv, D]."""
@@ -68,14 +87,7 @@ class Plan:
     order: Tensor
 
     def to(self, device: torch.device) -> Plan:
-        moved = [
-            replace(
-                one,
-                places=on_device(one.places, device),
-                mask=None if one.mask is None else on_device(one.mask, device),
-            )
-            for one in self.siblings
-        ]
+        moved = [replace(one, places=on_device(one.places, device), _masks={}) for one in self.siblings]
         return Plan(moved, on_device(self.order, device))
 
 
@@ -99,7 +111,7 @@ def plan(trees: Sequence[TokenTree]) -> Plan:
                 order[start:end] = torch.arange(begin, begin + end - start)
             done += places.numel()
             path = [(first + start, first + end) for start, end in map(tree.span, tree.above(parent))]
-            siblings.append(Siblings(path, places, _in_one_piece(spans), _mask(path, longest)))
+            siblings.append(Siblings(path, places, _in_one_piece(spans)))
     return Plan(siblings, order)
 
 
@@ -116,38 +128,114 @@ def _in_one_piece(spans: list[tuple[int, int]]) -> int | None:
     return spans[0][0] if spans == expected else None
 
 
-def _mask(path: list[tuple[int, int]], length: int) -> Tensor | None:
-    if not path:
-        return None
-    before = sum(end - start for start, end in path)
-    return torch.ones(length, before + length, dtype=torch.bool).tril(before)
-
-
 def tree_attention(
     query: Tensor, key: Tensor, value: Tensor, plan: Plan, scaling: float | None = None
 ) -> Tensor:
     """query [n, Hq, T, D], key and value [n, Hkv, T, D] -> [n, T, Hq, D]."""
     rows, heads, length, width = query.shape
     queries, keys, values = (x.transpose(1, 2).reshape(rows * length, -1, width) for x in (query, key, value))
-    found = []
-    for one in plan.siblings:
-        seen = [one.seen(keys), one.seen(values)]  # [C, K + M, Hkv, D]
-        if one.mask is not None and query.device.type not in GROUPED:
-            seen = [x.repeat_interleave(heads // x.shape[2], dim=2) for x in seen]
-        out = nn.functional.scaled_dot_product_attention(
-            one.own(queries).transpose(1, 2),  # [C, Hq, M, D]
-            seen[0].transpose(1, 2),
-            seen[1].transpose(1, 2),
-            attn_mask=one.mask,
-            is_causal=one.mask is None,
-            scale=scaling,
-            enable_gqa=seen[0].shape[2] != heads,
-        )
-        found.append(out.transpose(1, 2).reshape(-1, heads, width))
+    found = [
+        _attend(one, one.own(queries), one.seen(keys), one.seen(values), scaling) for one in plan.siblings
+    ]
     return torch.cat(found).index_select(0, plan.order).view(rows, length, heads, width)
 
 
+def _attend(one: Siblings, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
+    """query [C, M, Hq, D], key and value [C, K + M, Hkv, D] -> [C * M, Hq, D]."""
+    count, length, heads, width = query.shape
+    few, kind = key.shape[2], query.device.type
+    repeats = heads // few
+    mixed = torch.is_autocast_enabled(kind)
+    if kind not in GROUPED and one.path and repeats > 1:  # [C, Hkv, M * repeats, D]
+        query = query.view(count, length, few, repeats, width).transpose(1, 2).flatten(2, 3)
+    else:
+        query, repeats = query.transpose(1, 2), 1
+        if (
+            kind not in GROUPED and query.dtype == torch.float32 and not mixed
+        ):  # for flash attention only half
+            key, value = (x.repeat_interleave(heads // few, dim=2) for x in (key, value))
+    dtype = torch.get_autocast_dtype(kind) if mixed else query.dtype
+    out = nn.functional.scaled_dot_product_attention(
+        query,
+        key.transpose(1, 2),
+        value.transpose(1, 2),
+        attn_mask=one.mask(repeats, torch.bool if kind in GROUPED else dtype) if one.path else None,
+        is_causal=not one.path,
+        scale=scaling,
+        enable_gqa=query.shape[1] != key.shape[2],
+    )
+    if out.shape[1] != heads:
+        out = out.unflatten(2, (length, repeats)).transpose(1, 2)  # [C, M, Hkv, repeats, D]
+    else:
+        out = out.transpose(1, 2)
+    return out.reshape(-1, heads, width)
+
+
 Attention = Literal["auto", "siblings", "mask", "flex"]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a layer asks of the attention kernel. pairs: of a query and a key, in all calls, those that a mask
+    hides with them; of plain causal attention only those that see each other. keys: tokens whose keys and
+    values are copied for it. masks: numbers in all masks, those of siblings for one head.
+    """
+
+    calls: int
+    pairs: int
+    keys: int
+    masks: int
+
+
+def siblings_work(trees: Sequence[TokenTree]) -> Work:
+    """Of `plan` of these rows."""
+    calls = pairs = keys = masks = 0
+    for tree in trees:
+        for parent, nodes in _children(tree).items():
+            count, length = len(nodes), max(end - start for start, end in map(tree.span, nodes))
+            before = sum(end - start for start, end in map(tree.span, tree.above(parent)))
+            calls, keys = calls + 1, keys + count * (before + length)
+            pairs += count * (length * (before + length) if before else length * (length + 1) // 2)
+            masks += length * (before + length) if before else 0
+    return Work(calls, pairs, keys, masks)
+
+
+def mask_work(trees: Sequence[TokenTree]) -> Work:
+    """Of the mask of these rows, padded to the longest."""
+    length = max(map(len, trees))
+    pairs = len(trees) * length**2
+    return Work(1, pairs, len(trees) * length, pairs)
+
+
+def chosen(decoder: nn.Module, trees: Sequence[TokenTree]) -> Attention:
+    """What auto is on CUDA for these rows: siblings where they compute less and hold no more, else the mask.
+
+    Less: their pairs, and CALL_PAIRS a call, are fewer than the mask's. No more: their copies of keys and
+    values [keys, Hkv, D], and their masks for the queries of a head, take no more room than the mask and its
+    copies [n * T, Hq, D], which are made where heads are grouped. So the memory plan is that of the mask. The
+    masks are there once, the copies in every layer, unless gradients are checkpointed or none are wanted.
+
+    2,048 tokens and 12 responses of 512 behind them are 67 million pairs by the mask, 17.8 by siblings.
+    """
+    own: Any = decoder
+    config = own.config
+    heads = config.num_attention_heads
+    few = getattr(config, "num_key_value_heads", None) or heads
+    width = 2 * (getattr(config, "head_dim", None) or config.hidden_size // heads)
+    siblings, mask = siblings_work(trees), mask_work(trees)
+    if siblings.pairs + (siblings.calls - 1) * CALL_PAIRS >= mask.pairs:
+        return "mask"
+    held, allowed = siblings.keys * few * width, mask.keys * heads * width if heads > few else 0
+    if not torch.is_grad_enabled() or getattr(own, "is_gradient_checkpointing", False):
+        held, allowed = held + siblings.masks * (heads // few), allowed + mask.masks
+    return "siblings" if held <= allowed else "mask"
+
+
+def ways(how: Attention, device: torch.device) -> tuple[Attention, ...]:
+    """Those that `how` may come to on a device."""
+    if how != "auto":
+        return (how,)
+    return ("siblings",) if device.type == "cpu" else ("mask", "siblings")
 
 
 def attention_arguments(
@@ -160,13 +248,13 @@ def attention_arguments(
     """What a decoder is called with so that every token sees its path; segments, ancestors: of `stack`.
 
     Only what this way of attention needs is made, and only now: no masks wait with the micro-batches.
-    auto: siblings on the CPU, elsewhere the mask (see UpdateSettings). A decoder that has not been given our
-    attention gets the mask. ConfigError for flex where a gradient is wanted on the CPU.
+    auto: siblings on the CPU, elsewhere what is `chosen`. A decoder that has not been given our attention
+    gets the mask. ConfigError for flex where a gradient is wanted on the CPU.
     """
     device = segments.device
     own: Any = decoder
     if how == "auto":
-        how = "siblings" if device.type == "cpu" else "mask"
+        how = "siblings" if device.type == "cpu" else chosen(decoder, trees)
     if how == "mask" or own.config._attn_implementation != NAME:
         return {"attention_mask": mask_argument(decoder, tree_mask(segments, ancestors))}
     if how == "flex" and device.type == "cpu" and torch.is_grad_enabled():

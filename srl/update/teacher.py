@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from srl.errors import ConfigError
-from srl.model.logprobs import CHUNK_ELEMENTS, token_logprobs
+from srl.model.logprobs import chunk_rows, token_logprobs
 from srl.packing.micro_batches import MicroBatch
 from srl.update.averaged import Averaged
 from srl.update.loss import LossSettings, hidden_of, loss_of
@@ -152,7 +152,7 @@ def divergences(
 
     The logits of one chunk of tokens exist at a time; they are computed again in the backward pass.
     """
-    rows = max(1, CHUNK_ELEMENTS // (4 * vocab_size))  # both sides, and their logarithms
+    rows = chunk_rows(4 * vocab_size, policy.device)  # both sides, and their logarithms
     parts = [
         checkpoint(_divergence, head, *chunk, settings, use_reentrant=False)
         for chunk in zip(policy.split(rows), teacher.split(rows), temperatures.split(rows), strict=True)

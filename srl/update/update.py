@@ -38,7 +38,8 @@ class UpdateSettings:
     attention: Attention = "auto"
     """How a packed row keeps responses apart: siblings (one call for the responses of a prompt), mask (one
     call a row; the cost grows with its length squared) or flex (FlexAttention, CUDA only). auto is siblings
-    on the CPU and mask on CUDA; no GPU has run any of them. All give the same but for rounding."""
+    on the CPU; on CUDA, for each micro-batch, siblings where they compute fewer pairs and hold no more than
+    the mask, which is taken elsewhere. No GPU has run any of them. All give the same but for rounding."""
     mini_batches: int = 1
     """Parts of a batch that make an optimizer step each; 1 keeps the update strictly on-policy."""
     epochs: int = 1

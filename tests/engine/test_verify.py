@@ -37,11 +37,13 @@ def test_large_activations_of_special_tokens_and_large_scores_are_no_fault():
 
 
 def test_a_fault_of_known_layers_is_not_said_to_be_their_architecture(monkeypatch):
-    def wrong(decoder, ids):
+    def wrong(decoder, ids, how):
         return torch.zeros(5, decoder.vocab_size)
 
     monkeypatch.setattr("srl.engine.verify._packed", wrong)
-    with pytest.raises(ConfigError, match=r"packed training differs .* another model.update.attention$"):
+    with pytest.raises(
+        ConfigError, match=r"packed training by siblings differs .* another model.update.attention$"
+    ):
         RolloutEngine(tiny_model("llama"), tiny_tokenizer(), (1,))
 
 

@@ -41,7 +41,7 @@ from srl.model.adapters import (
 from srl.model.loading import load_base
 from srl.model.merged_lora import merge_lora_forward
 from srl.model.sources import resolve
-from srl.packing.attention import NAME
+from srl.packing.attention import NAME, chosen
 from srl.packing.micro_batches import micro_batches
 from srl.update.loss import logprobs_of
 
@@ -169,6 +169,35 @@ def test_an_update_keeps_and_takes_what_the_plan_says(folder, kind):
     planned = update_pass(build, 100, 40, 600)
     assert planned.kept == pytest.approx(kept, rel=0.03)
     assert planned.peak == pytest.approx(peak, rel=0.03)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("lengths", [(2048, 512, 6144), (1024, 64, 2048)])
+def test_auto_on_cuda_never_takes_more_than_the_mask_that_is_planned(folder, lengths, checkpointing):
+    """On a wide model with as many heads as the 1.5B of Qwen2.5: it is the attention that counts."""
+    shape = copy.deepcopy(shape_of(str(folder)))
+    shape.hidden_size, shape.num_attention_heads, shape.num_key_value_heads = 1536, 12, 2
+    build = Build(shape, "cuda", True, LoraSettings(8, 16), checkpointing, True, "auto")
+    decoder = SimpleNamespace(config=shape, is_gradient_checkpointing=checkpointing)
+    how = chosen(decoder, micro_batch(*lengths, True).trees)
+    assert how == ("siblings" if checkpointing or lengths[1] == 512 else "mask")
+    planned, found = update_pass(build, *lengths), update_pass(replace(build, attention=how), *lengths)
+    assert planned == update_pass(replace(build, attention="mask"), *lengths)
+    assert found.peak <= 1.02 * planned.peak
+    assert found.kept <= 1.02 * planned.kept
+
+
+def test_the_head_of_a_plan_for_cuda_is_one_product_of_the_tokens_that_cuda_takes(folder):
+    """2 ** 26 logits of a vocabulary of 2 ** 17 are 512 tokens, 2 ** 24 on the CPU 128. At its peak a chunk
+    holds logits in float32, and in bfloat16 what is behind them.
+    """
+    shape = copy.deepcopy(shape_of(str(folder)))
+    shape.vocab_size, shape.num_hidden_layers = 2**17, 1
+    build = Build(shape, "cuda", False, LoraSettings(8, 16), True, True, "mask")
+    few, many = (update_pass(build, 8, 2, tokens).peak for tokens in (8 + 128, 8 + 512))
+    assert many - few == pytest.approx((512 - 128) * 2**17 * (4 + 2), rel=0.05)
+    two_chunks = update_pass(build, 8, 2, 8 + 1024).peak  # of which one is gone when the other is made
+    assert two_chunks - many < 2**17 * 512 / 4
 
 
 def test_an_update_with_a_teacher_takes_what_the_plan_says(folder):

@@ -1,17 +1,28 @@
 """Three ways to attend over packed rows: the same log-probabilities, gradients where there are any."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from conftest import tiny_model
 from make import NESTED
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import srl.packing.attention
 from srl.engine import attention  # noqa: F401 - registers ours
 from srl.errors import ConfigError
-from srl.packing.attention import NAME, attention_arguments, block_mask
+from srl.packing.attention import (
+    NAME,
+    attention_arguments,
+    block_mask,
+    chosen,
+    mask_work,
+    siblings_work,
+    ways,
+)
 from srl.packing.micro_batches import Row, micro_batches
-from srl.packing.tree import on_device
+from srl.packing.tree import TokenTree, on_device
 from srl.update.loss import logprobs_of
 
 
@@ -84,6 +95,97 @@ def test_where_heads_are_not_grouped_the_mask_is_of_numbers_made_once_in_aligned
         assert mask.stride(-2) % 16 == 0
         with torch.autocast("cpu", torch.bfloat16):
             assert attention_arguments(model.model, *arguments)["attention_mask"].dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("grouped", [("cpu",), ()])
+@pytest.mark.parametrize("padded", [False, True])
+def test_the_pairs_counted_are_those_that_the_kernels_are_asked_for(model, grouped, padded, monkeypatch):
+    """Over all heads and both layers; of plain causal attention the half that is seen."""
+    asked, keys = [], []
+    kernel = nn.functional.scaled_dot_product_attention
+
+    def watched(query, key, value, attn_mask=None, is_causal=False, **kwargs):
+        rows, heads, length, _ = query.shape
+        pairs = length * (length + 1) // 2 if is_causal else length * key.shape[2]
+        asked.append(rows * heads * pairs)
+        keys.append(key.shape[0] * key.shape[2])
+        assert is_causal == (attn_mask is None)
+        return kernel(query, key, value, attn_mask, is_causal=is_causal, **kwargs)
+
+    monkeypatch.setattr(srl.packing.attention, "GROUPED", grouped)
+    micro = batch(padded=padded)
+    monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", watched)
+    layers, heads = model.config.num_hidden_layers, model.config.num_attention_heads
+    for how, work in (("siblings", siblings_work(micro.trees)), ("mask", mask_work(micro.trees))):
+        asked.clear(), keys.clear()
+        with torch.no_grad():
+            logprobs(model, micro, how)
+        assert len(asked) == layers * work.calls
+        assert sum(asked) == layers * heads * work.pairs, how
+        assert sum(keys) == layers * work.keys
+
+
+def tree(prompt, completions, length):
+    made = TokenTree()
+    end = made.add(range(prompt))
+    for _ in range(completions):
+        made.add(range(length), end)
+    return made
+
+
+def test_auto_takes_siblings_where_they_compute_less_and_hold_no_more():
+    """As the 7B of Qwen2.5: 28 heads, 4 of keys, each of 128."""
+    one = tree(2048, 12, 512)
+    work, whole = siblings_work([one]), mask_work([one])
+    assert work.pairs == 2048 * 2049 // 2 + 12 * 512 * 2560  # 17.8 million
+    assert work.keys == 2048 + 12 * 2560
+    assert (work.calls, work.masks) == (2, 512 * 2560)
+    assert whole.pairs == whole.masks == 8192**2
+    config = SimpleNamespace(num_attention_heads=28, num_key_value_heads=4, hidden_size=3584)
+    seven = SimpleNamespace(config=config, is_gradient_checkpointing=True)
+    assert chosen(seven, [one]) == "siblings"
+    # 6 prompts of 500 tokens with 8 responses of 100: 10.1 million pairs by the mask; by siblings 4.6 million
+    # and 11 calls more, of 2 ** 20 each
+    assert chosen(seven, [tree(500, 8, 100)] * 6) == "mask"
+    # 8 responses of 64 behind 2048 tokens: 6.6 million pairs, 3.2 million by siblings
+    few = [tree(2048, 8, 64)]
+    assert chosen(seven, few) == "siblings"
+    # their copies, 2048 + 8 * 2112 for 4 heads, are more than those of 2560 for 28 that the mask wants; but
+    # it is 2560 * 2560 numbers, once
+    with_all_layers = SimpleNamespace(config=config, is_gradient_checkpointing=False)
+    assert chosen(with_all_layers, few) == "mask"
+    with torch.no_grad():  # layer by layer
+        assert chosen(with_all_layers, few) == "siblings"
+    alone = SimpleNamespace(num_attention_heads=28, num_key_value_heads=28, hidden_size=3584)
+    assert chosen(SimpleNamespace(config=alone), [one]) == "mask"  # which copies no keys then
+
+
+def test_auto_is_siblings_on_the_cpu_and_may_be_two_ways_elsewhere():
+    assert ways("auto", torch.device("cpu")) == ("siblings",)
+    assert ways("auto", torch.device("cuda")) == ("mask", "siblings")
+    assert ways("flex", torch.device("cuda")) == ("flex",)
+
+
+def test_masks_of_siblings_are_made_once_in_aligned_rows(model, monkeypatch):
+    """As on CUDA; a row for each of the two queries that share keys."""
+    monkeypatch.setattr(srl.packing.attention, "GROUPED", ())
+    micro = batch()
+    found = attention_arguments(model.model, micro.trees, micro.segments, micro.ancestors, "siblings")["tree"]
+    with torch.no_grad():
+        model.model(
+            input_ids=micro.input_ids,
+            position_ids=micro.position_ids,
+            use_cache=False,
+            attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool),
+            tree=found,
+        )
+    below = [one for one in found.siblings if one.path]
+    assert below
+    for one in below:
+        (mask,) = one._masks.values()
+        assert mask.shape[0] == 2 * one.places.shape[1]
+        assert mask.dtype == torch.float32
+        assert mask.stride(0) % 16 == 0
 
 
 def test_flex_is_refused_where_it_has_no_gradient(model):

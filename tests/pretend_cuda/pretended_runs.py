@@ -125,8 +125,33 @@ def update() -> dict[str, Any]:
         with autocast(), pretended.counted() as ledger:
             made.gradient(rows, model.zero_grad)
         found[name] = ledger.waits() / count
-    kernels = sorted({kernel for kernel, _ in ledger.attention})
-    return {**found, "micro_batches": count, "lines": lines(ledger.syncs), "kernels": kernels}
+    return {**found, "micro_batches": count, "lines": lines(ledger.syncs), "kernels": kernels_of(ledger)}
+
+
+def siblings() -> dict[str, Any]:
+    """The gradient of 4 responses behind 520 tokens by the mask and as auto has it, which is siblings."""
+    from srl.engine.decoder import Decoder
+    from srl.packing.attention import mask_work, siblings_work
+    from srl.packing.micro_batches import Row, micro_batches
+    from srl.update.loss import logprobs_of
+
+    model, draw = policy(2), random.Random(0)
+    (prompt, *actions) = (tuple(draw.choices(range(3, 499), k=size)) for size in (520, 300, 300, 300, 300))
+    (micro,) = micro_batches([Row(prompt, action, 1.0) for action in actions], 2000)
+    decoder, moved = Decoder(model), micro.to(torch.device("cuda"))
+    model.train()
+    found: dict[str, Any] = {}
+    grads = []
+    for how in ("mask", "auto"):
+        with autocast(), pretended.counted() as ledger:
+            logprobs_of(decoder.backbone, decoder.head, moved, VOCABULARY, how).mean().backward()
+        grads.append([one.grad.cpu() for one in model.parameters() if one.requires_grad])
+        model.zero_grad()
+        found[how] = {"kernels": kernels_of(ledger), "waits": ledger.waits(), "launches": ledger.launches}
+    largest = max(float(one.abs().max()) for one in grads[0])
+    gap = max(float((one - other).abs().max()) for one, other in zip(*grads, strict=True))
+    pairs = [work(micro.trees).pairs for work in (mask_work, siblings_work)]
+    return {**found, "gap": gap / largest, "pairs": pairs}
 
 
 def fit() -> dict[str, Any]:
@@ -181,7 +206,7 @@ def float32() -> dict[str, Any]:
         shutil.rmtree(folder)
 
 
-PARTS = (strict, decoding, graphs, update, fit, float32)
+PARTS = (strict, decoding, graphs, update, siblings, fit, float32)
 
 
 # -- what they need ---------------------------------------------------------------------------------------
@@ -233,6 +258,10 @@ def generate(engine: Any, limit: int, count: int = 3) -> tuple[list[Any], preten
         seeded = torch.Generator("cuda").manual_seed(0)
         found = engine.generate(examples(count, limit), 4, Sampling(), seeded)
     return [one for group in found for one in group], ledger
+
+
+def kernels_of(ledger: pretended.Ledger) -> list[str]:
+    return sorted({kernel for kernel, _ in ledger.attention})
 
 
 def lines(counts: Any) -> dict[str, int]:

@@ -71,6 +71,15 @@ def test_a_micro_batch_waits_once(parts):
     assert found["kernels"] == ["efficient"], "and no layer makes a mask of its own"
 
 
+def test_siblings_are_taken_where_they_compute_less_by_kernels_that_hold_no_scores(parts):
+    found = parts["siblings"]
+    assert found["pairs"] == [1720**2, 520 * 521 // 2 + 4 * 300 * 820]
+    assert found["mask"]["kernels"] == ["efficient"]
+    assert found["auto"]["kernels"] == ["efficient", "flash"], "the prompt, and the responses behind it"
+    assert found["auto"]["waits"] == 0
+    assert found["gap"] < 0.02  # both in bfloat16
+
+
 def test_a_whole_fit_in_4_bits_with_recorded_steps_goes_on_bitwise(parts):
     found = parts["fit"]
     assert found["status"] == [0, 0], parts["err"][-3000:]

@@ -10,6 +10,7 @@ from make import group, lora, plain_logprobs
 
 from srl.engine.decoder import Decoder
 from srl.errors import ConfigError
+from srl.model.logprobs import CHUNK_ELEMENTS
 from srl.model.merged_lora import merge_lora_forward
 from srl.out_of_memory import TokenBudget
 from srl.packing.micro_batches import micro_batches
@@ -102,7 +103,7 @@ def test_chunks_of_tokens_give_the_divergence_and_gradient_of_the_whole(monkeypa
     settings, temperatures = TeacherSettings(top_k=7), torch.ones(23)
     whole = divergences(head, policy, teacher, temperatures, settings, 50)
     (expected,) = torch.autograd.grad(whole.sum(), policy)
-    monkeypatch.setattr("srl.update.teacher.CHUNK_ELEMENTS", 4 * 50 * 5)
+    monkeypatch.setitem(CHUNK_ELEMENTS, "cpu", 4 * 50 * 5)
     parts = divergences(head, policy, teacher, temperatures, settings, 50)
     (found,) = torch.autograd.grad(parts.sum(), policy)
     assert torch.allclose(whole, parts, atol=1e-6)

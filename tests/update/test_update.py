@@ -5,7 +5,7 @@ import torch
 from conftest import tiny_model
 from make import GROUPS, group
 
-from srl.model.logprobs import token_logprobs
+from srl.model.logprobs import CHUNK_ELEMENTS, token_logprobs
 from srl.packing.micro_batches import micro_batches
 from srl.update.loss import LossSettings, build_rows, logprobs_of, loss_of, split_groups
 
@@ -94,7 +94,7 @@ def test_chunked_logprobs_and_gradient_equal_the_whole(monkeypatch):
     temperatures = torch.full((37,), 0.7)
     whole = token_logprobs(head, hidden, targets, temperatures, 50)
     (expected,) = torch.autograd.grad(whole.sum(), hidden)
-    monkeypatch.setattr("srl.model.logprobs.CHUNK_ELEMENTS", 50 * 5)
+    monkeypatch.setitem(CHUNK_ELEMENTS, "cpu", 50 * 5)
     parts = token_logprobs(head, hidden, targets, temperatures, 50)
     (found,) = torch.autograd.grad(parts.sum(), hidden)
     assert torch.allclose(whole, parts, atol=1e-6)
@@ -104,7 +104,7 @@ def test_chunked_logprobs_and_gradient_equal_the_whole(monkeypatch):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("vocabulary", [50, 2000])  # one block of columns and several
 def test_a_frozen_heads_own_gradient_equals_autograds(dtype, vocabulary, monkeypatch):
-    monkeypatch.setattr("srl.model.logprobs.CHUNK_ELEMENTS", vocabulary * 5)
+    monkeypatch.setitem(CHUNK_ELEMENTS, "cpu", vocabulary * 5)
     head = torch.nn.Linear(8, vocabulary, dtype=dtype).requires_grad_(False)
     hidden = torch.randn(37, 8, dtype=dtype, requires_grad=True)
     targets = torch.randint(0, vocabulary, (37,))
