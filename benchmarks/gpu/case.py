@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import json
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +16,9 @@ import torch
 from gpu import trl_step
 from gpu.model import random_policy
 from srl.engine.engine import RolloutEngine
+from srl.engine.settings import DecodeSettings
+from srl.engine.verify import allowed, verify
+from srl.errors import ConfigError
 from srl.memory_plan.fake_model import Build, weigh
 from srl.memory_plan.job import Job, Stage
 from srl.memory_plan.live_bytes import LiveBytes
@@ -22,6 +27,7 @@ from srl.memory_plan.plan import make_plan
 from srl.memory_plan.rollouts import Call
 from srl.model.adapters import LoraSettings, inner_decoder, unwrapped
 from srl.model.logit_head import logit_head
+from srl.packing.attention import Attention, mask_work, siblings_work
 from srl.packing.micro_batches import Row, micro_batches
 from srl.types import Example, Sampling
 from srl.update.loss import LossSettings, logprobs_of, loss_of
@@ -48,7 +54,7 @@ class Measured:
         with self._peak("loading"):
             policy = random_policy(self.config, LORA, self.device, self.dtype)
         self.policy = policy
-        self.engine = RolloutEngine(policy, Silent(), (-1,), self.case.prompts * self.case.n)
+        self.engine = self._engine()
         self.generator = torch.Generator(self.device).manual_seed(0)
         self.optimizer = torch.optim.AdamW([p for p in policy.parameters() if p.requires_grad], lr=1e-5)
         self._generate(2)  # kernels are chosen, moments made
@@ -58,8 +64,55 @@ class Measured:
         peaks = self.found["measured"]
         self.found["planned/measured"] = round(plan.peak / max(peaks.values()), 3)
         self.found["peak_gib"] = round(max(peaks.values()) / GIB, 2)
+        rows, seconds = self._rows(rollouts), self.found["update_seconds"]
+        self._stage("verify", 0, self._verified, left_out)
+        for how in ("siblings", "mask"):
+            self._stage(how, 2 * seconds, partial(self._update_by, how, rows), left_out)
+        self._stage("plain steps", 2 * self.found["rollout_seconds"], self._plain_steps, left_out)
         self._compare(left_out)
         return self.found
+
+    def _engine(self, **decode: Any) -> RolloutEngine:
+        rows = self.case.prompts * self.case.n
+        return RolloutEngine(self.policy, Silent(), (-1,), rows, DecodeSettings(**decode))
+
+    def _stage(
+        self, name: str, needed: float, work: Callable[[], dict[str, Any]], left_out: list[str]
+    ) -> None:
+        """Where there is time for it; a line of JSON with what it found, and no fault of it ends the case."""
+        if self.clock.left() < needed:
+            left_out.append(f"{self.case.base}: {name}")
+            return
+        try:
+            found = work()
+        except (RuntimeError, ConfigError) as error:  # out of memory is one
+            found = {f"{name} failed": f"{type(error).__name__}: {error}".splitlines()[0]}
+        gc.collect()
+        print(json.dumps({"base": self.case.base, "stage": name, **found}), flush=True)
+        self.found |= found
+
+    def _verified(self) -> dict[str, Any]:
+        """The KL divergence of decoding and packed training from eager attention, and its bound."""
+        decoder, text = self.engine.decoder, Silent()("x" * 17)["input_ids"]
+        with decoder.evaluating(), self._autocast():
+            return {"verify_kl": verify(decoder, text), "verify_allowed": allowed(decoder)}
+
+    def _update_by(self, how: Attention, rows: list[Row]) -> dict[str, Any]:
+        """Seconds of an update by one way of attention, with the pairs of query and key that it computes."""
+        work = siblings_work if how == "siblings" else mask_work
+        pairs = sum(work(batch.trees).pairs for batch in micro_batches(rows, self.case.tokens))
+        seconds, _ = self.clock.time(lambda: self._update(rows, how))
+        return {f"update_seconds_{how}": seconds, f"update_pairs_{how}": pairs}
+
+    def _plain_steps(self) -> dict[str, Any]:
+        """Seconds of a decode step that is not recorded; the engine that records makes room for it."""
+        del self.engine
+        _free()
+        self.engine = self._engine(cuda_graphs=False)
+        first, _ = self.clock.time(lambda: self._generate(1))
+        seconds, _ = self.clock.time(lambda: self._generate(self.case.compared + 1))
+        self.engine = self._engine()
+        return {"decode_step_seconds_plain": (seconds - first) / self.case.compared}
 
     def _plan(self) -> Any:
         case = self.case
@@ -68,7 +121,7 @@ class Measured:
         stage = Stage("step", (call,), case.prompt, case.completion, case.prompts, case.n)
         self.weights = weigh(build)
         rows = case.prompts * case.n
-        return make_plan(Job(build, (stage,), rows, case.tokens, False, True, False, torch.optim.AdamW))
+        return make_plan(Job(build, (stage,), rows, case.tokens, False, True, self.cuda, torch.optim.AdamW))
 
     @contextmanager
     def _peak(self, name: str) -> Iterator[None]:
@@ -140,7 +193,7 @@ class Measured:
             for i, one in enumerate(completions)
         ]
 
-    def _update(self, rows: list[Row]) -> dict[str, float]:
+    def _update(self, rows: list[Row], how: Attention = "auto") -> dict[str, float]:
         """As PolicyModule does it: micro-batches, clip, step; sums over tokens."""
         totals: dict[str, float] = {}
         decoder, head = inner_decoder(self.policy), logit_head(self.policy)
@@ -149,7 +202,7 @@ class Measured:
         for batch in batches:
             micro = batch.to(self.device)
             with self._autocast():
-                new = logprobs_of(decoder, head, micro, self.engine.decoder.vocab_size)
+                new = logprobs_of(decoder, head, micro, self.engine.decoder.vocab_size, how)
                 loss, stats = loss_of(new, micro, LossSettings())
                 loss.backward()
             for name, value in (stats | {"padded": float(micro.tokens)}).items():
@@ -223,10 +276,14 @@ def _seconds(measure: Callable[[], float]) -> float | None:
         return measure()
     except torch.OutOfMemoryError:
         pass  # the traceback, which holds tensors, is gone after this line
+    _free()
+    return None
+
+
+def _free() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    return None
 
 
 class Silent:

@@ -41,6 +41,14 @@ def test_it_runs_on_the_cpu(absent, tmp_path):
         "bandwidth_share",
     ):
         assert case[name] > 0
+    assert case["verify_kl"] <= case["verify_allowed"]
+    assert 0 < case["update_pairs_siblings"] < case["update_pairs_mask"]
+    stages = ("update_seconds_siblings", "update_seconds_mask", "decode_step_seconds_plain")
+    assert all(case[name] > 0 for name in stages)
+    if absent:
+        assert every["training"] == {"left_out": "lightning is not installed"}
+    else:
+        assert (every["training"]["updates"], every["training"]["status"]) == (1, 0)
     if absent:
         assert every["trl"] is None
         assert "trl_seconds" not in case
