@@ -28,7 +28,10 @@ def try_longest(
 ) -> None:
     """Sample the `count` longest prompts of a source, n times each to its token limit, and train on them.
 
-    Two micro-batches' worth of these rows go through the update, in the precision that the caller sets. Only
+    Rollouts hold the most while the prompts of the next wave are prefilled beside those in flight, so two
+    waves of rows_in_flight are sampled: four hold what two do (tests/memory_plan/test_plan.py counts it). Two
+    micro-batches' worth of these rows go through the update, in the precision that the caller sets: what that
+    takes is decided by its padded tokens, so that one of as many tokens in shorter rows takes the same. Only
     the bounds may change: the token budget and the rows in flight are lowered where memory is short. Weights,
     optimizer, generators and metrics stay as they are; the optimizer's moments are not tried. It takes the
     time of one draw of which no rollout ends by itself. TrainingStopped, in words, for what no bound can make

@@ -167,6 +167,7 @@ class RolloutEngine:
                 elif entering is not None:
                     caches = Caches(entering)
                     caches.own.expect(scheduler.left)
+                del entering  # the caches have copied it, and it would be held until others enter
             assert caches is not None  # the first prompts have entered
             tokens = self._sample(scheduler, step(tokens, caches), sampling, generator)
 

@@ -264,6 +264,34 @@ def test_rollouts_take_what_the_plan_says(folder):
     assert planned == pytest.approx(measured, rel=0.1)
 
 
+def test_two_waves_of_rollouts_hold_as_much_as_four(folder):
+    """Of the longest draw modules/longest.py samples two: 8 rows of 2 prompts are in flight at once."""
+    from conftest import tiny_tokenizer
+
+    from srl.engine.engine import RolloutEngine
+    from srl.types import Example, Sampling
+
+    model = real(folder, build_of(folder)).eval()
+    engine = RolloutEngine(model, tiny_tokenizer(), (-1,), rows_in_flight=8)
+    examples = [Example(str(i), "srl", 1, (i, *range(199)), "", max_new_tokens=20) for i in range(8)]
+    generator, held = torch.Generator().manual_seed(0), {}
+    engine.generate(examples[:2], 4, Sampling(), generator)  # makes the merged weights
+    for prompts in (2, 4, 8):
+        with LiveBytes() as live:
+            engine.generate(examples[:prompts], 4, Sampling(), generator)
+            held[prompts] = live.peak
+    assert held[4] > 1.1 * held[2]
+    assert held[8] == pytest.approx(held[4], rel=0.02)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_an_update_takes_what_its_padded_tokens_do(folder, checkpointing):
+    """So the longest rows tell what shorter ones take: 4 responses of 200 behind 100 tokens, or 9 of 90."""
+    build = build_of(folder, nf4=True, checkpointing=checkpointing, autocast=True)
+    long, short = (update_pass(build, prompt, size, 900).peak for prompt, size in ((100, 200), (90, 90)))
+    assert short == pytest.approx(long, rel=0.05)
+
+
 def test_own_columns_by_hand():
     # 8 rows of 100 tokens: 64 columns would double to 128, but no row writes more than 100
     assert own_columns(8, 100, waiting=False) == 8 * 100
