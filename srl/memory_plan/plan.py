@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 from srl.errors import ConfigError
 from srl.memory_plan.dry_run import update_pass
@@ -13,6 +14,8 @@ from srl.memory_plan.optimizer import OptimizerBytes, optimizer_bytes
 from srl.memory_plan.rollouts import rollout_parts
 
 GIB = 2**30
+ATTENTION = ("attention", "full_attention", "sliding_attention", "chunked_attention")
+"""Layers that a plan can be made of, as transformers' configs call them."""
 PLANNED_LAYERS = 1024
 PLANNED_TOKENS, PLANNED_RESPONSES = 2**18, 4096
 PLANNED_MASK = 2**31
@@ -57,8 +60,9 @@ class Plan:
 def make_plan(job: Job) -> Plan:
     """Everything at the config's own lengths: the longest prompts, every response up to its limit.
 
-    ConfigError: something is far larger than what any device holds.
+    ConfigError: something is far larger than what any device holds, or layers are not all of attention.
     """
+    _check_layers(job.build.config.get_text_config())
     _check_sizes(job)
     weights = weigh(job.build)
     state = _optimizer(job)
@@ -79,6 +83,17 @@ def make_plan(job: Job) -> Plan:
         step = {"gradients": _gradients(weights), "one step of the optimizer": state.scratch}
         moments.append(Moment("optimizer step", step, standing))
     return Plan(job, always, tuple(moments), _notes(job, state))
+
+
+def _check_layers(text: Any) -> None:
+    """A plan is made of two layers and of three, which tells nothing of layers of several kinds."""
+    kinds = getattr(text, "layer_types", None) or getattr(text, "layers_block_type", None) or ()
+    if others := sorted({kind for kind in kinds if kind not in ATTENTION}):
+        raise ConfigError(
+            f"model.base: no plan can be made of {text.model_type}: what its layers without attention "
+            f"({', '.join(others)}) hold is not counted. fit begins without a plan, and halves rows and "
+            "tokens where memory is short"
+        )
 
 
 def _check_sizes(job: Job) -> None:

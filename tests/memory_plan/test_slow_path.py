@@ -6,11 +6,18 @@ import pytest
 import torch
 from conftest import tiny_tokenizer
 from test_plan import arguments, build_of, folder, real  # noqa: F401 - a fixture
-from transformers import MistralConfig
+from transformers import (
+    FalconH1Config,
+    GraniteMoeHybridConfig,
+    Lfm2Config,
+    MistralConfig,
+    Qwen3NextConfig,
+)
 
 from srl.cli.lightning import instantiated
 from srl.cli.plan import job_from
 from srl.engine.engine import RolloutEngine
+from srl.errors import ConfigError
 from srl.memory_plan.check import generous_sum
 from srl.memory_plan.dry_run import micro_batch, update_pass
 from srl.memory_plan.job import job_of
@@ -90,6 +97,26 @@ def test_a_config_is_planned_by_the_path_that_it_takes(tmp_path):
     rollouts = next(one for one in plan.moments if one.name.startswith("srl: 8 x"))
     assert rollouts.peak > next(one for one in make_plan(ours).moments if one.name == rollouts.name).peak
     assert generous_sum(slow) > plan.peak
+
+
+@pytest.mark.parametrize(
+    ("shape", "kinds"),
+    [
+        (Qwen3NextConfig(num_hidden_layers=4), "qwen3_next: .* (linear_attention)"),
+        (FalconH1Config(num_hidden_layers=2), "falcon_h1: .* (hybrid)"),
+        (Lfm2Config(num_hidden_layers=2, layer_types=["conv", "full_attention"]), "lfm2: .* (conv)"),
+        (
+            GraniteMoeHybridConfig(num_hidden_layers=2, layer_types=["mamba", "attention"]),
+            "granitemoehybrid: .* (linear_attention)",
+        ),
+    ],
+    ids=lambda one: getattr(one, "model_type", ""),
+)
+def test_of_hybrids_no_plan_is_made_and_a_line_says_why(shape, kinds, tmp_path):
+    job = job_of(instantiated(arguments(tmp_path, *SLOW)), "cpu", shape)
+    said = kinds.replace("(", r"\(").replace(")", r"\)")
+    with pytest.raises(ConfigError, match=rf"no plan can be made of {said} hold is not counted"):
+        make_plan(job)
 
 
 def test_beyond_a_window_a_stage_is_slow_and_an_unknown_architecture_is_said(tmp_path):
