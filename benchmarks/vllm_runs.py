@@ -204,8 +204,8 @@ def run(name: str, python: Path, folder: Path, updates: int, server: Server | No
 
 
 def figures(name: str, store: str, draws: list[dict[str, Any]]) -> dict[str, Any]:
-    """draws: a line of `child` each. The gap is of the tokens whose ratio counts: all that vLLM sampled; of our
-    own engine's those alone that waited while the policy moved on.
+    """draws: a line of `child` each. The gap is of the tokens whose ratio counts: all that vLLM sampled; of
+    our own engine's those alone that waited while the policy moved on.
     """
     from mlflow import MlflowClient
 
