@@ -150,9 +150,10 @@ def _attend(one: Siblings, query: Tensor, key: Tensor, value: Tensor, scaling: f
         query = query.view(count, length, few, repeats, width).transpose(1, 2).flatten(2, 3)
     else:
         query, repeats = query.transpose(1, 2), 1
-        if (
-            kind not in GROUPED and query.dtype == torch.float32 and not mixed
-        ):  # for flash attention only half
+        full = (
+            query.dtype == torch.float32 and not mixed
+        )  # flash attention takes grouped heads, in half alone
+        if kind not in GROUPED and full:
             key, value = (x.repeat_interleave(heads // few, dim=2) for x in (key, value))
     dtype = torch.get_autocast_dtype(kind) if mixed else query.dtype
     out = nn.functional.scaled_dot_product_attention(
