@@ -150,10 +150,8 @@ def _attend(one: Siblings, query: Tensor, key: Tensor, value: Tensor, scaling: f
         query = query.view(count, length, few, repeats, width).transpose(1, 2).flatten(2, 3)
     else:
         query, repeats = query.transpose(1, 2), 1
-        full = (
-            query.dtype == torch.float32 and not mixed
-        )  # flash attention takes grouped heads, in half alone
-        if kind not in GROUPED and full:
+        full = query.dtype == torch.float32 and not mixed
+        if kind not in GROUPED and full:  # grouped heads are for flash attention, which takes half alone
             key, value = (x.repeat_interleave(heads // few, dim=2) for x in (key, value))
     dtype = torch.get_autocast_dtype(kind) if mixed else query.dtype
     out = nn.functional.scaled_dot_product_attention(
