@@ -115,6 +115,8 @@ class Update:
         cause = cause_of(totals) or (None if math.isfinite(norm) else "gradient")
         if cause is None:
             optimizer.step()  # without rows nothing moves, but it counts, or a run might never end
+            # bitsandbytes' kernels write unseen by torch; srl.model.merged_lora goes by the weights' versions
+            torch.autograd.graph.increment_version(weights)
             if self.teacher.averaged is not None:
                 self.teacher.averaged.follow()
         optimizer.zero_grad()

@@ -3,11 +3,16 @@
 import pytest
 import torch
 from conftest import tiny_model
-from make import GROUPS, group
+from make import GROUPS, group, lora
 
+from srl.engine.decoder import Decoder
 from srl.model.logprobs import CHUNK_ELEMENTS, token_logprobs
+from srl.model.merged_lora import merge_lora_forward
+from srl.out_of_memory import TokenBudget
 from srl.packing.micro_batches import micro_batches
+from srl.update.bad_numbers import BadUpdates
 from srl.update.loss import LossSettings, build_rows, logprobs_of, loss_of, split_groups
+from srl.update.update import Update, UpdateSettings
 
 
 def gradient(model, groups, settings, budget, share_prompt):
@@ -162,3 +167,22 @@ def test_mini_batches_keep_groups_whole():
     assert len(parts) == 3
     assert all(part for part in parts)
     assert split_groups(GROUPS, 3, seed="s") == parts
+
+
+@pytest.mark.parametrize("name", ["AdamW8bit", "AdamW"])
+def test_what_is_sampled_from_follows_an_optimizer_whose_kernels_torch_does_not_see(name):
+    """Those of bitsandbytes leave a weight's version as it was, by which the merged weights are kept."""
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+    model, plain, ids = lora(tiny_model()), lora(tiny_model()), torch.arange(5, 45).reshape(4, 10)
+    assert merge_lora_forward(model)
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer = getattr(bitsandbytes.optim, name)(trained, lr=0.05)
+    update = Update(Decoder(model), LossSettings(), UpdateSettings(), TokenBudget(1000), BadUpdates(1))
+    with torch.no_grad():
+        before = model(ids).logits
+        with torch.enable_grad():
+            update.steps(GROUPS[:1], optimizer)
+        plain.load_state_dict(model.state_dict())
+        expected = plain(ids).logits
+        assert (expected - before).abs().max() > 0.01
+        assert torch.allclose(model(ids).logits, expected, atol=1e-4)
