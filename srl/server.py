@@ -131,8 +131,8 @@ class Client:
         try:
             with error:
                 found = json.loads(error.read(1 << 16))
-            said = " ".join(str(found["error"]["message"]).split())[:300]
+            said = " ".join(str(found["error"]["message"]).split())
         except (OSError, HTTPException, ValueError, LookupError, TypeError):
             return ""
         key = os.environ.get(self.variable, "").strip()
-        return said.replace(key, "***") if key else said
+        return (said.replace(key, "***") if key else said)[:300]

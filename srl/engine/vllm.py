@@ -1,7 +1,8 @@
 """Rollouts by vLLM, for those who have it, in this process or on a server: the adapter goes over as files,
 tokens and log-probabilities come back.
 
-vLLM itself (0.32) has trained the quick start on a CPU both ways; no GPU has run it, and no second machine.
+vLLM itself (0.32) has trained the quick start on a CPU, by a server for six updates; no GPU has run it, and
+no second machine.
 """
 
 from __future__ import annotations

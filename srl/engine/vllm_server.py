@@ -14,9 +14,9 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 from srl.engine.vllm_adapter import AdapterFiles, Asked, Said
@@ -74,6 +74,7 @@ class VllmServer:
         self._end_ids: list[int] = []
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._loaded = ""  # the adapter's name that the server has, as far as is known
+        self._newest = ""  # that of the last one that it was given, whatever became of it
         self._old: set[str] = set()  # names to unload
 
     # -- before training ---------------------------------------------------------------------------------
@@ -182,7 +183,7 @@ class VllmServer:
 
     def end(self) -> None:
         """Unload the adapter and remove its files; a server that is gone is no matter."""
-        self._old.add(self._loaded)
+        self._old.add(self._newest)
         with suppress(Passing, ServerGone):
             self._unload_old()
         if self._temporary is not None:
@@ -200,6 +201,7 @@ class VllmServer:
             return
         if self._loaded:
             self._old.add(self._loaded)
+        self._newest = name
         try:
             body = {"lora_name": name, "lora_path": str(folder)}
             self._client.post("/v1/load_lora_adapter", body, self.settings.time_limit)
@@ -216,13 +218,33 @@ class VllmServer:
             self._old.discard(name)
 
     def _draw(self, asked: Sequence[Asked], n: int, temperature: float) -> list[list[Said]]:
-        pool = ThreadPoolExecutor(min(len(asked), AT_ONCE))
+        """By threads of which none outlives the process: a second Ctrl-C waits for no answer."""
+        end = time.monotonic() + self.settings.time_limit
+        places, ended = iter(range(len(asked))), Event()
+        found: list[list[Said]] = [[] for _ in asked]
+        faults: list[Exception] = []
+
+        def ask() -> None:
+            for place in places:
+                if ended.is_set():
+                    return
+                try:
+                    found[place] = self._one(asked[place], n, temperature, end)
+                except Exception as fault:
+                    faults.append(fault)
+                    ended.set()
+
+        threads = [Thread(target=ask, daemon=True) for _ in range(min(len(asked), AT_ONCE))]
         try:
-            end = time.monotonic() + self.settings.time_limit
-            waiting = [pool.submit(self._one, one, n, temperature, end) for one in asked]
-            return [one.result() for one in waiting]
+            for one in threads:
+                one.start()
+            for one in threads:
+                one.join()
         finally:
-            pool.shutdown(cancel_futures=True)
+            ended.set()
+        if faults:
+            raise faults[0]
+        return found
 
     def _one(self, asked: Asked, n: int, temperature: float, end: float) -> list[Said]:
         body = {
@@ -278,7 +300,9 @@ class VllmServer:
 
 
 def said_of(answer: bytes, asked: Asked, n: int, url: str) -> list[Said]:
-    """The n responses of an answer. ServerGone: others, or without what training needs."""
+    """The n responses of an answer. ServerGone: others, or without what training needs. Passing: the server
+    broke off, as vLLM does with all that it computes when it is told to end.
+    """
     try:
         choices = json.loads(answer)["choices"]
         found = [_read(one) for one in choices]
@@ -289,6 +313,8 @@ def said_of(answer: bytes, asked: Asked, n: int, url: str) -> list[Said]:
         ) from error
     if len(found) != n:
         raise ServerGone(f"vLLM's server {url} gave {len(found)} completions where {n} were asked for")
+    if any(one.reason == "abort" for one in found):
+        raise Passing("a response was broken off")
     if any(prompt != list(asked.prompt_ids) for prompt in prompts):
         raise ServerGone(f"vLLM's server {url} answers another prompt than it was asked")
     if any(len(one.ids) > asked.max_tokens or one.reason not in ENDED for one in found):

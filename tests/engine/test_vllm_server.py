@@ -2,6 +2,14 @@
 our engine (vllm_stand_in.py), and that is killed in the middle."""
 
 import json
+import os
+import signal
+import socket
+import time
+from email.message import Message
+from io import BytesIO
+from threading import Timer
+from urllib.error import HTTPError
 
 import pytest
 import torch
@@ -13,10 +21,11 @@ from vllm_stand_in import serving
 from srl.engine.engine import RolloutEngine
 from srl.engine.vllm import VllmEngine, VllmSettings
 from srl.engine.vllm_adapter import Asked
-from srl.engine.vllm_server import said_of
+from srl.engine.vllm_server import VllmServer, said_of
 from srl.errors import ConfigError, ServerGone
 from srl.model.loading import load_base, load_tokenizer
 from srl.model.sources import resolve
+from srl.server import Client, Passing
 from srl.types import Sampling
 
 
@@ -239,7 +248,7 @@ def test_what_a_server_says_is_read_or_refused():
         "without token ids or log-probabilities": [choice(logprobs=None)],
         "without token ids": [choice(token_ids=None)],
         "token ids or log": [choice(logprobs={"token_logprobs": [None, -1.0]})],
-        "otherwise than at an end token": [choice(finish_reason="abort")],
+        "otherwise than at an end token": [choice(finish_reason="error")],
         "or its limit": [choice(token_ids=[1, 2, 3])],
     }
     for said, choices in wrong.items():
@@ -247,3 +256,39 @@ def test_what_a_server_says_is_read_or_refused():
             said_of(json.dumps({"choices": choices}).encode(), one, 1, "u")
     with pytest.raises(ServerGone, match="this version cannot be used"):
         said_of(b"<html>", one, 1, "u")
+    with pytest.raises(Passing, match="broken off"):  # by a server that was told to end
+        said_of(json.dumps({"choices": [choice(finish_reason="abort", token_ids=[5])]}).encode(), one, 1, "u")
+
+
+def test_an_adapter_on_a_server_that_fails_every_draw_is_unloaded_in_the_end(start, model_folder, tmp_path):
+    with start(tmp_path, fail=1000) as server:
+        engine = engine_of(model_folder, server.url, tmp_path / "shared")
+        engine.server.begin(engine.own.decoder.model, (1,))
+        with pytest.raises(ServerGone, match=r"5 times in a row a draw failed: HTTP 503: busy"):
+            sampled(engine, asked(engine))
+        engine.end()
+        assert set(server.names("/unload")) == set(server.names("/load")) != set()
+
+
+def test_ctrl_c_does_not_wait_for_an_answer():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+            server = VllmServer(VllmSettings(server=url, time_limit=30), "m", 4)
+            Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+            start = time.monotonic()
+            with pytest.raises(KeyboardInterrupt):
+                server._draw([Asked((1,), 2, 0)] * 3, 1, 1.0)
+            assert time.monotonic() - start < 15
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("before", [0, 140])
+def test_a_key_that_a_server_repeats_is_not_shown_even_in_part(before, monkeypatch):
+    monkeypatch.setenv("SRL_VLLM_KEY", key := "sk-" + 40 * "a")
+    said = json.dumps({"error": {"message": before * "x " + f"bad key {key}"}}).encode()
+    error = HTTPError("u", 400, "m", Message(), BytesIO(said))
+    found = Client("http://h", "SRL_VLLM_KEY", 1)._message(error)
+    assert found == before * "x " + "bad key ***"
