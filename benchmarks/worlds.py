@@ -89,6 +89,8 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=5e-4, help="learning rate of all that is no imitation")
     parser.add_argument("--max_turns", type=int, default=6)
     chosen = parser.parse_args()
+    if chosen.start < 1:
+        parser.error("--start must be at least 1: every method goes on from it")
     name = f"{chosen.base}-{chosen.size}-{chosen.games}-{chosen.play}-start{chosen.start}-rate{chosen.rate}"
     store = Store(chosen.output / f"{name}-turns{chosen.max_turns}-{chosen.tokens}", "worlds")
     data = games(store.folder, SIZES[chosen.size], chosen.games, chosen.play)

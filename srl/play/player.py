@@ -222,7 +222,10 @@ class _Way:
         """Remember where the play stands, if the expert knows what to do there."""
         if self.play.expert is not None:
             place = self.example.step  # as drawn: its selector knows it by that
-            self.state = replace(self.prompt, step=place, target=self.play.expert, turns=1)
+            limit = self.example.max_new_tokens  # a step's, whatever is left of an episode's
+            self.state = replace(
+                self.prompt, step=place, target=self.play.expert, turns=1, max_new_tokens=limit
+            )
 
     def played(self) -> Played:
         assert self.end is not None

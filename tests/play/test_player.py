@@ -210,6 +210,10 @@ def test_states_of_own_play_ask_for_what_the_expert_does_there(table):
     states, _ = one.player.states(steps, in_turn("a", "y"))
     assert [state.target for state in states] == ["a", "b", "b"]  # behind y the expert knows no way
     assert [state.key for state in states] == [example.key for example in steps]
+    one.builder.limits = replace(one.builder.limits, episode_tokens=5)  # of a play; a step has its own
+    states, tokens = one.player.states(steps, always("b"))
+    assert [state.max_new_tokens for state in states] == [4, 4, 4]
+    assert tokens == 2 * (0 + 1 + 2)
 
 
 def test_prompts_without_observations_are_refused(table):
