@@ -28,9 +28,11 @@ def measured(engine, ask, turns):
         return live.peak - before
 
 
-@pytest.mark.parametrize("rows", [8, 2])
-def test_turns_take_what_the_plan_says(folder, rows):  # noqa: F811
-    """At worst no prompt begins as one of the turn before, as where `context_turns` leaves old turns out."""
+@pytest.mark.parametrize(("rows", "spare"), [(8, 0.05), (2, 0.15)])
+def test_turns_take_what_the_plan_says(folder, rows, spare):  # noqa: F811
+    """At worst no prompt begins as one of the turn before, as where `context_turns` leaves old turns out.
+    Of plays that wait the plan has a wave's prompts to spare, for rows that do not end together.
+    """
     build = build_of(folder)
     engine = RolloutEngine(real(folder, build).eval(), tiny_tokenizer(), (-1,), rows_in_flight=rows)
     generator = torch.Generator().manual_seed(0)
@@ -38,7 +40,7 @@ def test_turns_take_what_the_plan_says(folder, rows):  # noqa: F811
     strange, own = [(1, 120), (11, 120), (21, 120)], [(1, 80), (1, 100), (1, 120)]
     planned = sum(rollout_parts(build, Call(8, 1, 120, 12, turns=True), rows).values())
     kept = measured(engine, engine.turns(Sampling(), generator), strange)
-    assert kept <= planned <= 1.1 * kept
+    assert kept <= planned <= (1 + spare) * kept
     forgotten = measured(engine, lambda now: engine.generate(now, 1, Sampling(), generator), strange)
     assert forgotten <= kept - 100_000
     assert measured(engine, engine.turns(Sampling(), generator), own) < kept
