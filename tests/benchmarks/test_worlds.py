@@ -59,6 +59,6 @@ def test_the_table_shows_success_with_its_standard_error():
     assert sft.startswith("| SFT on the expert's actions | 0 | 9 | 1,000 | 60 | 0.20 ± 0.04 | 5.00 | 0.50 |")
 
 
-@pytest.mark.parametrize("name", ["worlds", "worlds_play", "worlds_few", "worlds_by_heart"])
+@pytest.mark.parametrize("name", ["worlds", "worlds_play", "worlds_few", "worlds_by_heart", "worlds_gemma"])
 def test_the_table_follows_from_the_committed_runs(name):
     assert shown(name) == worlds.report(committed(name))
