@@ -159,10 +159,10 @@ def fit_of(folder: Path, data: tuple[Path, Path], method: str, seed: int, chosen
     if method != start:
         phases[0] = f"{phases[0][:-1]}, until: {{updates: {chosen.start}}}}}"
     for phase in METHODS[method][1]:
-        first = phase != METHODS[method][1][-1]
+        hands_over = phase != METHODS[method][1][-1]
         name = phase.partition("name: ")[2].partition(",")[0]
         rate = "" if phase is SFT else f", lr: {chosen.rate}"
-        phases.append(phase[:-1] + rate + first * f", until: {{updates: {FIRST.get(name)}}}" + "}")
+        phases.append(phase[:-1] + rate + hands_over * f", until: {{updates: {FIRST.get(name)}}}" + "}")
     config, path = (META_CONFIG, data[0].with_name("tagged.jsonl")) if start != "start" else (CONFIG, data[0])
     settings = {
         "config": str(config), "data.path": str(path), "data.val_path": str(data[1]),

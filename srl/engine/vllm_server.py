@@ -16,12 +16,11 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 from srl.engine.vllm_adapter import AdapterFiles, Asked, Said
 from srl.errors import ConfigError, ServerGone, few
-from srl.server import Client, Passing, Refusal
+from srl.server import Client, Passing, Refusal, at_once
 
 if TYPE_CHECKING:
     from srl.engine.vllm_settings import VllmSettings
@@ -218,33 +217,8 @@ class VllmServer:
             self._old.discard(name)
 
     def _draw(self, asked: Sequence[Asked], n: int, temperature: float) -> list[list[Said]]:
-        """By threads of which none outlives the process: a second Ctrl-C waits for no answer."""
         end = time.monotonic() + self.settings.time_limit
-        places, ended = iter(range(len(asked))), Event()
-        found: list[list[Said]] = [[] for _ in asked]
-        faults: list[Exception] = []
-
-        def ask() -> None:
-            for place in places:
-                if ended.is_set():
-                    return
-                try:
-                    found[place] = self._one(asked[place], n, temperature, end)
-                except Exception as fault:
-                    faults.append(fault)
-                    ended.set()
-
-        threads = [Thread(target=ask, daemon=True) for _ in range(min(len(asked), AT_ONCE))]
-        try:
-            for one in threads:
-                one.start()
-            for one in threads:
-                one.join()
-        finally:
-            ended.set()
-        if faults:
-            raise faults[0]
-        return found
+        return at_once(lambda one: self._one(one, n, temperature, end), asked, AT_ONCE)
 
     def _one(self, asked: Asked, n: int, temperature: float, end: float) -> list[Said]:
         body = {

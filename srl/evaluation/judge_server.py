@@ -12,7 +12,6 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,7 @@ from srl.evaluation.votes import Voter, Votes, own_voter
 from srl.model.texts import ids_of
 from srl.rewards.judge import JudgeSettings
 from srl.rewards.verdict import verdict
-from srl.server import headers, opener, whole
+from srl.server import at_once, headers, opener, whole
 
 if TYPE_CHECKING:
     from srl.engine.engine import RolloutEngine
@@ -68,17 +67,16 @@ class ServerVoter:
         """ServerGone: see there; also where the run is to stop while it is waited for."""
         votes = [_Vote(text) for text in dict.fromkeys(requests) for _ in range(self.settings.votes)]
         since, pause = time.monotonic(), self.pause
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            while open_votes := [vote for vote in votes if not vote.done]:
-                round_ = _Round(self, headers(self.settings.key_variable))
-                list(pool.map(round_.take, open_votes))
-                if round_.answered:
-                    since, pause = time.monotonic(), self.pause
-                self._refusals(votes)
-                self._give_up(votes, time.monotonic() - since)
-                if any(not vote.done for vote in votes):
-                    self._wait(max(pause, round_.asked_for), since, round_.last)
-                    pause = min(2 * pause, LONGEST_PAUSE)
+        while open_votes := [vote for vote in votes if not vote.done]:
+            round_ = _Round(self, headers(self.settings.key_variable))
+            at_once(round_.take, open_votes, AT_ONCE)
+            if round_.answered:
+                since, pause = time.monotonic(), self.pause
+            self._refusals(votes)
+            self._give_up(votes, time.monotonic() - since)
+            if any(not vote.done for vote in votes):
+                self._wait(max(pause, round_.asked_for), since, round_.last)
+                pause = min(2 * pause, LONGEST_PAUSE)
         found: dict[str, list[_Vote]] = {}
         for vote in votes:
             found.setdefault(vote.text, []).append(vote)

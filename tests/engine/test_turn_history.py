@@ -54,6 +54,13 @@ def played(engine, turns=4, more=lambda prompts: prompts):
     return found
 
 
+def equal_a_plain_forward(model, found):
+    """Of what was asked and said."""
+    for one, said in found:
+        expected = plain_logprobs(model, one.prompt_ids, said.ids, 0.9)
+        torch.testing.assert_close(said.logprobs, expected, atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3", "gpt_neox"])
 @pytest.mark.parametrize(
     ("with_lora", "rows", "budget"), [(True, 256, 8192), (False, 256, 90), (False, 2, 60)]
@@ -62,9 +69,7 @@ def test_logprobs_of_turns_equal_a_plain_forward(kind, with_lora, rows, budget):
     model = tiny_model(kind, vocab_size=len(TOKENIZER))
     model = lora(model) if with_lora else model
     engine = RolloutEngine(model, TOKENIZER, tuple(range(1, 12)), rows, prefill_tokens=budget)
-    for one, said in played(engine):
-        expected = plain_logprobs(model, one.prompt_ids, said.ids, 0.9)
-        torch.testing.assert_close(said.logprobs, expected, atol=1e-4, rtol=0)
+    equal_a_plain_forward(model, played(engine))
 
 
 def test_half_precision_beginnings_go_on():
@@ -102,9 +107,7 @@ def test_after_an_update_nothing_of_the_old_weights_is_left():
         for one in model.parameters():
             if one.requires_grad:
                 one.add_(0.3)
-    for one, said in played(engine):
-        expected = plain_logprobs(model, one.prompt_ids, said.ids, 0.9)
-        torch.testing.assert_close(said.logprobs, expected, atol=1e-4, rtol=0)
+    equal_a_plain_forward(model, played(engine))
 
 
 def test_a_history_that_loses_its_first_turns_is_computed_from_where_it_differs():
