@@ -7,10 +7,11 @@ that can be played but not imitated, and 100 unseen ones, of which none begins a
 method goes on from a seed's `start`, --start updates of imitation, until its tokens, generated and trained
 on, reach --tokens; imitation alone ends at --sft_updates in all, if that comes first: its updates cost few
 tokens and much time. Each plays the unseen games greedily, once each; `base` is what the base does with
-them. Phases that hand over to play do so after the updates of FIRST. `meta` (RLVMR) has the prompts and
-limits of configs/worlds/meta.yaml, with room to think, and its start imitates the same games' plays with
-thinking made by rule (`prepare --tagged`). Interrupt it when you like: what is finished is found in MLflow
-and not made again. Writes worlds.json to the output folder, prints a table, and the JSON as the last line.
+them. Phases that hand over to play do so after --first updates, by default those of FIRST. `meta` (RLVMR)
+has the prompts and limits of configs/worlds/meta.yaml, with room to think, and its start imitates the same
+games' plays with thinking made by rule (`prepare --tagged`). Interrupt it when you like: what is finished is
+found in MLflow and not made again. Writes worlds.json to the output folder, prints a table, and the JSON as
+the last line.
 """
 
 from __future__ import annotations
@@ -27,7 +28,11 @@ from fits import ROOT, Fit, Store, dumped, options, rounded, share
 
 CONFIG = ROOT / "configs" / "worlds" / "textworld.yaml"
 META_CONFIG = CONFIG.with_name("meta.yaml")
-SIZES = {"one_room": "rooms=1,objects=3,length=2", "two_rooms": "rooms=2,objects=4,length=3"}
+SIZES = {
+    "one_room": "rooms=1,objects=3,length=2",
+    "two_rooms": "rooms=2,objects=4,length=3",
+    "three_rooms": "rooms=3,objects=5,length=4",  # random admissible commands never win
+}
 BASES = {  # that of the config, and others with their digest
     "smollm2_135m": {},
     "gemma3_270m": {
@@ -86,6 +91,7 @@ def main() -> None:
     parser.add_argument("--play", type=int, default=0, help="games to play that were not recorded")
     parser.add_argument("--start", type=int, default=4, help="updates of imitation before every method")
     parser.add_argument("--sft_updates", type=int, default=10_000, help="of imitation alone, in all")
+    parser.add_argument("--first", type=int, help="updates of a first phase before it hands over to play")
     parser.add_argument("--rate", type=float, default=5e-4, help="learning rate of all that is no imitation")
     parser.add_argument("--max_turns", type=int, default=6)
     chosen = parser.parse_args()
@@ -162,7 +168,8 @@ def fit_of(folder: Path, data: tuple[Path, Path], method: str, seed: int, chosen
         hands_over = phase != METHODS[method][1][-1]
         name = phase.partition("name: ")[2].partition(",")[0]
         rate = "" if phase is SFT else f", lr: {chosen.rate}"
-        phases.append(phase[:-1] + rate + hands_over * f", until: {{updates: {FIRST.get(name)}}}" + "}")
+        until = f", until: {{updates: {chosen.first or FIRST[name]}}}" if hands_over else ""
+        phases.append(phase[:-1] + rate + until + "}")
     config, path = (META_CONFIG, data[0].with_name("tagged.jsonl")) if start != "start" else (CONFIG, data[0])
     settings = {
         "config": str(config), "data.path": str(path), "data.val_path": str(data[1]),
