@@ -14,8 +14,11 @@ import worlds
 from srl.cli.lightning import instantiated
 
 
-def test_every_method_is_a_config_that_goes_on_from_its_start():
-    chosen = Namespace(base="gemma3_270m", start=4, sft_updates=30, rate=2e-4, tokens=100, max_turns=3)
+@pytest.mark.parametrize("first", [None, 7])
+def test_every_method_is_a_config_that_goes_on_from_its_start(first):
+    chosen = Namespace(
+        base="gemma3_270m", start=4, sft_updates=30, first=first, rate=2e-4, tokens=100, max_turns=3
+    )
     for method, (_, phases) in worlds.METHODS.items():
         fit = worlds.fit_of(Path("made"), (Path("a.jsonl"), Path("b.jsonl")), method, 1, chosen)
         given, start = (
@@ -30,7 +33,7 @@ def test_every_method_is_a_config_that_goes_on_from_its_start():
         assert [phase.name for phase in found] == ["start", *(method.split("_") if method != start else [])]
         assert len(found) == 1 + len(phases)
         assert [phase.until.updates for phase in found[:-1]] == [
-            *([4] if phases else []), *(worlds.FIRST[phase.name] for phase in found[1:-1]),
+            *([4] if phases else []), *(first or worlds.FIRST[phase.name] for phase in found[1:-1]),
         ]  # fmt: skip
         assert {phase.lr for phase in found[1:]} <= {2e-4, 1e-3}
         assert config.trainer.max_steps == {start: 4, "sft": 30}.get(method, 100_000)
