@@ -29,10 +29,15 @@ from fits import ROOT, Fit, Store, dumped, options, rounded, share
 CONFIG = ROOT / "configs" / "worlds" / "textworld.yaml"
 META_CONFIG = CONFIG.with_name("meta.yaml")
 SIZES = {
-    "one_room": "rooms=1,objects=3,length=2",
-    "two_rooms": "rooms=2,objects=4,length=3",
-    "three_rooms": "rooms=3,objects=5,length=4",  # random admissible commands never win
+    "one_room": "textworld:rooms=1,objects=3,length=2",
+    "two_rooms": "textworld:rooms=2,objects=4,length=3",
+    "three_rooms": "textworld:rooms=3,objects=5,length=4",  # random admissible commands never win
+    "science": "scienceworld:task=find-non-living-thing",
 }
+NEEDS = {  # settings of a size that are not the config's; a play of ScienceWorld is a Java process
+    "science": {"data.limits.max_prompt_tokens": "1500", "data.worlds.max_text": "8000",
+                "data.validation.batch_size": "12", "data.worlds.step_seconds": "30"},
+}  # fmt: skip
 BASES = {  # that of the config, and others with their digest
     "smollm2_135m": {},
     "gemma3_270m": {
@@ -144,7 +149,7 @@ def record(path: Path, size: str, first: int, count: int, *more: str) -> None:
     if path.exists():
         return
     made = path.with_suffix(".new")
-    command = [sys.executable, "-m", "srl", "prepare", f"textworld:{size}", "--games", str(count),
+    command = [sys.executable, "-m", "srl", "prepare", size, "--games", str(count),
                "--first_seed", str(first), "--workers", "1", "--output", str(made), *more]  # fmt: skip
     subprocess.run(command, cwd=ROOT, check=True, stdout=sys.stderr)
     made.rename(path)
@@ -174,7 +179,8 @@ def fit_of(folder: Path, data: tuple[Path, Path], method: str, seed: int, chosen
     settings = {
         "config": str(config), "data.path": str(path), "data.val_path": str(data[1]),
         "data.row.min_steps": "0", "curriculum.phases": f"[{', '.join(phases)}]",
-        **BASES[chosen.base], "seed_everything": str(seed), "budget.tokens": str(chosen.tokens),
+        **BASES[chosen.base], **NEEDS.get(chosen.size, {}),
+        "seed_everything": str(seed), "budget.tokens": str(chosen.tokens),
         "data.limits.max_turns": str(chosen.max_turns), "model.validation.attempts": "0",
         "trainer.max_steps": "100000", "trainer.val_check_interval": "100000",
     }  # fmt: skip

@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from typing import Any
+from typing import Any, ClassVar
 
 from srl.errors import ConfigError
+
+FRUGAL = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xmx512m"
+"""For the game's Java, where JAVA_TOOL_OPTIONS says nothing: many small processes beside a training."""
 
 
 class GoldPath:
     """The expert's way from here: it is known only while the play has followed it.
 
-    env: the game's Java process. way: the actions that are left of it.
+    env: the game's Java process; it takes seconds to start, so that of a play that is over is taken for the
+    next one of the kind. way: the actions that are left of it.
     """
 
     env: Any
     way: list[str]
+    idle: ClassVar[list[Any]]
+
+    def __init_subclass__(cls) -> None:
+        cls.idle = []
+
+    def __init__(self) -> None:
+        os.environ.setdefault("JAVA_TOOL_OPTIONS", FRUGAL)
+        while self.idle:
+            self.env = self.idle.pop()
+            if alive(self.env):
+                return
+        self.env = self.started()
+
+    def started(self) -> Any:
+        """A new process of the game."""
+        raise NotImplementedError
 
     def follow(self, action: str) -> str:
         """The action as one line, as it is sent to the game, and taken off the way."""
@@ -30,7 +51,12 @@ class GoldPath:
         return len(self.way) or None
 
     def close(self) -> None:
-        self.env.close()
+        """The processes that are left end with the worker."""
+        self.idle.append(self.env)
+
+
+def alive(env: Any) -> bool:
+    return env._gateway.java_process.poll() is None
 
 
 def need_java(kind: str) -> None:

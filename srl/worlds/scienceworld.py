@@ -1,15 +1,16 @@
 """Tasks of ScienceWorld: `scienceworld:task=find-living-thing,seed=17`; a seed is a variation of the task.
 
-simplify: as ScienceWorld has it ("easy" by default, "" for none). Each play is a Java process of its own,
-which takes seconds to start. The expert is the task's gold path: it knows the way only while the play has
-followed it. The score is ScienceWorld's, from 0 to 1, and won is a score of 1.
+simplify: as ScienceWorld has it ("easy" by default, "" for none). Each play has a Java process of its own.
+The expert is the task's gold path: it knows the way only while the play has followed it. ScienceWorld draws
+another one each time that it is asked for, so one is kept for each task. The score is ScienceWorld's, from 0
+to 1, and won is a score of 1.
 
 Source: ScienceWorld (arXiv 2203.07540).
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from srl.errors import ConfigError
 from srl.worlds.java import GoldPath, need_java
@@ -19,11 +20,13 @@ from srl.worlds.world import Observation
 class ScienceWorld(GoldPath):
     """One play. ConfigError: no Java, an unknown task or option."""
 
-    def __init__(self) -> None:
+    ways: ClassVar[dict[tuple[str, int, str], list[str]]] = {}
+
+    def started(self) -> Any:
         import scienceworld
 
         need_java("scienceworld")
-        self.env = scienceworld.ScienceWorldEnv("", envStepLimit=10_000)  # turns are limited by the run
+        return scienceworld.ScienceWorldEnv("", envStepLimit=10_000)  # turns are limited by the run
 
     def reset(self, task: str) -> Observation:
         given = {
@@ -40,9 +43,12 @@ class ScienceWorld(GoldPath):
                 f"scienceworld:{task}: write task=NAME,seed=NUMBER; NAME is one of {', '.join(sorted(known))}"
             )
         variation = int(given["seed"]) % self.env.get_max_variations(given["task"])
-        self.env.load(given["task"], variation, given["simplify"], generateGoldPath=True)
+        asked = given["task"], variation, given["simplify"]
+        self.env.load(*asked, generateGoldPath=asked not in self.ways)
         text, info = self.env.reset()
-        self.way = list(self.env.get_gold_action_sequence())
+        if asked not in self.ways:
+            self.ways[asked] = list(self.env.get_gold_action_sequence())
+        self.way = list(self.ways[asked])
         return self._seen(f"{info['taskDesc']}\n{text}", False, info)
 
     def step(self, action: str) -> Observation:

@@ -1,9 +1,9 @@
 """Games of TextWorldExpress: `textworld_express:game=coin,numLocations=3,seed=17`.
 
 fold: train (default), dev or test; a seed is the game of this place among those of the fold, again from the
-first behind the last. All other options are the game's own parameters. Each play is a Java process of its
-own. The expert is the game's gold path, which has detours: it knows the way only while the play has followed
-it, and wins by it. The score is the game's, from 0 to 1.
+first behind the last. All other options are the game's own parameters. Each play has a Java process of
+its own. The expert is the game's gold path, which has detours: it knows the way only while the play has
+followed it, and wins by it. The score is the game's, from 0 to 1.
 
 Source: TextWorldExpress (arXiv 2208.01174).
 """
@@ -22,11 +22,11 @@ FOLDS = {"train": "getValidSeedsTrain", "dev": "getValidSeedsDev", "test": "getV
 class TextWorldExpress(GoldPath):
     """One play. ConfigError: no Java, an unknown game, fold or parameter."""
 
-    def __init__(self) -> None:
+    def started(self) -> Any:
         import textworld_express
 
         need_java("textworld_express")
-        self.env = textworld_express.TextWorldExpressEnv(envStepLimit=10_000)  # the run limits turns
+        return textworld_express.TextWorldExpressEnv(envStepLimit=10_000)  # the run limits turns
 
     def reset(self, task: str) -> Observation:
         given = {"fold": "train", **dict(one.strip().partition("=")[::2] for one in task.split(",") if one)}

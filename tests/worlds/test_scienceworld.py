@@ -1,4 +1,4 @@
-"""ScienceWorld's gold path wins, and is known only while it is followed; a play is one Java process."""
+"""ScienceWorld's gold path wins, and is known only while it is followed; a play has one Java process."""
 
 import re
 import shutil
@@ -7,6 +7,7 @@ import pytest
 
 from srl.errors import ConfigError
 from srl.worlds.pool import Worlds
+from srl.worlds.scienceworld import ScienceWorld
 from srl.worlds.world import Observation
 
 pytest.importorskip("scienceworld", reason="needs the extra scienceworld")
@@ -30,3 +31,27 @@ def test_the_gold_path_wins_and_a_task_that_is_none_is_refused() -> None:
     assert (again.expert, again.remaining, again.over) == (None, None, False)
     with pytest.raises(ConfigError, match=re.escape("scienceworld:task=none,seed=1: write task=NAME")):
         worlds.reset(["scienceworld:task=none,seed=1"])
+
+
+def test_a_play_goes_on_with_the_java_process_of_one_that_is_over_while_that_lives() -> None:
+    actions, task = ["look around", "go to kitchen", "look around"], "task=find-living-thing,seed=3"
+
+    def played(world: ScienceWorld) -> list[str]:
+        return [world.reset(task).text, *(world.step(action).text for action in actions)]
+
+    first, beside = ScienceWorld(), ScienceWorld()
+    assert first.env is not beside.env, "plays at one time"
+    texts, way = played(first), first.way
+    beside.reset("task=lifespan-longest-lived,seed=4")
+    beside.close()
+    again = ScienceWorld()
+    assert again.env is beside.env
+    assert (played(again), again.way) == (texts, way), "what was played before leaves nothing"
+    again.close()
+    again.env._gateway.java_process.kill()
+    again.env._gateway.java_process.wait()
+    anew = ScienceWorld()
+    assert anew.env is not again.env
+    assert played(anew) == texts
+    for world in (first, anew):
+        world.env.close()
