@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -220,12 +221,12 @@ def summary(store: Store, chosen: argparse.Namespace) -> dict[str, Any]:
         })  # fmt: skip
     order = list(METHODS)
     runs.sort(key=lambda one: (order.index(one["method"]), one["seed"]))
-    unseen, said = len(read(store.folder / "unseen.jsonl")), sys.argv[1:]
-    if "--output" in said:  # the folder is nobody else's affair
-        place = said.index("--output")
-        said = said[:place] + said[place + 2 :]
+    unseen = len(read(store.folder / "unseen.jsonl"))
+    said = re.sub(
+        r"--output[ =]\S+ ?", "", " ".join(sys.argv[1:])
+    ).strip()  # the folder is nobody else's affair
     return {
-        "command": "python benchmarks/worlds.py " + " ".join(said), "games": SIZES[chosen.size],
+        "command": "python benchmarks/worlds.py " + said, "games": SIZES[chosen.size],
         "base_model": chosen.base, "max_turns": chosen.max_turns, "recorded": chosen.games,
         "played": chosen.play, "start": chosen.start, "rate": chosen.rate, "unseen": unseen, "base": base,
         "runs": runs,
@@ -237,22 +238,31 @@ def series(store: Store, run: str, name: str) -> dict[int, float]:
 
 
 def report(result: dict[str, Any]) -> str:
-    """Markdown; success stands with its standard error over the unseen games."""
-    columns = ("success", "turns", "invalid", "repeated", "format", "exact", "step_reward")
-    names = ("method", "seed", "updates", "tokens", "CPU s", *columns)
+    """Markdown: a line for a method, with means over its seeds. Success stands with its standard error over
+    the unseen games, which are the same for all seeds, and by seed.
+    """
+    columns = ("turns", "invalid", "repeated", "format", "exact", "step_reward")
+    names = ("method", "seeds", "updates", "tokens", "CPU s", "success", "by seed", *columns)
     lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
-    rows = [{"method": "base", **result["base"]}] if result["base"] else []
-    for run in [*rows, *result["runs"]]:
-        title = METHODS.get(run["method"], (run["method"],))[0]
-        spent = [
-            f"{run[key]:,.0f}" if key in run else "" for key in ("seed", "updates", "tokens", "cpu_seconds")
-        ]
+    rows = [("base", [result["base"]])] if result["base"] else []
+    for method, title in ((one, METHODS[one][0]) for one in METHODS):
+        rows.append((title, [run for run in result["runs"] if run["method"] == method]))
+    for title, runs in rows:
+        if not runs:
+            continue
+        costs = ("updates", "tokens", "cpu_seconds")
+        spent = [f"{mean(runs, key):,.0f}" if key in runs[0] else "" for key in costs]
         cells = [
-            share(run["success"], result["unseen"]),
-            *(f"{run.get(key, math.nan):.2f}" for key in columns[1:]),
-        ]
-        lines.append(f"| {' | '.join([title, *spent, *cells])} |")
+            str(len(runs)) if any(spent) else "", *spent, share(mean(runs, "success"), result["unseen"]),
+            " ".join(f"{run['success']:.2f}" for run in runs) if len(runs) > 1 else "",
+            *(f"{mean(runs, key):.2f}" for key in columns),
+        ]  # fmt: skip
+        lines.append(f"| {' | '.join([title, *cells])} |")
     return "\n".join(lines) + "\n"
+
+
+def mean(runs: list[dict[str, Any]], key: str) -> float:
+    return math.fsum(run.get(key, math.nan) for run in runs) / len(runs)
 
 
 if __name__ == "__main__":

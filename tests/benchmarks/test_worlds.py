@@ -50,16 +50,19 @@ def test_games_beyond_the_recorded_ones_have_no_steps_and_unseen_ones_begin_as_n
     assert [row["problem"] for row in worlds.read(unseen)] == ["8", "9", "10"]  # 5, 6 and 7 are trained on
 
 
-def test_the_table_shows_success_with_its_standard_error():
+def test_the_table_shows_means_over_seeds_and_success_with_its_standard_error():
     figures = {"success": 0.2, "turns": 5.0, "invalid": 0.5, "repeated": 0.25, "format": 0.0, "exact": 0.1}
     run = {
         "method": "sft", "seed": 0, "updates": 9, "tokens": 1000.0, "cpu_seconds": 60, "step_reward": 0.3,
         **figures,
     }  # fmt: skip
-    table = worlds.report({"base": figures | {"success": 0.0}, "unseen": 100, "runs": [run]})
-    base, sft = table.splitlines()[2:]
-    assert base.startswith("| base |  |  |  |  | 0.00 ± 0.00 | 5.00 |")
-    assert sft.startswith("| SFT on the expert's actions | 0 | 9 | 1,000 | 60 | 0.20 ± 0.04 | 5.00 | 0.50 |")
+    other = run | {"seed": 1, "success": 0.4, "updates": 11, "tokens": 2000.0}
+    result = {"base": figures | {"success": 0.0}, "unseen": 100, "runs": [run, other]}
+    base, sft = worlds.report(result).splitlines()[2:]
+    assert base.startswith("| base |  |  |  |  | 0.00 ± 0.00 |  | 5.00 |")
+    assert sft.startswith(
+        "| SFT on the expert's actions | 2 | 10 | 1,500 | 60 | 0.30 ± 0.05 | 0.20 0.40 | 5.00 | 0.50 |"
+    )
 
 
 @pytest.mark.parametrize("name", ["worlds", "worlds_play", "worlds_few", "worlds_by_heart", "worlds_gemma"])
