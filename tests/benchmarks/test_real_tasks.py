@@ -78,7 +78,9 @@ def test_the_form_of_equations_and_what_it_would_earn_by_guessing():
 @pytest.mark.parametrize("task", list(real_tasks.TASKS.values()), ids=list(real_tasks.TASKS))
 def test_every_method_is_a_config_that_begins_with_the_start(task, tmp_path):
     for method in ("start", *real_tasks.methods_of(task)):
-        fit = real_tasks.fit_of(SimpleNamespace(folder=tmp_path), task, tmp_path / "data.jsonl", method, 1)
+        fit = real_tasks.fit_of(
+            SimpleNamespace(folder=tmp_path), "gemma3_270m", task, tmp_path / "data.jsonl", method, 1
+        )
         given = [text for text in fit.arguments if text != "--ckpt_path" and not text.endswith("last.ckpt")]
         phases = instantiated([*given, "--trainer.logger", "false"]).curriculum.schedule.phases
         assert phases[0].name == "start"

@@ -17,7 +17,14 @@ from srl.cli.lightning import instantiated
 @pytest.mark.parametrize("first", [None, 7])
 def test_every_method_is_a_config_that_goes_on_from_its_start(first):
     chosen = Namespace(
-        base="gemma3_270m", start=4, sft_updates=30, first=first, rate=2e-4, tokens=100, max_turns=3
+        base="gemma3_270m",
+        size="science",
+        start=4,
+        sft_updates=30,
+        first=first,
+        rate=2e-4,
+        tokens=100,
+        max_turns=3,
     )
     for method, (_, phases) in worlds.METHODS.items():
         fit = worlds.fit_of(Path("made"), (Path("a.jsonl"), Path("b.jsonl")), method, 1, chosen)
