@@ -255,8 +255,12 @@ def written(path: Path, rows: Iterator[Row]) -> Path:
 def fit_of(store: Store, base: str, task: Task, data: Path, method: str, seed: int) -> Fit:
     """`start` ends after its 20 updates; the others go on from its checkpoint."""
     start = store.folder / "checkpoints" / f"start-{seed}" / "last.ckpt"
-    settings = {"config": str(task.config), **BASES[base], "data.path": str(data)}
-    settings["seed_everything"] = str(seed)
+    settings = {
+        "config": str(task.config),
+        **BASES[base],
+        "data.path": str(data),
+        "seed_everything": str(seed),
+    }
     if method == "start":
         begun = START.replace(", until: {updates: 20}", "")  # else the checkpoint would stand in a next phase
         more = {"trainer.max_steps": "20", "curriculum.phases": f"[{begun}]"}

@@ -23,6 +23,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from fits import BASES, ROOT, Fit, Store, dumped, options, rounded, share
@@ -95,8 +96,22 @@ def main() -> None:
     chosen = parser.parse_args()
     if chosen.start < 1:
         parser.error("--start must be at least 1: every method goes on from it")
-    name = f"{chosen.base}-{chosen.size}-{chosen.games}-{chosen.play}-start{chosen.start}-rate{chosen.rate}"
-    store = Store(chosen.output / f"{name}-turns{chosen.max_turns}-{chosen.tokens}", "worlds")
+    if chosen.first is not None and chosen.first < 1:
+        parser.error("--first must be at least 1")
+    made_by = (
+        "base",
+        "size",
+        "games",
+        "play",
+        "start",
+        "first",
+        "sft_updates",
+        "rate",
+        "max_turns",
+        "tokens",
+    )
+    name = "-".join(f"{key}={value}" for key in made_by if (value := getattr(chosen, key)) is not None)
+    store = Store(chosen.output / name, "worlds")
     data = games(store.folder, SIZES[chosen.size], chosen.games, chosen.play)
     for seed in chosen.seeds:
         for method in dict.fromkeys(one for it in chosen.methods for one in (start_of(it), it)):
@@ -214,9 +229,7 @@ def summary(store: Store, chosen: argparse.Namespace) -> dict[str, Any]:
     order = list(METHODS)
     runs.sort(key=lambda one: (order.index(one["method"]), one["seed"]))
     unseen = len(read(store.folder / "unseen.jsonl"))
-    said = re.sub(
-        r"--output[ =]\S+ ?", "", " ".join(sys.argv[1:])
-    ).strip()  # the folder is nobody else's affair
+    said = re.sub(r"--output[ =]\S+ ?", "", " ".join(sys.argv[1:])).strip()  # not a reader's folder
     return {
         "command": "python benchmarks/worlds.py " + said, "games": SIZES[chosen.size],
         "base_model": chosen.base, "max_turns": chosen.max_turns, "recorded": chosen.games,
@@ -254,7 +267,7 @@ def report(result: dict[str, Any]) -> str:
 
 
 def mean(runs: list[dict[str, Any]], key: str) -> float:
-    return math.fsum(run.get(key, math.nan) for run in runs) / len(runs)
+    return fmean(run.get(key, math.nan) for run in runs)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 from srl.errors import ConfigError
@@ -12,7 +13,7 @@ FRUGAL = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xmx512m"
 """For the game's Java, where JAVA_TOOL_OPTIONS says nothing: many small processes beside a training."""
 
 
-class GoldPath:
+class GoldPath(ABC):
     """The expert's way from here: it is known only while the play has followed it.
 
     env: the game's Java process; it takes seconds to start, so that of a play that is over is taken for the
@@ -34,9 +35,9 @@ class GoldPath:
                 return
         self.env = self.started()
 
+    @abstractmethod
     def started(self) -> Any:
-        """A new process of the game."""
-        raise NotImplementedError
+        """A new process of the game. ConfigError: no Java."""
 
     def follow(self, action: str) -> str:
         """The action as one line, as it is sent to the game, and taken off the way."""
