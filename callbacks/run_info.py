@@ -52,6 +52,16 @@ def set_tag(trainer: Trainer, name: str, value: str) -> None:
         logger.experiment.set_tag(logger.run_id, name, plain(value))
 
 
+def _set_tags(client: Any, run: str, tags: dict[str, str]) -> None:
+    """In as few transactions as MLflow lets it be: each of them waits for the disk."""
+    from mlflow.entities import RunTag
+    from mlflow.utils.validation import MAX_PARAMS_TAGS_PER_BATCH as MOST
+
+    made = [RunTag(name, value) for name, value in tags.items()]
+    for first in range(0, len(made), MOST):
+        client.log_batch(run, tags=made[first : first + MOST])
+
+
 def link(client: Any, run: str, inputs: list[Any]) -> None:
     """Name a run's data sets. Two programs that both write down a new one: the second finds it there then."""
     from mlflow.exceptions import MlflowException
@@ -191,8 +201,7 @@ class RunInfo(Callback):
         client.log_dict(run, versions(), "versions.json")
         client.log_dict(run, data.report.files, "data_files.json")
         keys = file_keys(data.report.files)
-        for name, digest in data.report.files.items():
-            client.set_tag(run, f"data_sha256/{keys[name]}", digest)
+        tags = {f"data_sha256/{keys[name]}": digest for name, digest in data.report.files.items()}
         contexts = {data.val_path: "validation", data.path: "training"}
         if data.report.files:
             link(client, run, dataset_inputs(data.report.files, contexts))
@@ -201,7 +210,8 @@ class RunInfo(Callback):
             client.update_run(run, name=f"{self.method or 'run'} seed {run_seed()}")
         for name, value in self._tags(data, pl_module).items():
             if value is not None and name not in given:
-                client.set_tag(run, name, value)
+                tags[name] = value
+        _set_tags(client, run, tags)
 
     def _tags(self, data: Any, pl_module: Any) -> dict[str, str | None]:
         """What runs are told apart by; None for what there is not."""

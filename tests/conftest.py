@@ -19,6 +19,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Two tests run at a time, each on one thread, and so do the processes that they start.
@@ -28,6 +30,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("srl", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("srl")
 CHARS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 .,:;=+-*/<>#?!()[]{}\\_'\"\n"
+
+
+@event.listens_for(Engine, "connect")
+def _written_and_not_waited_for(connection, _) -> None:
+    """SQLite waits for the disk at each commit, a fifth of a short run: no test is about a loss of power."""
+    connection.execute("PRAGMA synchronous=OFF")
 
 
 # Begun first, so that no worker is left with one of them at the end.
