@@ -85,8 +85,10 @@ class Curriculum(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._enter(trainer)
-        if trainer.global_step == 0:  # what was measured before the first update may end the phase at once
-            self._hand_off(trainer, self.schedule.observe(self._validated))
+        found = self.schedule.advance(0)  # gone on with: the config now may end the phase where it is
+        if found is None and trainer.global_step == 0:  # what was measured before the first update may, too
+            found = self.schedule.observe(self._validated)
+        self._hand_off(trainer, found)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Draw, batch_idx: int

@@ -65,6 +65,19 @@ def test_what_holds_before_the_first_update_hands_off_at_once(model_folder, tmp_
     assert {value for _, value in history["phase"]} == {1.0}
 
 
+def test_a_phase_that_now_ends_where_its_checkpoint_is_has_no_update_more(model_folder, tmp_path):
+    """Gone on with by a config in which two updates of it are enough."""
+    more = ["--trainer.val_check_interval", "9", "--model.validation.attempts", "0", *UNLOGGED]
+    copy = "{name: copy, mix: {sft_step: 1.0}"
+    assert run(model_folder, tmp_path / "run", f"[{copy}}}]", *more) == 0
+    phases = f"[{copy}, until: {{updates: 2}}}}, {{name: srl, mix: {{srl: 1.0}}}}]"
+    more += ["--trainer.max_steps", "3", "--ckpt_path", "last"]
+    assert run(model_folder, tmp_path / "run", phases, *more) == 0
+    state = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
+    (curriculum,) = [one for name, one in state["callbacks"].items() if "Curriculum" in name]
+    assert (state["global_step"], curriculum["phase"], curriculum["updates"]) == (3, "srl", 1)
+
+
 def test_a_plateau_hands_off(model_folder, tmp_path):
     """With a rate of almost nothing the reward stands still: the best at 0, then 4 and 8 without a gain."""
     phases = """[{name: srl, mix: {srl: 1.0}, lr: 1.0e-12, until: {metric: val/steps/reward, plateau: 2}},
