@@ -106,8 +106,9 @@ class Player:
         """Each step example as it stands in the policy's own play: step k behind k - 1 turns of the policy,
         its target the expert's action from that very state. Second: the tokens that this took.
 
-        Where the play ends before, or the expert knows no action, it is the last state from which he does;
-        None for a lost play.
+        Where the expert knows no action, it is the last state from which he does. Where the play ends before,
+        it is counted on from the first of these, so that the states of short plays come alike often. None for
+        a lost play.
         """
         ways = self._begin(examples)
         active = ways
@@ -118,7 +119,7 @@ class Player:
             self._turn(active, sample)
         self._leave(ways)
         tokens = sum(len(completion.ids) for way in ways for completion in way.turns)
-        return [None if way.end == "gone" else way.state for way in ways], tokens
+        return [None if way.end == "gone" else way.state() for way in ways], tokens
 
     def _begin(self, examples: Sequence[Example]) -> list[_Way]:
         plays = self.worlds.reset([example.world for example in examples])
@@ -190,7 +191,7 @@ class _Way:
     admitted: list[bool] = field(default_factory=list)
     repeated: int = 0
     score: float = 0.0
-    state: Example | None = None
+    states: list[Example] = field(default_factory=list)  # from which the expert knows an action
 
     def __post_init__(self) -> None:
         self.admissible: frozenset[str] | None = None
@@ -223,9 +224,16 @@ class _Way:
         if self.play.expert is not None:
             place = self.example.step  # as drawn: its selector knows it by that
             limit = self.example.max_new_tokens  # a step's, whatever is left of an episode's
-            self.state = replace(
-                self.prompt, step=place, target=self.play.expert, turns=1, max_new_tokens=limit
+            self.states.append(
+                replace(self.prompt, step=place, target=self.play.expert, turns=1, max_new_tokens=limit)
             )
+
+    def state(self) -> Example | None:
+        """That at the example's step (`Player.states`)."""
+        if not self.states:
+            return None
+        place = -1 if self.end is None else (self.example.step - 1) % len(self.states)
+        return self.states[place]
 
     def played(self) -> Played:
         assert self.end is not None

@@ -12,7 +12,7 @@ from make import plain_logprobs, write
 
 from datamodules.expert import ExpertDataModule, Validation
 from srl.data.load import DataReport, load_trajectories
-from srl.data.row_format import RowFormat
+from srl.data.row_format import MIN_STEPS, RowFormat
 from srl.engine.engine import RolloutEngine
 from srl.errors import ConfigError
 from srl.examples.builder import ResponseLimits
@@ -31,7 +31,17 @@ TOKENIZER = tiny_tokenizer()
 class Table:
     """The examples of an objective and the player over them, as a run has them."""
 
-    def __init__(self, folder, expert, turns=4, prompt_tokens=512, context_turns=20, stop=("\n",), **more):
+    def __init__(
+        self,
+        folder,
+        expert,
+        turns=4,
+        prompt_tokens=512,
+        context_turns=20,
+        stop=("\n",),
+        min_steps=MIN_STEPS,
+        **more,
+    ):
         self.path = write(folder / "plays.jsonl", expert)
         prompt = PromptFormat("raw", context_turns=context_turns)
         limits = ResponseLimits(
@@ -45,7 +55,7 @@ class Table:
             self.path, think=False, include_last=True, prompt=prompt, limits=limits,
             worlds=WorldSettings(workers=2, own=(CLASS,)), validation=Validation(problems=0),
         )  # fmt: skip
-        self.trajectories = load_trajectories(self.path, RowFormat(), DataReport())
+        self.trajectories = load_trajectories(self.path, RowFormat(min_steps=min_steps), DataReport())
         self.data.builder = self.builder = self.data.builder_for(TOKENIZER)
         self.player = self.data.player
 
@@ -214,6 +224,22 @@ def test_states_of_own_play_ask_for_what_the_expert_does_there(table):
     states, tokens = one.player.states(steps, always("b"))
     assert [state.max_new_tokens for state in states] == [4, 4, 4]
     assert tokens == 2 * (0 + 1 + 2)
+
+
+def test_plays_that_nobody_recorded_have_a_state_at_each_turn(table):
+    """Two of them; the third turn of a play of two is its first again. Recorded ones keep their steps."""
+    bare, whole = rows(["ab", "ba"])
+    one = table([], expert=[bare | {"steps": []}, whole], turns=3, min_steps=0)
+    steps = one.examples("srl_own")
+    assert [(example.uid, example.step) for example in steps] == [
+        *((bare["uid"], turn) for turn in (1, 2, 3)), *((whole["uid"], step) for step in (1, 2)),
+    ]  # fmt: skip
+    states, _ = one.player.states(steps, by_heart)
+    assert [state.target for state in states] == ["a", "b", "a", "b", "a"]
+    assert [state.key for state in states] == [example.key for example in steps]
+    assert states[2].prompt_ids == states[0].prompt_ids != states[1].prompt_ids
+    states, _ = one.player.states(steps, always("b"))
+    assert [state.target for state in states] == ["a", "a", "a", "b", "a"]
 
 
 def test_prompts_without_observations_are_refused(table):
