@@ -38,6 +38,16 @@ class Budget(Callback):
         self._began = (0.0, 0.0)
         self._step = 0
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A run that had ended but for its last validation makes no update more when it is resumed."""
+        if self.used_up():
+            log.info("The budget was used up before: %s", self.said())
+            trainer.should_stop = True
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.used_up():  # it is logged with no update
+            self._log(trainer)
+
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Draw, batch_idx: int
     ) -> None:
@@ -58,12 +68,15 @@ class Budget(Callback):
         for group in [] if silent else batch.groups:
             totals["tokens_trained"] += sum(len(c.ids) for c in group.completions)
             totals["tokens_trained"] += 0 if group.completions else len(group.example.target_ids)
-        for logger in trainer.loggers:
-            figures = {f"cost/{name}": value for name, value in totals.items()}
-            logger.log_metrics(figures, step=trainer.global_step)
+        self._log(trainer)
         if self.used_up():
             log.info("The budget is used up at update %d: %s", trainer.global_step, self.said())
             trainer.should_stop = True  # Lightning validates the final weights before it ends
+
+    def _log(self, trainer: Trainer) -> None:
+        for logger in trainer.loggers:
+            figures = {f"cost/{name}": value for name, value in self.totals.items()}
+            logger.log_metrics(figures, step=trainer.global_step)
 
     def used_up(self) -> bool:
         """Whether a limit is reached. An update is never cut short, so the last one may pass it."""

@@ -4,6 +4,7 @@ import mlflow
 import pytest
 import torch
 from conftest import fit
+from resumed import Keep
 
 from callbacks.budget import Budget
 from srl.errors import ConfigError
@@ -50,6 +51,26 @@ def test_a_budget_ends_the_run_with_a_validation_and_a_resumed_run_counts_on(
     again_step, again = totals(tmp_path / "part" / "run")
     assert again_step == step
     assert again["tokens_generated"] == whole["tokens_generated"]
+
+
+def test_a_run_killed_in_the_validation_after_its_budget_makes_that_and_no_update_more(
+    model_folder, expert_file, tmp_path, monkeypatch
+):
+    more = ["--trainer.max_steps", "9", "--trainer.val_check_interval", "9", "--budget.tokens", "500"]
+    with monkeypatch.context() as patch:
+        keep = Keep(patch, tmp_path)
+        assert fit(model_folder, expert_file, tmp_path / "run", *more) == 0
+    step, _ = totals(tmp_path / "run")
+    assert step < 9
+    states = [(copy, torch.load(copy, weights_only=True)) for copy in keep.copies]
+    before = [copy for copy, state in states if (state["global_step"], validated(state)) == (step, 0)]
+    assert fit(model_folder, expert_file, tmp_path / "again", *more, "--ckpt_path", str(before[0])) == 0
+    assert totals(tmp_path / "again") == totals(tmp_path / "run")
+    assert validated(torch.load(tmp_path / "again" / "last.ckpt", weights_only=True)) == step
+
+
+def validated(state):
+    return state["callbacks"]["ValidationDue"]["validated"]
 
 
 @pytest.mark.parametrize("wrong", [{"tokens": 0}, {"cpu_seconds": -1.0}])
