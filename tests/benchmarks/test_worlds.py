@@ -73,7 +73,16 @@ def test_the_table_shows_means_over_seeds_and_success_with_its_standard_error():
 
 
 @pytest.mark.parametrize(
-    "name", ["worlds", "worlds_play", "worlds_few", "worlds_by_heart", "worlds_long", "worlds_gemma"]
+    "name",
+    [
+        "worlds",
+        "worlds_play",
+        "worlds_few",
+        "worlds_by_heart",
+        "worlds_long",
+        "worlds_gemma",
+        "worlds_science",
+    ],
 )
 def test_the_table_follows_from_the_committed_runs(name):
     assert shown(name) == worlds.report(committed(name))
