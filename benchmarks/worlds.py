@@ -64,6 +64,7 @@ METHODS = {  # title, phases; of two the first has the updates of FIRST
 FIRST = {"sft": 10, "srl": 16, "own": 12}  # updates before the hand-off, by the phase's name
 MEASURED = {
     "success": "val/episode/success",
+    "score": "val/episode/score",
     "turns": "val/episode/turns",
     "invalid": "val/episode/invalid",
     "repeated": "val/episode/repeated",
