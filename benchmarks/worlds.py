@@ -52,6 +52,9 @@ METHODS = {  # title, phases; of two the first has the updates of FIRST
     "start": ("the start", []),
     "sft": ("SFT on the expert's actions", [SFT]),
     "srl": ("SRL", [SRL]),
+    "srl_floor": ("SRL, floor", [SRL]),
+    "srl_copying": ("SRL, copying 1", [SRL]),
+    "srl_exact": ("SRL, exact 0.5", [SRL]),
     "own": ("SRL on own states", [OWN]),
     "progress": ("progress", [PROGRESS]),
     "episode": ("RLVR (episodes)", [EPISODE]),
@@ -60,6 +63,11 @@ METHODS = {  # title, phases; of two the first has the updates of FIRST
     "own_episode": ("SRL on own states, then RLVR", [OWN, EPISODE]),
     "start_meta": ("the start, tagged", []),
     "meta": ("RLVMR", [META]),
+}
+REWARDS = {  # what a step earns beside the paper's similarity
+    "srl_floor": {"reward.floor": "true"},
+    "srl_copying": {"reward.copying": "{penalty: 1.0}"},
+    "srl_exact": {"reward.exact": "{bonus: 0.5}"},
 }
 FIRST = {"sft": 10, "srl": 16, "own": 12}  # updates before the hand-off, by the phase's name
 MEASURED = {
@@ -73,6 +81,7 @@ MEASURED = {
     "lost": "val/episode/lost",
     "exact": "val/steps/exact",
     "step_reward": "val/steps/reward",
+    "copies": "val/steps/verbatim_copy",
 }
 BY_UPDATE = ("train/reward", "train/kept", "rollouts/episodes/won", "rollouts/episodes/invalid", "train/nll")
 
@@ -188,7 +197,7 @@ def fit_of(folder: Path, data: tuple[Path, Path], method: str, seed: int, chosen
     settings = {
         "config": str(config), "data.path": str(path), "data.val_path": str(data[1]),
         "data.row.min_steps": "0", "curriculum.phases": f"[{', '.join(phases)}]",
-        **BASES[chosen.base], **NEEDS.get(chosen.size, {}),
+        **BASES[chosen.base], **NEEDS.get(chosen.size, {}), **REWARDS.get(method, {}),
         "seed_everything": str(seed), "budget.tokens": str(chosen.tokens),
         "data.limits.max_turns": str(chosen.max_turns), "model.validation.attempts": "0",
         "trainer.max_steps": "100000", "trainer.val_check_interval": "100000",
@@ -247,7 +256,9 @@ def report(result: dict[str, Any]) -> str:
     """Markdown: a line for a method, with means over its seeds. Success stands with its standard error over
     the unseen games, which are the same for all seeds, and by seed.
     """
-    columns = ("turns", "invalid", "repeated", "format", "exact", "step_reward")
+    columns = ["turns", "invalid", "repeated", "format", "exact", "step_reward"]
+    if any("copies" in run for run in result["runs"]):
+        columns.append("copies")
     names = ("method", "seeds", "updates", "tokens", "CPU s", "success", "by seed", *columns)
     lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     rows = [("base", [result["base"]])] if result["base"] else []
