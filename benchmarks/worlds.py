@@ -56,6 +56,7 @@ METHODS = {  # title, phases; of two the first has the updates of FIRST
     "srl_copying": ("SRL, copying 1", [SRL]),
     "srl_exact": ("SRL, exact 0.5", [SRL]),
     "own": ("SRL on own states", [OWN]),
+    "own_apart": ("SRL on own states, of as many games", [OWN]),
     "progress": ("progress", [PROGRESS]),
     "episode": ("RLVR (episodes)", [EPISODE]),
     "sft_episode": ("SFT, then RLVR", [SFT, EPISODE]),
@@ -64,10 +65,11 @@ METHODS = {  # title, phases; of two the first has the updates of FIRST
     "start_meta": ("the start, tagged", []),
     "meta": ("RLVMR", [META]),
 }
-REWARDS = {  # what a step earns beside the paper's similarity
+SETTINGS = {  # of a method, beside the config's
     "srl_floor": {"reward.floor": "true"},
     "srl_copying": {"reward.copying": "{penalty: 1.0}"},
     "srl_exact": {"reward.exact": "{bonus: 0.5}"},
+    "own_apart": {"data.draw": "step"},  # the config draws all states of a game together
 }
 FIRST = {"sft": 10, "srl": 16, "own": 12}  # updates before the hand-off, by the phase's name
 MEASURED = {
@@ -197,7 +199,7 @@ def fit_of(folder: Path, data: tuple[Path, Path], method: str, seed: int, chosen
     settings = {
         "config": str(config), "data.path": str(path), "data.val_path": str(data[1]),
         "data.row.min_steps": "0", "curriculum.phases": f"[{', '.join(phases)}]",
-        **BASES[chosen.base], **NEEDS.get(chosen.size, {}), **REWARDS.get(method, {}),
+        **BASES[chosen.base], **NEEDS.get(chosen.size, {}), **SETTINGS.get(method, {}),
         "seed_everything": str(seed), "budget.tokens": str(chosen.tokens),
         "data.limits.max_turns": str(chosen.max_turns), "model.validation.attempts": "0",
         "trainer.max_steps": "100000", "trainer.val_check_interval": "100000",

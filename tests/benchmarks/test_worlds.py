@@ -37,13 +37,14 @@ def test_every_method_is_a_config_that_goes_on_from_its_start(first):
         flat = [text for pair in given.items() for text in pair]
         config = instantiated([*flat, "--trainer.logger", "false"])
         found = config.curriculum.schedule.phases
-        named = method.split("_") if method not in worlds.REWARDS else ["srl"]
+        named = method.split("_") if method not in worlds.SETTINGS else [method.split("_")[0]]
         assert [phase.name for phase in found] == ["start", *(named if method != start else [])]
         assert len(found) == 1 + len(phases)
         assert [phase.until.updates for phase in found[:-1]] == [
             *([4] if phases else []), *(first or worlds.FIRST[phase.name] for phase in found[1:-1]),
         ]  # fmt: skip
         assert {phase.lr for phase in found[1:]} <= {2e-4, 1e-3}
+        assert config.data.draw == ("step" if method == "own_apart" else "problem")
         paid = config.reward.options
         options = (paid.floor, paid.copying and paid.copying.penalty, paid.exact and paid.exact.bonus)
         assert options == {
