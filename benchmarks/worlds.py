@@ -52,6 +52,7 @@ METHODS = {  # title, phases; of two the first has the updates of FIRST
     "start": ("the start", []),
     "sft": ("SFT on the expert's actions", [SFT]),
     "srl": ("SRL", [SRL]),
+    "srl_apart": ("SRL, steps of as many games", [SRL]),
     "srl_floor": ("SRL, floor", [SRL]),
     "srl_copying": ("SRL, copying 1", [SRL]),
     "srl_exact": ("SRL, exact 0.5", [SRL]),
@@ -69,7 +70,8 @@ SETTINGS = {  # of a method, beside the config's
     "srl_floor": {"reward.floor": "true"},
     "srl_copying": {"reward.copying": "{penalty: 1.0}"},
     "srl_exact": {"reward.exact": "{bonus: 0.5}"},
-    "own_apart": {"data.draw": "step"},  # the config draws all states of a game together
+    "srl_apart": {"data.draw": "step"},  # the config draws all steps of a game together
+    "own_apart": {"data.draw": "step"},
 }
 FIRST = {"sft": 10, "srl": 16, "own": 12}  # updates before the hand-off, by the phase's name
 MEASURED = {
