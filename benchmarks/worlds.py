@@ -53,6 +53,7 @@ METHODS = {  # title, phases; of two the first has the updates of FIRST
     "sft": ("SFT on the expert's actions", [SFT]),
     "srl": ("SRL", [SRL]),
     "srl_apart": ("SRL, steps of as many games", [SRL]),
+    "srl_apart_copying": ("SRL, steps of as many games, copying 1", [SRL]),
     "srl_floor": ("SRL, floor", [SRL]),
     "srl_copying": ("SRL, copying 1", [SRL]),
     "srl_exact": ("SRL, exact 0.5", [SRL]),
@@ -71,6 +72,7 @@ SETTINGS = {  # of a method, beside the config's
     "srl_copying": {"reward.copying": "{penalty: 1.0}"},
     "srl_exact": {"reward.exact": "{bonus: 0.5}"},
     "srl_apart": {"data.draw": "step"},  # the config draws all steps of a game together
+    "srl_apart_copying": {"data.draw": "step", "reward.copying": "{penalty: 1.0}"},
     "own_apart": {"data.draw": "step"},
 }
 FIRST = {"sft": 10, "srl": 16, "own": 12}  # updates before the hand-off, by the phase's name

@@ -44,11 +44,12 @@ def test_every_method_is_a_config_that_goes_on_from_its_start(first):
             *([4] if phases else []), *(first or worlds.FIRST[phase.name] for phase in found[1:-1]),
         ]  # fmt: skip
         assert {phase.lr for phase in found[1:]} <= {2e-4, 1e-3}
-        assert config.data.draw == ("step" if method.endswith("_apart") else "problem")
+        assert config.data.draw == ("step" if "_apart" in method else "problem")
         paid = config.reward.options
         options = (paid.floor, paid.copying and paid.copying.penalty, paid.exact and paid.exact.bonus)
         assert options == {
             "srl_floor": (True, None, None), "srl_copying": (False, 1, None), "srl_exact": (False, None, 0.5),
+            "srl_apart_copying": (False, 1, None),
         }.get(method, (False, None, None))  # fmt: skip
         assert config.trainer.max_steps == {start: 4, "sft": 30}.get(method, 100_000)
 
