@@ -52,11 +52,12 @@ def test_its_cells_run_on_a_cpu(cells, tmp_path, monkeypatch, capfd):
 
 
 def measure_less(path: Path) -> None:
-    """4-bit weights are slow on a CPU: a few held-out problems, greedily, and two rollouts each."""
+    """4-bit weights are slow on a CPU: few held-out problems, greedily, and one draw of two rollouts."""
     config = yaml.safe_load(path.read_text())
-    config["model"]["validation"] = {"attempts": 0, "by_steps": False}
-    config["data"] = {"validation": {"max_examples": 8, "max_solve": 8}}
+    config["model"]["validation"] = {"attempts": 0, "by_steps": False, "share": False}
+    config["data"] = {"validation": {"max_examples": 4, "max_solve": 2}}
     config["rollout"] = {"num_generations": 2}
+    config["dynamic_sampling"] = {"max_draws": 1}
     path.write_text(yaml.safe_dump(config))
 
 
