@@ -136,12 +136,15 @@ def largest_settings(job: Job, memory: Memory) -> dict[str, int]:
 
 
 def _largest(fits: Callable[[int], bool], most: int) -> int:
-    """The largest number up to `most` that fits, given that all smaller ones do; 0 where 1 does not.
+    """The largest number up to `most` that fits, given that all smaller ones do; 0 where 1 does not. Where
+    there is plenty, which is often, the most is all that is asked.
 
     >>> _largest(lambda n: n * n < 50, 100), _largest(lambda n: False, 9), _largest(bool, 0)
     (7, 0, 0)
     """
-    least = 0
+    if most and fits(most):
+        return most
+    least, most = 0, max(0, most - 1)
     while least < most:
         middle = (least + most + 1) // 2
         least, most = (middle, most) if fits(middle) else (least, middle - 1)

@@ -6,6 +6,7 @@ Every rollout is taken to run to its limit, and every prompt to be of the longes
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -113,6 +114,7 @@ def _decode(build: Build, rows: int, call: Call, vocabulary: int) -> int:
     return max(sampler_bytes(rows, vocabulary, build.device), scores + weight)
 
 
+@lru_cache(maxsize=256)
 def sampler_bytes(rows: int, vocabulary: int, device: str) -> int:
     """The peak of `srl.engine.sampling.sample` with the logits that it is given, run without storage."""
     from torch._subclasses.fake_tensor import FakeTensorMode

@@ -174,9 +174,12 @@ def test_an_update_keeps_and_takes_what_the_plan_says(folder, kind):
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("lengths", [(2048, 512, 6144), (1024, 64, 2048)])
 def test_auto_on_cuda_never_takes_more_than_the_mask_that_is_planned(folder, lengths, checkpointing):
-    """On a wide model with as many heads as the 1.5B of Qwen2.5: it is the attention that counts."""
+    """On a wide model with as many heads as the 1.5B of Qwen2.5: it is the attention that counts. Its three
+    layers are one dry run.
+    """
     shape = copy.deepcopy(shape_of(str(folder)))
     shape.hidden_size, shape.num_attention_heads, shape.num_key_value_heads = 1536, 12, 2
+    shape.num_hidden_layers = 3
     build = Build(shape, "cuda", True, LoraSettings(8, 16), checkpointing, True, "auto")
     decoder = SimpleNamespace(config=shape, is_gradient_checkpointing=checkpointing)
     how = chosen(decoder, micro_batch(*lengths, True).trees)
@@ -273,7 +276,7 @@ def test_two_waves_of_rollouts_hold_as_much_as_four(folder):
 
     model = real(folder, build_of(folder)).eval()
     engine = RolloutEngine(model, tiny_tokenizer(), (-1,), rows_in_flight=8)
-    examples = [Example(str(i), "srl", 1, (i, *range(199)), "", max_new_tokens=20) for i in range(8)]
+    examples = [Example(str(i), "srl", 1, (i, *range(199)), "", max_new_tokens=6) for i in range(8)]
     generator, held = torch.Generator().manual_seed(0), {}
     engine.generate(examples[:2], 4, Sampling(), generator)  # makes the merged weights
     for prompts in (2, 4, 8):
@@ -390,7 +393,9 @@ def test_changes_make_it_fit_in_the_order_of_what_they_cost(folder):
     from srl.memory_plan.advice import changes
     from srl.memory_plan.job import Job, Stage
 
-    build = Build(shape_of(str(folder)), "cuda", True, LoraSettings(16, 32), False, True)
+    shape = shape_of(str(folder))
+    shape.num_hidden_layers = 3  # one dry run
+    build = Build(shape, "cuda", True, LoraSettings(16, 32), False, True)
     stage = Stage("rlvr", (Call(64, 8, 128, 128),), 128, 128, groups=64, rollouts=8)
     held_out = Stage("validation", (Call(64, 1, 128, 128),), 128, 128)
     job = Job(build, (stage, held_out), 64, 8192, False, True, False, torch.optim.AdamW)
@@ -408,7 +413,9 @@ def test_a_number_is_halved_as_often_as_it_helps_and_told_once(folder):
     from srl.memory_plan.advice import changes
     from srl.memory_plan.job import Job, Stage
 
-    build = Build(shape_of(str(folder)), "cpu", False, LoraSettings(16, 32), False, False)
+    shape = shape_of(str(folder))
+    shape.num_hidden_layers = 3  # one dry run
+    build = Build(shape, "cpu", False, LoraSettings(16, 32), False, False)
     held_out = Stage("validation", (Call(8, 1, 128, 128),), 128, 128)
     job = Job(build, (held_out,), 64, 8192, False, True, False, torch.optim.AdamW)
     plan = make_plan(job)
@@ -418,6 +425,16 @@ def test_a_number_is_halved_as_often_as_it_helps_and_told_once(folder):
     assert list(found)[-1] == "model.base"
     assert found["model.base"].value.startswith("a smaller model, or ")
     assert found["model.base"].peak < plan.peak
+
+
+@pytest.mark.parametrize(("room", "asked"), [(9, [8]), (8, [8]), (5, [8, 4, 6, 5])])
+def test_where_there_is_plenty_the_most_is_all_that_is_asked(room, asked):
+    """Each question is a dry run."""
+    from srl.memory_plan.advice import _largest
+
+    seen = []
+    assert _largest(lambda n: not seen.append(n) and n <= room, 8) == min(room, 8)
+    assert seen == asked
 
 
 def test_fit_warns_of_what_does_not_fit_and_refuses_it_when_asked(tmp_path, monkeypatch, capsys):
