@@ -52,13 +52,13 @@ METHODS = {  # title, phases; of two the first has the updates of FIRST
     "start": ("the start", []),
     "sft": ("SFT on the expert's actions", [SFT]),
     "srl": ("SRL", [SRL]),
-    "srl_apart": ("SRL, steps of as many games", [SRL]),
-    "srl_apart_copying": ("SRL, steps of as many games, copying 1", [SRL]),
+    "srl_apart": ("SRL, drawn by step", [SRL]),
+    "srl_apart_copying": ("SRL, drawn by step, copying 1", [SRL]),
     "srl_floor": ("SRL, floor", [SRL]),
     "srl_copying": ("SRL, copying 1", [SRL]),
     "srl_exact": ("SRL, exact 0.5", [SRL]),
     "own": ("SRL on own states", [OWN]),
-    "own_apart": ("SRL on own states, of as many games", [OWN]),
+    "own_apart": ("SRL on own states, drawn by step", [OWN]),
     "progress": ("progress", [PROGRESS]),
     "episode": ("RLVR (episodes)", [EPISODE]),
     "sft_episode": ("SFT, then RLVR", [SFT, EPISODE]),
@@ -71,7 +71,7 @@ SETTINGS = {  # of a method, beside the config's
     "srl_floor": {"reward.floor": "true"},
     "srl_copying": {"reward.copying": "{penalty: 1.0}"},
     "srl_exact": {"reward.exact": "{bonus: 0.5}"},
-    "srl_apart": {"data.draw": "step"},  # the config draws all steps of a game together
+    "srl_apart": {"data.draw": "step"},  # of as many games; the config draws all steps of a game together
     "srl_apart_copying": {"data.draw": "step", "reward.copying": "{penalty: 1.0}"},
     "own_apart": {"data.draw": "step"},
 }

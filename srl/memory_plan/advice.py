@@ -144,7 +144,7 @@ def _largest(fits: Callable[[int], bool], most: int) -> int:
     """
     if most and fits(most):
         return most
-    least, most = 0, max(0, most - 1)
+    least, most = 0, most - 1
     while least < most:
         middle = (least + most + 1) // 2
         least, most = (middle, most) if fits(middle) else (least, middle - 1)
