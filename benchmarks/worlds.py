@@ -89,7 +89,14 @@ MEASURED = {
     "step_reward": "val/steps/reward",
     "copies": "val/steps/verbatim_copy",
 }
-BY_UPDATE = ("train/reward", "train/kept", "rollouts/episodes/won", "rollouts/episodes/invalid", "train/nll")
+BY_UPDATE = (
+    "train/reward",
+    "train/kept",
+    "train/copied",
+    "rollouts/episodes/won",
+    "rollouts/episodes/invalid",
+    "train/nll",
+)
 
 
 def main() -> None:

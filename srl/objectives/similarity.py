@@ -16,6 +16,7 @@ from srl.data.trajectory import Trajectory
 from srl.examples.builder import ExampleBuilder, Unit
 from srl.examples.lazy import StepExamples
 from srl.objectives.objective import Build, Case, Parts, Plays
+from srl.rewards.copying import is_copied
 from srl.rewards.step_reward import PAPER, StepReward
 from srl.types import Completion, Example
 
@@ -54,7 +55,8 @@ class Similarity:
         return by_difficulty(examples, self.name, seed, choice)
 
     def reward(self, cases: Sequence[Case]) -> list[Parts]:
-        """reward [G] in [0, 1] or -1; format, exact (the action is the expert's text): 0 or 1.
+        """reward [G] in [0, 1] or -1; format, exact (the action is the expert's text): 0 or 1. Of a step that
+        has a context also copied (the action stands in it word for word and is not the expert's): 0 or 1.
 
         With options of `srl.rewards.step_reward` the reward is theirs; what went into it is in further parts,
         0 outside the format.
@@ -67,11 +69,15 @@ class Similarity:
         texts = (example.target, more, example.context)
         found = self.options.best(actions, *texts, self.units, self.autojunk)
         names = dict.fromkeys(name for one in found for name in one)
-        return {
+        parts = {
             **{name: [one.get(name, 0.0) for one in found] for name in names},
             "format": [float(action is not None) for action in actions],
             "exact": [float(action in (example.target, *more)) for action in actions],
         }
+        if example.context:
+            right = (example.target, *more)
+            parts["copied"] = [float(is_copied(action, right, example.context)) for action in actions]
+        return parts
 
 
 def step_similarity(

@@ -39,6 +39,19 @@ def copyable(problem: str, preamble: str = "", earlier: Iterable[str] = ()) -> t
     return tuple(dict.fromkeys(text for text in texts if text))
 
 
+def is_copied(action: str | None, right: Iterable[str], context: Iterable[str]) -> bool:
+    """Whether an action is one of the context's texts, white space aside, and none that is right.
+
+    >>> is_copied("take  4", ["put 4"], ["take 4"]), is_copied("take 4", ["take 4"], ["take 4"])
+    (True, False)
+    """
+    if action is None:
+        return False
+    plain = " ".join(action.split())
+    said = (" ".join(text.split()) for text in context)
+    return plain not in (" ".join(text.split()) for text in right) and plain in said
+
+
 def nearness(text: str, context: Sequence[str]) -> float:
     """c(text): the highest similarity (2M / T) of any candidate to a text, in [0, 1]; 0 without candidates.
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from srl.objectives.similarity import token_units
 from srl.objectives.table import NAMES, objectives
+from srl.rewards.step_reward import StepReward
 from srl.types import Completion, Example
 
 
@@ -91,6 +92,18 @@ def test_step_similarity_scores_the_action_after_the_thinking():
         "format": [1.0, 1.0, 0.0, 0.0, 0.0],
         "exact": [0.0, 1.0, 0.0, 0.0, 0.0],
     }
+
+
+def test_a_copy_of_the_context_is_told_apart_from_the_experts_own():
+    """White space aside, whole texts alone; the expert's step may stand in its context, too."""
+    context = ("open the door", "go to hall", "bcde")
+    texts = ["go  to hall ", "go to", "bcde", "other", " "]
+    srl = objectives()["srl"]
+    assert reward(srl, example(think=False, context=context), said(*texts))["copied"] == [1, 0, 0, 0, 0]
+    one_more = example(think=False, context=context, others=("go to hall",))
+    for references, copied in ((1, 0.0), (0, 1.0)):
+        counted = objectives(options=StepReward(references=references))["srl"]
+        assert reward(counted, one_more, said(texts[0]))["copied"] == [copied]
 
 
 def test_an_end_where_the_solution_goes_on_is_outside_the_format():
