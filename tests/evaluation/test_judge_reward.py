@@ -2,11 +2,14 @@
 
 import hashlib
 import logging
+import shutil
+from types import SimpleNamespace
 
 import mlflow
 import pytest
 import torch
-from conftest import fit, tiny_model
+from conftest import empty_mlflow, fit, tiny_model
+from lightning.pytorch.loggers import MLFlowLogger
 from make import RAW, example, lora
 
 from callbacks.reward_judges import Judges
@@ -182,8 +185,15 @@ def test_a_checkpoint_says_whose_weights_judged(tmp_path, caplog):
         found.check(identity)
         return found
 
-    before = judges(1.0).state_dict()
-    assert before == {"judges": {"judge": hashlib.sha256(file.read_bytes()).hexdigest()}}
+    first = judges(1.0)
+    before, digest = first.state_dict(), hashlib.sha256(file.read_bytes()).hexdigest()
+    assert before == {"judges": {"judge": digest}}
+    shutil.copy(empty_mlflow(), tmp_path / "mlflow.db")
+    logger = MLFlowLogger(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db", artifact_location=str(tmp_path))
+    first.tag(SimpleNamespace(loggers=[logger]))
+    tags = logger.experiment.get_run(logger.run_id).data.tags
+    assert tags["judge_sha256/judge"] == digest
+    caplog.clear()
     judges(1.0).load_state_dict(before)
     assert caplog.text == ""
     judges(2.0).load_state_dict(before)
