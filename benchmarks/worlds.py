@@ -44,6 +44,8 @@ UNSEEN = 100
 FIRST_UNSEEN = 100_000  # seed of the first unseen game
 SFT = "{name: sft, mix: {sft_step: 1.0}, batch_groups: 32, lr: 1.0e-3}"
 SRL = "{name: srl, mix: {srl: 1.0}, batch_groups: 8}"
+SLOW = "{name: srl, mix: {srl: 1.0}, batch_groups: 8, lr: 1.0e-4}"
+MIXED = "{name: srl, mix: {srl: 0.25, sft_step: 0.75}, batch_groups: 32}"  # 8 groups and 24 imitated steps
 OWN = "{name: own, mix: {srl_own: 1.0}, batch_groups: 8}"
 PROGRESS = "{name: progress, mix: {progress: 1.0}, batch_groups: 4}"
 EPISODE = "{name: episode, mix: {episode: 1.0}, batch_groups: 4}"
@@ -57,6 +59,11 @@ METHODS = {  # title, phases; of two the first has the updates of FIRST
     "srl_floor": ("SRL, floor", [SRL]),
     "srl_copying": ("SRL, copying 1", [SRL]),
     "srl_exact": ("SRL, exact 0.5", [SRL]),
+    "srl_slow": ("SRL, a third of the rate", [SLOW]),
+    "srl_warm": ("SRL, temperature 1.3", [SRL]),
+    "srl_wide": ("SRL, 16 rollouts", [SRL]),
+    "srl_adaptive": ("SRL, adaptive draws", [SRL]),
+    "srl_mixed": ("SRL with imitation", [MIXED]),
     "own": ("SRL on own states", [OWN]),
     "own_apart": ("SRL on own states, drawn by step", [OWN]),
     "progress": ("progress", [PROGRESS]),
@@ -73,6 +80,9 @@ SETTINGS = {  # of a method, beside the config's
     "srl_exact": {"reward.exact": "{bonus: 0.5}"},
     "srl_apart": {"data.draw": "step"},  # of as many games; the config draws all steps of a game together
     "srl_apart_copying": {"data.draw": "step", "reward.copying": "{penalty: 1.0}"},
+    "srl_warm": {"rollout.temperature": "1.3"},
+    "srl_wide": {"rollout.num_generations": "16"},
+    "srl_adaptive": {"curriculum.adaptive": "{}"},
     "own_apart": {"data.draw": "step"},
 }
 FIRST = {"sft": 10, "srl": 16, "own": 12}  # updates before the hand-off, by the phase's name
@@ -203,7 +213,7 @@ def fit_of(folder: Path, data: tuple[Path, Path], method: str, seed: int, chosen
     for phase in METHODS[method][1]:
         hands_over = phase != METHODS[method][1][-1]
         name = phase.partition("name: ")[2].partition(",")[0]
-        rate = "" if phase is SFT else f", lr: {chosen.rate}"
+        rate = "" if "lr:" in phase else f", lr: {chosen.rate}"
         until = f", until: {{updates: {chosen.first or FIRST[name]}}}" if hands_over else ""
         phases.append(phase[:-1] + rate + until + "}")
     config, path = (META_CONFIG, data[0].with_name("tagged.jsonl")) if start != "start" else (CONFIG, data[0])

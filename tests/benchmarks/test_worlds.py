@@ -37,13 +37,17 @@ def test_every_method_is_a_config_that_goes_on_from_its_start(first):
         flat = [text for pair in given.items() for text in pair]
         config = instantiated([*flat, "--trainer.logger", "false"])
         found = config.curriculum.schedule.phases
-        named = method.split("_") if method not in worlds.SETTINGS else [method.split("_")[0]]
+        named = method.split("_")[: max(1, len(phases))]
         assert [phase.name for phase in found] == ["start", *(named if method != start else [])]
         assert len(found) == 1 + len(phases)
         assert [phase.until.updates for phase in found[:-1]] == [
             *([4] if phases else []), *(first or worlds.FIRST[phase.name] for phase in found[1:-1]),
         ]  # fmt: skip
-        assert {phase.lr for phase in found[1:]} <= {2e-4, 1e-3}
+        rates = {"srl_slow": {1e-4}, "sft": {1e-3}, "sft_episode": {1e-3, 2e-4}}
+        assert {phase.lr for phase in found[1:]} == (rates.get(method, {2e-4}) if phases else set())
+        assert config.rollout.sampling.temperature == (1.3 if method == "srl_warm" else 1.0)
+        assert config.rollout.num_generations == (16 if method == "srl_wide" else 8)
+        assert (config.curriculum.choice.adaptive is not None) == (method == "srl_adaptive")
         assert config.data.draw == ("step" if "_apart" in method else "problem")
         paid = config.reward.options
         options = (paid.floor, paid.copying and paid.copying.penalty, paid.exact and paid.exact.bonus)
