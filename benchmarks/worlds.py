@@ -3,7 +3,7 @@
     python benchmarks/worlds.py [--output FOLDER] [--methods sft,episode,...] [--seeds 0,1] [--tokens 40000]
 
 Makes the games with `prepare` (textworld, an optional extra): --games with the expert's play, --play more
-that can be played but not imitated, and 100 unseen ones, of which none begins as one of the former. Every
+that can be played but not imitated, and --unseen ones (100), of which none begins as one of the former. Every
 method goes on from a seed's `start`, --start updates of imitation, until its tokens, generated and trained
 on, reach --tokens; imitation alone ends at --sft_updates in all, if that comes first: its updates cost few
 tokens and much time. Each plays the unseen games greedily, once each; `base` is what the base does with
@@ -121,6 +121,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=40_000, help="generated and trained on, of each run")
     parser.add_argument("--games", type=int, default=300, help="recorded ones to train on")
     parser.add_argument("--play", type=int, default=0, help="games to play that were not recorded")
+    parser.add_argument("--unseen", type=int, help=f"games that each validation plays; {UNSEEN} where not said")
     parser.add_argument("--start", type=int, default=4, help="updates of imitation before every method")
     parser.add_argument("--sft_updates", type=int, default=10_000, help="of imitation alone, in all")
     parser.add_argument("--first", type=int, help="updates of a first phase before it hands over to play")
@@ -136,6 +137,7 @@ def main() -> None:
         "size",
         "games",
         "play",
+        "unseen",
         "start",
         "first",
         "sft_updates",
@@ -145,7 +147,7 @@ def main() -> None:
     )
     name = "-".join(f"{key}={value}" for key in made_by if (value := getattr(chosen, key)) is not None)
     store = Store(chosen.output / name, "worlds")
-    data = games(store.folder, SIZES[chosen.size], chosen.games, chosen.play)
+    data = games(store.folder, SIZES[chosen.size], chosen.games, chosen.play, chosen.unseen or UNSEEN)
     for seed in chosen.seeds:
         for method in dict.fromkeys(one for it in chosen.methods for one in (start_of(it), it)):
             if method == "start_meta":
@@ -163,12 +165,12 @@ def start_of(method: str) -> str:
     return "start_meta" if method.endswith("meta") else "start"
 
 
-def games(folder: Path, size: str, recorded: int, played: int) -> tuple[Path, Path]:
+def games(folder: Path, size: str, recorded: int, played: int, unseen_count: int) -> tuple[Path, Path]:
     """The games, to train on and unseen, made once; unseen ones that begin as others go. Of those to train on
     the first have the expert's play, the rest no steps.
     """
     paths = folder / "expert.jsonl", folder / "unseen.jsonl"
-    for path, first, count in zip(paths, (0, FIRST_UNSEEN), (recorded + played, UNSEEN), strict=True):
+    for path, first, count in zip(paths, (0, FIRST_UNSEEN), (recorded + played, unseen_count), strict=True):
         record(path, size, first, count)
     rows = read(paths[0])
     write(paths[0], [*rows[:recorded], *({**row, "steps": []} for row in rows[recorded:])])

@@ -63,8 +63,7 @@ def test_games_beyond_the_recorded_ones_have_no_steps_and_unseen_ones_begin_as_n
         worlds.write(path, [{"problem": f"{first % 7 + number}", "steps": [1]} for number in range(count)])
 
     monkeypatch.setattr(worlds, "record", record)
-    monkeypatch.setattr(worlds, "UNSEEN", 6)
-    train, unseen = worlds.games(tmp_path, "rooms=1", 3, 5)
+    train, unseen = worlds.games(tmp_path, "rooms=1", 3, 5, 6)
     assert [len(row["steps"]) for row in worlds.read(train)] == [1, 1, 1, 0, 0, 0, 0, 0]
     assert [row["problem"] for row in worlds.read(unseen)] == ["8", "9", "10"]  # 5, 6 and 7 are trained on
 
