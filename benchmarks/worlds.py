@@ -121,7 +121,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=40_000, help="generated and trained on, of each run")
     parser.add_argument("--games", type=int, default=300, help="recorded ones to train on")
     parser.add_argument("--play", type=int, default=0, help="games to play that were not recorded")
-    parser.add_argument("--unseen", type=int, help=f"games that each validation plays; {UNSEEN} where not said")
+    parser.add_argument("--unseen", type=int, help=f"games that a validation plays; else {UNSEEN}")
     parser.add_argument("--start", type=int, default=4, help="updates of imitation before every method")
     parser.add_argument("--sft_updates", type=int, default=10_000, help="of imitation alone, in all")
     parser.add_argument("--first", type=int, help="updates of a first phase before it hands over to play")
