@@ -145,11 +145,8 @@ class RunInfo(Callback):
         self._floors = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Undo what the validation of step 0 left, too: Lightning's logger calls a run finished after it."""
         self._compare_machines(trainer, pl_module)
         self._write(trainer, pl_module)
-        for logger in mlflow_loggers(trainer):
-            logger.experiment.update_run(str(logger.run_id), status="RUNNING")
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A run of its own is described; parameters of one that is joined may not be changed."""
@@ -268,6 +265,12 @@ def config_of_checkpoint(path: str) -> dict[str, str]:
     states = read_checkpoint(path).get("callbacks", {})
     config: dict[str, str] = states.get(RunInfo.__name__, {}).get("config", {})
     return config
+
+
+def go_on(trainer: Trainer) -> None:
+    """After the validation of step 0: Lightning's logger calls a run finished after it."""
+    for logger in mlflow_loggers(trainer):
+        logger.experiment.update_run(str(logger.run_id), status="RUNNING")
 
 
 @contextmanager

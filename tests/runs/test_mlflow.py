@@ -6,6 +6,7 @@ import re
 import pytest
 import torch
 import yaml
+from conftest import fit
 
 # The same in every phase. The letters have two steps.
 STEPS = ("reward", "format", "exact", "exact_step_1", "exact_step_2", "verbatim_copy", "truncated", "tokens")
@@ -169,3 +170,19 @@ def test_thinking_and_action_are_told_apart(tokenizer):
     assert (first["thinking"], first["action"], first["reward"]) == ("hm", "1+2=4", pytest.approx(0.8))
     assert (second["thinking"], second["action"], second["reward"]) == ("", "1+2=3", -1.0)
     assert (first["advantage"], second["advantage"]) == (1.0, -1.0)  # (r - mean) / population std
+
+
+def test_after_the_validation_of_step_0_the_run_is_not_over(
+    logging_ready, model_folder, expert_file, tmp_path, monkeypatch
+):
+    """Lightning's logger ends the run then: who looks before the first update would take it for finished."""
+    seen = []
+
+    def begins(trainer, *_, **__):
+        (logger,) = trainer.loggers
+        seen.append(logger.experiment.get_run(logger.run_id))
+
+    monkeypatch.setattr("lightning.pytorch.Trainer.fit", begins)
+    assert fit(model_folder, expert_file, tmp_path / "run") == 0
+    assert seen[0].info.status == "RUNNING"
+    assert "val/steps/reward" in seen[0].data.metrics
