@@ -93,6 +93,7 @@ def test_the_table_shows_means_over_seeds_and_success_with_its_standard_error():
         "worlds_long",
         "worlds_gemma",
         "worlds_science",
+        "worlds_science_seeds",
     ],
 )
 def test_the_table_follows_from_the_committed_runs(name):
