@@ -44,8 +44,8 @@ UNSEEN = 100
 FIRST_UNSEEN = 100_000  # seed of the first unseen game
 SFT = "{name: sft, mix: {sft_step: 1.0}, batch_groups: 32, lr: 1.0e-3}"
 SRL = "{name: srl, mix: {srl: 1.0}, batch_groups: 8}"
-SLOW = "{name: srl, mix: {srl: 1.0}, batch_groups: 8, lr: 1.0e-4}"
-MIXED = "{name: srl, mix: {srl: 0.25, sft_step: 0.75}, batch_groups: 32}"  # 8 groups and 24 imitated steps
+SLOW = f"{SRL[:-1]}, lr: 1.0e-4}}"
+MIXED = "{name: srl, mix: {srl: 0.25, sft_step: 0.75}, batch_groups: 32}"  # of what is drawn
 OWN = "{name: own, mix: {srl_own: 1.0}, batch_groups: 8}"
 PROGRESS = "{name: progress, mix: {progress: 1.0}, batch_groups: 4}"
 EPISODE = "{name: episode, mix: {episode: 1.0}, batch_groups: 4}"
@@ -102,6 +102,7 @@ MEASURED = {
 BY_UPDATE = (
     "train/reward",
     "train/kept",
+    "train/exact",
     "train/copied",
     "rollouts/episodes/won",
     "rollouts/episodes/invalid",
@@ -132,6 +133,8 @@ def main() -> None:
         parser.error("--start must be at least 1: every method goes on from it")
     if chosen.first is not None and chosen.first < 1:
         parser.error("--first must be at least 1")
+    if chosen.unseen is not None and chosen.unseen < 1:
+        parser.error("--unseen must be at least 1")
     made_by = (
         "base",
         "size",

@@ -267,8 +267,8 @@ def config_of_checkpoint(path: str) -> dict[str, str]:
     return config
 
 
-def go_on(trainer: Trainer) -> None:
-    """After the validation of step 0: Lightning's logger calls a run finished after it."""
+def mark_running(trainer: Trainer) -> None:
+    """After the validation of step 0: Lightning's logger ends the run in MLflow with every `validate`."""
     for logger in mlflow_loggers(trainer):
         logger.experiment.update_run(str(logger.run_id), status="RUNNING")
 

@@ -29,7 +29,7 @@ from callbacks.random_state import RandomState
 from callbacks.reward import Reward
 from callbacks.rollout import Rollout
 from callbacks.rollout_tables import RolloutTables
-from callbacks.run_info import RunInfo, go_on, run_of_checkpoint, status_kept
+from callbacks.run_info import RunInfo, mark_running, run_of_checkpoint, status_kept
 from callbacks.shared_validation import SharedValidation
 from callbacks.tracking import Tracking
 from callbacks.validation_due import ValidationDue
@@ -324,7 +324,7 @@ class SRLCLI(LightningCLI):
             self.info.differences = differences(path, model, datamodule, self.info.flat)
         else:
             self.trainer.validate(model, datamodule=datamodule, verbose=False, weights_only=True)
-            go_on(self.trainer)
+            mark_running(self.trainer)
         self.trainer.fit(model, datamodule=datamodule, ckpt_path=path, weights_only=True)
         if self.trainer.is_global_zero and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._say_next_steps(config.checkpoint.dirpath)

@@ -16,7 +16,7 @@ from srl.data.trajectory import Trajectory
 from srl.examples.builder import ExampleBuilder, Unit
 from srl.examples.lazy import StepExamples
 from srl.objectives.objective import Build, Case, Parts, Plays
-from srl.rewards.copying import is_copied
+from srl.rewards.copying import wrong_copies
 from srl.rewards.step_reward import PAPER, StepReward
 from srl.types import Completion, Example
 
@@ -75,8 +75,8 @@ class Similarity:
             "exact": [float(action in (example.target, *more)) for action in actions],
         }
         if example.context:
-            right = (example.target, *more)
-            parts["copied"] = [float(is_copied(action, right, example.context)) for action in actions]
+            copied = wrong_copies(actions, (example.target, *more), example.context)
+            parts["copied"] = list(map(float, copied))
         return parts
 
 

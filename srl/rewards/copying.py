@@ -39,17 +39,20 @@ def copyable(problem: str, preamble: str = "", earlier: Iterable[str] = ()) -> t
     return tuple(dict.fromkeys(text for text in texts if text))
 
 
-def is_copied(action: str | None, right: Iterable[str], context: Iterable[str]) -> bool:
-    """Whether an action is one of the context's texts, white space aside, and none that is right.
+def wrong_copies(actions: Sequence[str | None], right: Iterable[str], context: Iterable[str]) -> list[bool]:
+    """Of each action whether it is one of the context's texts as a whole, white space aside, and not right;
+    None, outside the format, is none. (`srl.evaluation.floors.is_copy` also counts parts of texts and copies
+    that are right.)
 
-    >>> is_copied("take  4", ["put 4"], ["take 4"]), is_copied("take 4", ["take 4"], ["take 4"])
-    (True, False)
+    >>> wrong_copies(["take  4", "put 4", None], right=["put 4"], context=["take 4", "put 4"])
+    [True, False, False]
     """
-    if action is None:
-        return False
-    plain = " ".join(action.split())
-    said = (" ".join(text.split()) for text in context)
-    return plain not in (" ".join(text.split()) for text in right) and plain in said
+    wrong = set(map(_plain, context)) - set(map(_plain, right))
+    return [action is not None and _plain(action) in wrong for action in actions]
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split())
 
 
 def nearness(text: str, context: Sequence[str]) -> float:
