@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from srl.evaluation.shared import file_of, find, keep, key_of
 from srl.model.adapters import unwrapped
 from srl.rewards.rules import is_own
+from srl.worlds.table import repeats
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +38,11 @@ class SharedValidation(Callback):
         pl_module.known_validation = found  # type: ignore[assignment]
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
-        """Keep what was measured; not where memory was short, which may have changed the order of rows."""
-        if self.key is None or pl_module.engine.rows_in_flight != pl_module.rows_set:
+        """Keep what was measured; not where memory was short, which may have changed the order of rows, nor
+        where a play was lost, which may not be the next time.
+        """
+        short = pl_module.engine.rows_in_flight != pl_module.rows_set
+        if self.key is None or short or trainer.datamodule.player.lost:  # type: ignore[attr-defined]
             return
         try:
             keep(self.key, pl_module.measured)
@@ -53,8 +57,10 @@ class SharedValidation(Callback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         held = [loader.held for loader in data.val_dataloader()]
         every = [one for loader in held for one in loader]
-        if any(is_own(one.example.answer_check) or one.trajectory.world for one in every):
-            return None  # answers that code of the user's compares, tasks that a world plays
+        if any(is_own(one.example.answer_check) for one in every):
+            return None  # answers that code of the user's compares
+        if not all(repeats(one.trajectory.world) for one in every if one.trajectory.world):
+            return None  # tasks that code of the user's plays, or a file that may change
         builder = data.builder
         prompts = (builder.limits, builder.shots, builder.think, builder.title_hint, builder.include_last)
         template = getattr(module.tokenizer, "chat_template", None)

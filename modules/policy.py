@@ -263,7 +263,7 @@ class PolicyModule(LightningModule):
     @property
     def measured(self) -> Measured:
         """All of the newest validation."""
-        return Measured(self._metrics.compute(), self.validation_rows)
+        return Measured(self._metrics.compute(), self.validation_rows, self.validation_episodes)
 
     @property
     def validation_episodes(self) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -35,15 +35,19 @@ FORCES = "model.test.test_time.forced_answer"  # which model.validation.confiden
 MOST_FILES = 500
 """Of the cache, some hundred kilobytes each at most; the oldest go."""
 
-PACKAGES = ("torch", "transformers", "tokenizers", "peft", "bitsandbytes", "math-verify", "lightning")
+PACKAGES = (
+    "torch", "transformers", "tokenizers", "peft", "bitsandbytes", "math-verify", "lightning",
+    "textworld", "scienceworld", "textworld-express",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A validation's figures by name, and its rows, see `ValidationMetrics.rows`."""
+    """A validation's figures by name, and its tables: see `ValidationMetrics.rows` and `episode_rows`."""
 
     values: dict[str, float]
     rows: list[dict[str, Any]]
+    episode_rows: list[dict[str, Any]]
 
 
 def key_of(policy: nn.Module, config: Mapping[str, str], parts: Iterable[object]) -> str | None:
@@ -130,7 +134,7 @@ def find(key: str) -> Measured | None:
     """None where no run has measured it, or the file is no whole one."""
     try:
         found = json.loads(file_of(key).read_text(encoding="utf-8"))
-        return Measured(dict(found["values"]), list(found["rows"]))
+        return Measured(dict(found["values"]), list(found["rows"]), list(found["episode_rows"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -139,6 +143,6 @@ def keep(key: str, measured: Measured) -> None:
     """Beside the newest of the others. OSError: the cache cannot be written."""
     file = file_of(key)
     with whole_file(file) as write:
-        write(json.dumps({"values": measured.values, "rows": measured.rows}))
+        write(json.dumps(asdict(measured)))
     for old in sorted(file.parent.glob("*.json"), key=lambda one: one.stat().st_mtime)[:-MOST_FILES]:
         old.unlink(missing_ok=True)

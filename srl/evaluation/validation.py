@@ -93,7 +93,8 @@ class ValidationMetrics:
         self._means: dict[str, MeanMetric] = defaultdict(MeanMetric)
         # one a held-out step, for pairing and for reading
         self.rows: list[dict[str, Any]] = [] if known is None else known.rows
-        self.episode_rows: list[dict[str, Any]] = []  # one a turn of a greedy episode, for reading
+        # one a turn of a greedy episode, for reading
+        self.episode_rows: list[dict[str, Any]] = [] if known is None else known.episode_rows
 
     def _mean(self, name: str, value: float | torch.Tensor) -> None:
         self._means[name].update(value)

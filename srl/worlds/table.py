@@ -67,6 +67,17 @@ def class_of(task: str) -> str | None:
     return name if kind == "gymnasium" and is_class_name(name) else None
 
 
+def repeats(task: str) -> bool:
+    """Whether a task is the same play wherever this code and the world's package are: no file, no code of
+    others. ConfigError: of `parted`.
+
+    >>> repeats("textworld:seed=3"), repeats("textworld:file=a.z8"), repeats("gymnasium:Taxi-v3,seed=3")
+    (True, False, False)
+    """
+    kind, options = parted(task)
+    return kind in ("textworld", "scienceworld", "textworld_express") and not options.startswith("file=")
+
+
 def check_allowed(task: str, own: Collection[str]) -> None:
     """ConfigError: the task names no world, or a class that is not among `own`.
 

@@ -108,7 +108,9 @@ def test_what_is_kept_is_read_back_to_the_last_bit(tmp_path, monkeypatch):
     from srl.evaluation.shared import Measured, file_of, find, keep
 
     monkeypatch.setenv("SRL_CACHE", str(tmp_path))
-    measured = Measured({"val/steps/reward": 0.1 + 0.2}, [{"uid": "ü", "position": 1, "reward": 1 / 3}])
+    measured = Measured(
+        {"val/steps/reward": 0.1 + 0.2}, [{"uid": "ü", "reward": 1 / 3}], [{"turn": 1, "left": None}]
+    )
     assert find("k") is None
     keep("k", measured)
     assert find("k") == measured
