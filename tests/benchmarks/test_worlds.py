@@ -10,6 +10,7 @@ from committed import ROOT, committed, shown
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import worlds
+import worlds_plot
 
 from srl.cli.lightning import instantiated
 
@@ -89,6 +90,7 @@ def test_the_table_shows_means_over_seeds_and_success_with_its_standard_error():
         "worlds",
         "worlds_play",
         "worlds_few",
+        "worlds_three_rooms",
         "worlds_by_heart",
         "worlds_long",
         "worlds_gemma",
@@ -98,3 +100,18 @@ def test_the_table_shows_means_over_seeds_and_success_with_its_standard_error():
 )
 def test_the_table_follows_from_the_committed_runs(name):
     assert shown(name) == worlds.report(committed(name))
+
+
+def test_the_picture_shows_the_committed_runs_and_is_drawn_from_them(tmp_path):
+    results = worlds_plot.committed()
+    for (_, wins), result in zip(worlds_plot.panels(results), results.values(), strict=True):
+        assert next(iter(wins)) == "the start"
+        assert sorted(won for row in wins.values() for won in row) == sorted(
+            run["success"] for run in result["runs"]
+        )
+    drawn, kept = tmp_path / "worlds.png", worlds_plot.RESULTS / "worlds.png"
+    assert worlds_plot.digest(results).encode() in kept.read_bytes()
+    one = {"worlds_long": results["worlds_long"], "worlds_science": results["worlds_science"]}
+    worlds_plot.draw(one, drawn)
+    assert worlds_plot.digest(one).encode() in drawn.read_bytes()
+    assert worlds_plot.digest(one) != worlds_plot.digest(results)
