@@ -71,11 +71,13 @@ def repeats(task: str) -> bool:
     """Whether a task is the same play wherever this code and the world's package are: no file, no code of
     others. ConfigError: of `parted`.
 
-    >>> repeats("textworld:seed=3"), repeats("textworld:file=a.z8"), repeats("gymnasium:Taxi-v3,seed=3")
+    >>> repeats("textworld:seed=3"), repeats("textworld: file=a.z8"), repeats("gymnasium:Taxi-v3,seed=3")
     (True, False, False)
     """
     kind, options = parted(task)
-    return kind in ("textworld", "scienceworld", "textworld_express") and not options.startswith("file=")
+    return kind in ("textworld", "scienceworld", "textworld_express") and not options.strip().startswith(
+        "file="
+    )
 
 
 def check_allowed(task: str, own: Collection[str]) -> None:
