@@ -75,9 +75,9 @@ def repeats(task: str) -> bool:
     (True, False, False)
     """
     kind, options = parted(task)
-    return kind in ("textworld", "scienceworld", "textworld_express") and not options.strip().startswith(
-        "file="
-    )
+    if kind not in ADAPTERS or kind == "gymnasium":
+        return False
+    return not options.strip().startswith("file=")
 
 
 def check_allowed(task: str, own: Collection[str]) -> None:
