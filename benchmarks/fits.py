@@ -65,6 +65,7 @@ class Store:
     def __init__(self, folder: Path, experiment: str) -> None:
         self.folder, self.experiment = folder.resolve(), experiment
         self.folder.mkdir(parents=True, exist_ok=True)
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # one for each table read
         self.uri = f"sqlite:///{self.folder}/mlflow.db"
         self.client = MlflowClient(self.uri)
         found = self.client.get_experiment_by_name(experiment)

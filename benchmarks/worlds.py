@@ -27,6 +27,7 @@ from statistics import fmean
 from typing import Any
 
 from fits import BASES, ROOT, Fit, Store, dumped, options, rounded, share
+from scipy.stats import binomtest
 
 CONFIG = ROOT / "configs" / "worlds" / "textworld.yaml"
 META_CONFIG = CONFIG.with_name("meta.yaml")
@@ -85,6 +86,7 @@ SETTINGS = {  # of a method, beside the config's
     "srl_adaptive": {"curriculum.adaptive": "{}"},
     "own_apart": {"data.draw": "step"},
 }
+RIVALS = ("start", "sft", "srl", "srl_apart", "episode")  # with whose games the others' are compared
 FIRST = {"sft": 10, "srl": 16, "own": 12}  # updates before the hand-off, by the phase's name
 MEASURED = {
     "success": "val/episode/success",
@@ -154,13 +156,13 @@ def main() -> None:
     for seed in chosen.seeds:
         for method in dict.fromkeys(one for it in chosen.methods for one in (start_of(it), it)):
             if method == "start_meta":
-                tag(store.folder, SIZES[chosen.size], chosen.games)
+                tag(store.folder, SIZES[chosen.size], chosen.games, data[0])
             fit = fit_of(store.folder, data, method, seed, chosen)
             for made, seconds in store.make([fit], jobs=1):
                 print(f"{made.name}: {seconds:.0f} s", file=sys.stderr, flush=True)
             result = summary(store, chosen)
             (store.folder / "worlds.json").write_text(dumped(result))
-            print(report(result), file=sys.stderr, flush=True)
+            print(report(result), by_game(result), sep="\n", file=sys.stderr, flush=True)
     print(json.dumps(summary(store, chosen)))
 
 
@@ -186,9 +188,14 @@ def games(folder: Path, size: str, recorded: int, played: int, unseen_count: int
     return paths
 
 
-def tag(folder: Path, size: str, trained: int) -> None:
-    """The plays to train on with thinking; as many as the others, so that they are the same games."""
-    record(folder / "tagged.jsonl", size, 0, trained, "--tagged")
+def tag(folder: Path, size: str, recorded: int, games: Path) -> None:
+    """The plays to train on with thinking, of as many games as the others, so of the same, and those games
+    that are played only.
+    """
+    path = folder / "tagged.jsonl"
+    if not path.exists():
+        record(path, size, 0, recorded, "--tagged")
+        write(path, [*read(path), *(row for row in read(games) if not row["steps"])])
 
 
 def record(path: Path, size: str, first: int, count: int, *more: str) -> None:
@@ -261,6 +268,7 @@ def summary(store: Store, chosen: argparse.Namespace) -> dict[str, Any]:
             "tokens": metrics["cost/tokens_generated"] + metrics["cost/tokens_trained"],
             "cpu_seconds": round(metrics["cost/cpu_seconds"]),
             **{key: round(metrics[name], 4) for key, name in MEASURED.items() if name in metrics},
+            "won": won(store, run.info.run_id),
             "train": {name: points for name, points in curve.items() if points},
             "validated": rounded(series(store, run.info.run_id, MEASURED["success"])),
         })  # fmt: skip
@@ -274,6 +282,16 @@ def summary(store: Store, chosen: argparse.Namespace) -> dict[str, Any]:
         "played": chosen.play, "start": chosen.start, "rate": chosen.rate, "unseen": unseen, "base": base,
         "runs": runs,
     }  # fmt: skip
+
+
+def won(store: Store, run: str) -> str:
+    """A sign for each unseen game, in their order: 1 where it was won in the newest validation."""
+    tables = store.client.list_artifacts(run, "validation")
+    newest = max(one.path for one in tables if "/episodes_" in one.path)
+    table = json.loads(Path(store.client.download_artifacts(run, newest)).read_text(encoding="utf-8"))
+    uid, end = table["columns"].index("uid"), table["columns"].index("end")
+    wins = {row[uid] for row in table["data"] if row[end] == "won"}
+    return "".join("01"[row["uid"] in wins] for row in read(store.folder / "unseen.jsonl"))
 
 
 def series(store: Store, run: str, name: str) -> dict[int, float]:
@@ -304,6 +322,40 @@ def report(result: dict[str, Any]) -> str:
         ]  # fmt: skip
         lines.append(f"| {' | '.join([title, *cells])} |")
     return "\n".join(lines) + "\n"
+
+
+def by_game(result: dict[str, Any]) -> str:
+    """Markdown: how many games each method wins that a rival of the same seed loses, and the other way round,
+    by seed; p is that of a sign test of all seeds' games, which takes the runs as given: it does not say what
+    another seed would bring.
+    """
+    won = {(one["method"], one["seed"]): one["won"] for one in result["runs"]}
+    seeds = sorted({seed for _, seed in won})
+    rivals = [one for one in RIVALS if any(method == one for method, _ in won)]
+    lines = [f"| games won alone : by the rival alone | {' | '.join(METHODS[one][0] for one in rivals)} |"]
+    lines.append("|---" * (1 + len(rivals)) + "|")
+    for method in METHODS:
+        pairs = {rival: [(won[method, seed], won[rival, seed]) for seed in seeds
+                         if method != rival and {(method, seed), (rival, seed)} <= won.keys()]
+                 for rival in rivals}  # fmt: skip
+        if not method.startswith("start") and any(pairs.values()):
+            cells = [against(found) if found else "" for found in pairs.values()]
+            lines.append(f"| {METHODS[method][0]} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def against(pairs: list[tuple[str, str]]) -> str:
+    """Games that the one wins alone and the other alone, of each pair of runs; a sign test of their sums.
+
+    >>> against([("1110", "0001"), ("11", "00")])
+    '3:1 2:0 (p = 0.22)'
+    """
+    alone = [(games.count(("1", "0")), games.count(("0", "1")))
+             for one, other in pairs for games in [list(zip(one, other, strict=True))]]  # fmt: skip
+    more, less = map(sum, zip(*alone, strict=True))
+    chance = binomtest(more, more + less).pvalue if more + less else 1.0
+    shown = "< 0.001" if chance < 1e-3 else f"= {chance:.2g}"
+    return f"{' '.join(f'{one}:{other}' for one, other in alone)} (p {shown})"
 
 
 def mean(runs: list[dict[str, Any]], key: str) -> float:

@@ -102,6 +102,30 @@ def test_the_table_follows_from_the_committed_runs(name):
     assert shown(name) == worlds.report(committed(name))
 
 
+@pytest.mark.parametrize(
+    "name", ["worlds_few", "worlds_three_rooms", "worlds_long", "worlds_science", "worlds_science_seeds"]
+)
+def test_the_comparison_by_game_follows_from_the_games_that_each_run_won(name):
+    result = committed(name)
+    for run in result["runs"]:
+        assert len(run["won"]) == result["unseen"]
+        assert run["won"].count("1") / result["unseen"] == pytest.approx(run["success"], abs=5e-5)
+    assert shown(f"{name}_games") == worlds.by_game(result)
+
+
+def test_by_game_each_rival_is_of_the_same_seed_and_the_start_is_only_a_rival():
+    assert worlds.against([("1110", "0001"), ("11", "00")]) == "3:1 2:0 (p = 0.22)"  # (1 + 6) / 32 from 5 : 1
+    assert worlds.against([("10", "10")]) == "0:0 (p = 1)"
+    assert worlds.against([("1" * 11, "0" * 11)]) == "11:0 (p < 0.001)"  # 2 / 2048
+    runs = [("start", 0, "0000"), ("start", 1, "1000"), ("srl", 0, "0110"), ("srl", 1, "0111"),
+            ("episode", 1, "0011")]  # fmt: skip
+    result = {"runs": [dict(zip(("method", "seed", "won"), run, strict=True)) for run in runs]}
+    assert worlds.by_game(result).splitlines()[2:] == [
+        "| SRL | 2:0 3:1 (p = 0.22) |  | 1:0 (p = 1) |",
+        "| RLVR (episodes) | 2:1 (p = 1) | 0:1 (p = 1) |  |",
+    ]
+
+
 def test_the_picture_shows_the_committed_runs_and_is_drawn_from_them(tmp_path):
     results = worlds_plot.committed()
     for (_, wins), result in zip(worlds_plot.panels(results), results.values(), strict=True):
