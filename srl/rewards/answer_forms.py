@@ -33,11 +33,12 @@ _SHORT_UNIT = (
     r"(?:[cmkµn]?m|[kmM]?g|[mMk]?[LlWVJN]|[kM]?Hz|[kM]?Pa|\\Omega|mol|ft|in|yd|mi|lb|oz|hr|h|sec|min|s|mph|kph"
     r"|pi|[CFK])"
 )
-_UNIT = re.compile(
+_WORD, _CLOSE = r"[^\W\d_]+", r"(?:\s*\})?(?:\^\{?-?\d\}?)?"
+_UNIT = re.compile(  # each text has one way through it: with two, many words take for ever
     r"([-+]?[\d.,/]*\d|[-+]?\d*\\frac\{\d+\}\{\d+\}|[-+]?\d[\d.]*\s*\\(?:times|cdot)\s*10\^\{?-?\d+\}?)"
     rf"(?:\s+(?=[^\W\d_]{{3}}|{_SHORT_UNIT}\b|\\Omega)|\s*{TEXT}\s*)"
-    r"([^\W\d_]+\.?(?:[ -][^\W\d_]+)*|\\Omega)\s*\}?(?:\^\{?\d\}?)?"
-    rf"(?:\s*(?:/|\\cdot|per)\s*(?:{TEXT})?\s*[^\W\d_]+\s*\}}?(?:\^\{{?-?\d\}}?)?)*\.?"
+    rf"({_WORD}\.?(?:[ -](?!per\b){_WORD})*|\\Omega){_CLOSE}"
+    rf"(?:[\s-]*(?:/|\\cdot|\bper\b)[\s-]*(?:{TEXT}\s*)?{_WORD}{_CLOSE})*\s*\.?"
 )
 _UNIT_POWER = re.compile(r"[^\W\d_]{2}\s*\}?\s*\^\s*\{?(\d)\}?[\s$.]*$")
 _SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}

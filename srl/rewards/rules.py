@@ -28,9 +28,9 @@ MATH = "math"
 REGEX = "regex:"
 LONGEST = 300  # characters of an expression that is read
 
-_ROLE = re.compile(r"([A-Z]\w*) (?:is|must be|has to be) an? (knight|knave)\b", re.IGNORECASE)
+_ROLE = re.compile(r"\b([A-Z]\w*) (?:is|must be|has to be) an? (knight|knave)\b", re.IGNORECASE)
 _ITEM = re.compile(r"\s*(?:[-*•]|\(?\d+[.):])")
-_EXPRESSION = re.compile(r"[\d+\-*/×÷().\s]*\d[\d+\-*/×÷().\s]*")
+_EXPRESSION = re.compile(r"[\d+\-*/×÷().\s]+")
 _OPERATORS: dict[type, Callable[[Fraction, Fraction], Fraction]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -124,16 +124,34 @@ def _ends_with(said: str, gold: str) -> bool:
 
 
 def last_expression(response: str) -> str | None:
-    """The last expression of numbers and signs; of an equation its left side.
+    """The last expression of numbers and signs; of an equation its left side, or the right where the left has
+    none. Markup, the mark of a list's item, and signs at the ends that belong to the words around go.
 
     >>> last_expression("Therefore, the final equation is 44 + (19 + 35) = 98.")
     '44 + (19 + 35)'
+    >>> last_expression("- **44 + 19 + 35** (each once)"), last_expression("98 = 44 + (19 + 35)")
+    ('44 + 19 + 35', '44 + (19 + 35)')
     """
     for line in reversed((after_thinking(response) or "").splitlines()):
-        for text in reversed(_EXPRESSION.findall(line.split("=")[0] if line.count("=") == 1 else line)):
-            text = text.strip(" .\t")
-            if re.search(r"\d\W*[-+*/×÷]\W*\d", text) and arithmetic(text) is not None:
-                return text
+        sides = line.split("=")
+        for part in sides if len(sides) == 2 else [line]:
+            for text in reversed(_EXPRESSION.findall(part)):
+                if (found := _expression(text)) is not None:
+                    return found
+    return None
+
+
+def _expression(text: str) -> str | None:
+    """What of a run of numbers and signs is an expression with a sign in it."""
+    item = _ITEM.match(text)
+    for start in (0, item.end() if item else 0):
+        tried = text[start:].strip(" .\t*/×÷").rstrip(" .\t*/×÷+-(")
+        if (
+            len(tried) <= LONGEST
+            and re.search(r"\d\W*[-+*/×÷]\W*\d", tried)
+            and arithmetic(tried) is not None
+        ):
+            return tried
     return None
 
 
@@ -172,12 +190,12 @@ def _same_numbers_and_value(said: str, gold: str) -> bool:
 
 
 def roles(text: str) -> dict[str, str]:
-    """What is said last of each inhabitant.
+    """What is said last of each inhabitant, markup aside.
 
-    >>> roles("Assume Zoe is a knight. (1) Zoe is a knave (2) Max is a knight")
+    >>> roles("Assume **Zoe** is a knight. (1) Zoe is a knave (2) Max is a knight")
     {'zoe': 'knave', 'max': 'knight'}
     """
-    return {name.lower(): role.lower() for name, role in _ROLE.findall(text)}
+    return {name.lower(): role.lower() for name, role in _ROLE.findall(text.replace("*", ""))}
 
 
 def _last_roles(response: str) -> str | None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from srl.errors import ConfigError
 from srl.rewards import formulas
+from srl.rewards.answer_forms import plain
 from srl.rewards.answers import are_correct, are_equal, extract_answer, gold_is_usable, is_correct
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -349,3 +350,21 @@ def test_a_power_of_a_letter_does_not_hide_what_is_added_to_it():
     assert formulas.compare("x^{100}+1", "x^{100}+2") is None  # 5^100 has 70 digits: open, so to math-verify
     assert formulas.compare("x^{1000}+1", "1") is None
     assert are_equal([("x^{100}+1", "x^{100}+2"), ("x^{100}", "x^{100}")]) == [False, True]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["60 miles" + " per hour" * 90, "60 miles" + "  per  hour" * 80 + " (60)", "60 " + "per" * 300 + "!",
+     "5 km" + " / s" * 200 + " =", "60 miles" + " per hour" * 14 + ", so 60"],
+)  # fmt: skip
+def test_a_unit_is_read_at_once_however_often_it_goes_on(answer):
+    began = time.process_time()
+    plain(answer)
+    assert time.process_time() - began < 1
+
+
+@pytest.mark.parametrize(
+    "answer", ["60 miles per hour", "60 miles-per-hour.", r"60\text{ m}/\text{s}^2", "60 per hour"]
+)
+def test_a_unit_of_two_is_a_unit(answer):
+    assert plain(answer) == "60"

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import time
 from pathlib import Path
 
 import pytest
@@ -54,12 +55,18 @@ class Text:
         ("countdown", "98", "44 + (19 + 35)", False),
         ("countdown", "44 + 19 + 35 + 0", "44 + (19 + 35)", False),
         ("countdown", "44 + 54", "44 + (19 + 35)", False),
+        ("countdown", "- **44 + (19 + 35)**", "44 + (19 + 35)", True),
+        ("countdown", "1. 44 + (19 + 35) = 98", "44 + (19 + 35)", True),
+        ("countdown", "98 = 44 + (19 + 35)", "44 + (19 + 35)", True),
+        ("countdown", "44 + 19 + 35 (each once)", "44 + (19 + 35)", True),
+        ("countdown", "(5) - (2 + 1)", "5 - 2 - 1", True),
         ("countdown", "83 - ((78 ÷ 39) - 1)", "83 + 1 - 78/39", True),
         ("countdown", "9**9**9**9", "3*3", False),
         ("countdown", "(" * 200 + "3" + ")" * 200 + "*3", "3*3", False),  # too deep for a parser, or too long
         ("knights_and_knaves", "Assume Bo is a knight.\nTherefore, " + KNIGHTS, KNIGHTS, True),
         ("knights_and_knaves", "Therefore, (1) Bo is a knave (2) Ann is a knight.", KNIGHTS, True),
         ("knights_and_knaves", "- Ann is a knight\n- Bo is a knave", KNIGHTS, True),
+        ("knights_and_knaves", "**Ann** is a knight, **Bo** is a knave", KNIGHTS, True),
         ("knights_and_knaves", "Ann is a knight", KNIGHTS, False),
         ("knights_and_knaves", "Bo is a knave.\nSo Ann is a knight", KNIGHTS, False),  # said of one only
         ("knights_and_knaves", "(1) Ann is a knave (2) Bo is a knight", KNIGHTS, False),
@@ -69,6 +76,16 @@ class Text:
 )
 def test_a_rule_says_what_is_right(check: str, response: str, answer: str, right: bool) -> None:
     assert is_correct(response, answer, check) is right
+
+
+@pytest.mark.parametrize("text", ["a", "5", "1-", "(", " ", "a b", "-", "A is a knight "])
+def test_a_rule_reads_what_repeats_itself_for_ever_at_once(text: str) -> None:
+    """Ten times as long takes ten times as long, not a hundred: seconds a response, in the main process."""
+    response = text * (100_000 // len(text)) + "b"
+    began = time.process_time()
+    for check, gold in (("countdown", "3*3"), ("knights_and_knaves", KNIGHTS)):
+        is_correct(response, gold, check)
+    assert time.process_time() - began < 4
 
 
 def test_golds_that_a_rule_cannot_read_are_not_usable() -> None:
