@@ -36,19 +36,21 @@ def give_tags(groups: Sequence[Group], settings: MetaSettings) -> None:
 
 
 def tag_advantages(turns: Sequence[Turn], raw_alone: bool = False) -> Tensor:
-    """float32 [turns]. One that is alone with its tag has its reward as it is, where `raw_alone`, else 0. All
-    have in addition what they earn as faults, less the mean of it: where all are faults nothing is taught.
+    """float32 [turns]. One that is alone with its tag has its reward as it is, where `raw_alone`, else 0. A
+    turn without a tag has what it earns, less the mean of that over all turns: where all are such nothing is
+    taught.
 
     >>> turns = [Turn("explore", 1.0), Turn("explore", 0.0), Turn(None, -0.1), Turn("planning", 1.0)]
     >>> [round(one, 3) for one in tag_advantages(turns).tolist()]
-    [1.025, -0.975, -0.075, 0.025]
+    [1.0, -1.0, -0.075, 0.0]
     >>> round(tag_advantages(turns, raw_alone=True)[3].item(), 3)
-    1.025
+    1.0
     """
     rewards = torch.tensor([turn.reward for turn in turns], dtype=torch.float32)
     tags = [turn.tag or "" for turn in turns]
     counts = Counter(tags)
     alone = [raw_alone and bool(tag) and counts[tag] == 1 for tag in tags]
     normal = torch.where(torch.tensor(alone, dtype=torch.bool), rewards, z_scores(rewards, tags))
-    faults = torch.where(torch.tensor([not tag for tag in tags], dtype=torch.bool), rewards, 0.0)
-    return normal + faults - faults.mean()
+    faulty = torch.tensor([not tag for tag in tags], dtype=torch.bool)
+    faults = torch.where(faulty, rewards, 0.0)
+    return torch.where(faulty, normal + faults - faults.mean(), normal)

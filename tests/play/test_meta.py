@@ -59,12 +59,12 @@ def test_what_each_kind_earns():
 
 
 def test_both_groupings_beside_the_episodes_advantage():
-    # One of nine turns is a fault: -0.1, of which the mean, -0.1 / 9, is taken from all.
+    # One of nine turns is a fault: -0.1, less the mean of that over all, -0.1 / 9.
     # Of the task: explore 1, 1, 0: mean 2/3, std sqrt(2/9); reflection 0, 1, 0: 1/3, the same std. Planning
     # and monitor are alone: their rewards 1 and 0. The episodes have 1 and -1.
     root = 2**0.5
-    task = [1 + 1.0, 1 + root / 2, 1 - root / 2, 1 + root, -1 + root / 2, -1 - root, -1 - root / 2, -1, -1.1]
-    task = [value + 0.1 / 9 for value in task]
+    task = [1 + 1.0, 1 + root / 2, 1 - root / 2, 1 + root, -1 + root / 2, -1 - root, -1 - root / 2, -1]
+    task.append(-1.1 + 0.1 / 9)
     one = played(WON, LOST)
     (found,) = rewarded(one, grouping="task")
     assert found == pytest.approx(task, abs=1e-4)
@@ -76,11 +76,15 @@ def test_both_groupings_beside_the_episodes_advantage():
     other.episodes = (Episode("lost", 1, seen=("said",), left=(None,), admitted=(True,)),) * 2
     first, second = rewarded(played(WON, LOST), other, weight=0.5)
     # planning 1, 0, 0: mean 1/3: (2/3) / sqrt(2/9) = sqrt(2), and -sqrt(1/2) twice; monitor alone is 0
-    mean = 0.5 * 0.1 / 11
-    assert first[0] == pytest.approx(1 + root / 2 + mean, abs=1e-4)
-    assert first[3] == pytest.approx(1 + root / 2 + mean, abs=1e-4)
-    assert first[7:] == pytest.approx([-1.0 + mean, -1.05 + mean], abs=1e-4)
-    assert second == pytest.approx([-root / 4 + mean] * 2, abs=1e-4)
+    assert first[0] == pytest.approx(1 + root / 2, abs=1e-4)
+    assert first[3] == pytest.approx(1 + root / 2, abs=1e-4)
+    assert first[7:] == pytest.approx([-1.0, -1.05 + 0.5 * 0.1 / 11], abs=1e-4)
+    assert second == pytest.approx([-root / 4] * 2, abs=1e-4)
+    # a group that says monitor alone, and loses, is silent whatever faults the others make
+    silent = played([("monitor", "go", True)], [("monitor", "go", True)])
+    silent.episodes = other.episodes
+    rewarded(played(WON, LOST), silent)
+    assert loudest(silent) == 0.0
     # where all are faults nothing speaks, and the group is silent
     faults = played([(None, "go", True)], [(None, "go", True)])
     faults.episodes = other.episodes
