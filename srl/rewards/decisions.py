@@ -18,9 +18,13 @@ from collections.abc import Callable, Sequence
 from srl.errors import ConfigError
 
 Find = Callable[[str], list[str]]
-NUMBER = re.compile(r"(?<![\w.])-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?")
-RESULT = re.compile(r"=\s*\$?\s*(-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?)")
-MARKUP = re.compile(r"[*_`$]|\\[()\[\]]")
+_NUMBER = r"-?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)"
+NUMBER = re.compile(rf"(?<![\w.]){_NUMBER}")
+RESULT = re.compile(rf"=\s*\$?\s*({_NUMBER})")
+MARKUP = re.compile(r"[`$]|\\[()\[\]]")
+EMPHASIS = re.compile(
+    r"(?<![\w*])(\*{1,3}|_{1,3})(?=[^\s*_])([^\n]*?[^\s*_])\1(?![\w*])"
+)  # and not 3*12, x_1
 
 
 def finder(kind: str, key: str = "reward.key.kind") -> Find:
@@ -53,14 +57,14 @@ def finder(kind: str, key: str = "reward.key.kind") -> Find:
 def numbers(text: str) -> list[str]:
     """The numbers of a text, commas of thousands and idle decimals aside.
 
-    >>> numbers("x1 is 3.50, y is -2, and 1,000,000")
-    ['3.5', '-2', '1000000']
+    >>> numbers("x1 is 3.50, y is -2, and 1,000,000"), numbers("4*.25=1 and $.75")
+    (['3.5', '-2', '1000000'], ['4', '0.25', '1', '0.75'])
     """
     return [_number(found[0]) for found in NUMBER.finditer(text)]
 
 
 def _number(text: str) -> str:
-    plain = text.replace(",", "")
+    plain = re.sub(r"^(-?)\.", r"\g<1>0.", text.replace(",", ""))
     return plain.rstrip("0").rstrip(".") if "." in plain else plain
 
 
@@ -84,9 +88,11 @@ def is_exact(action: str, expert_step: str) -> bool:
 
     >>> is_exact("**So** $x = 3$.", "So x  = 3."), is_exact("So x = 4.", "So x = 3.")
     (True, False)
+    >>> is_exact("312=36", "3*12=36"), is_exact("*3*12=36*", "3*12=36")
+    (False, True)
     """
     return _plain(action) == _plain(expert_step)
 
 
 def _plain(text: str) -> str:
-    return " ".join(MARKUP.sub("", text).split())
+    return " ".join(EMPHASIS.sub(r"\2", MARKUP.sub("", text)).split())
