@@ -29,7 +29,7 @@ from srl.rewards.constraints import SoftScores
 from srl.rewards.own_rule import check_made
 from srl.rewards.parts import Part, check_parts, weighed
 from srl.rewards.rules import MATH, is_own, rule
-from srl.rewards.step_reward import Copying, Exact, Key, StepReward
+from srl.rewards.step_reward import OBJECTIVES, Copying, Exact, Key, StepReward
 from srl.rewards.verifier import counts
 from srl.types import Example, Group
 from srl.update.bad_numbers import REMEDIES, records_of
@@ -48,8 +48,9 @@ class Reward(Callback):
             characters.
         max_bad: The run stops after so many draws in a row with a reward or log-probability that is not
             finite.
-        copying: Take something off where a step of srl is nearer to its context than the expert's; null is
-            the paper's reward.
+        copying: Take something off where a step of srl is nearer to its context than the expert's, down to -1
+            at most; null is the paper's reward. This and floor, exact, key and references are for the steps
+            of srl_own and rlsd_step, too.
         floor: Whether the similarity of srl counts from what the best copy would earn; false is the paper's
             reward.
         exact: Add a bonus where a step of srl is the expert's, white space and markup aside; null adds none.
@@ -151,6 +152,17 @@ class Reward(Callback):
                 "reward.meta is set, but no phase has the objective meta; leave it out, or add it to "
                 "curriculum.phases"
             )
+        if self.parts and not any(map(self._is_weighed, firsts)):
+            raise ConfigError(
+                "reward.parts is set, but no phase samples single responses, which alone it weighs; leave it "
+                "out, or add such an objective to curriculum.phases"
+            )
+        steps = [name for name in ("copying", "floor", "exact", "key") if getattr(self.options, name)]
+        if steps and not any(one.objective in OBJECTIVES for one in firsts):
+            log.warning(
+                "reward.%s does nothing here: no phase has %s, whose steps alone it rewards",
+                ", reward.".join(steps), ", ".join(OBJECTIVES),
+            )  # fmt: skip
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Draw, batch_idx: int
@@ -214,11 +226,7 @@ class Reward(Callback):
         for name in dict.fromkeys(group.example.objective for group in groups):
             mine = [group for group in groups if group.example.objective == name]
             objective = self.objectives[name]
-            if isinstance(objective, Episodes):
-                if self.parts:
-                    raise ConfigError(
-                        f"reward.parts weighs responses, and {name} rewards plays: leave it out"
-                    )
+            if isinstance(objective, Episodes):  # a play keeps its own reward; parts weigh responses
                 for group in mine:
                     _take(group, *objective.earned(group.episodes))
                 continue
@@ -238,6 +246,10 @@ class Reward(Callback):
         return {
             key: name for key, name in {"reward.verifier": self.verifier, **named}.items() if is_own(name)
         }
+
+    def _is_weighed(self, example: Example) -> bool:
+        objective = self.objectives[example.objective]
+        return objective.samples and not isinstance(objective, Episodes)
 
     def _is_shaped(self, example: Example) -> bool:
         return isinstance(self.objectives[example.objective], Outcome) and example.teaching == "none"

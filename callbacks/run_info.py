@@ -7,6 +7,7 @@ import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
+from statistics import fmean
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -17,6 +18,7 @@ from srl.evaluation.floors import FLOOR_STEPS, advice, copying_floors
 from srl.model.adapters import unwrapped
 from srl.model.checkpoint import read_checkpoint
 from srl.resume import Difference, as_text
+from srl.rewards.step_reward import AGAINST_COPYING, OBJECTIVES
 from srl.runs.keys import file_keys, key, plain
 from srl.runs.provenance import data_hash, dataset_inputs, git_state
 from srl.types import run_seed
@@ -129,19 +131,24 @@ class RunInfo(Callback):
         self._counted: dict[str, int] = {}  # of the data, what was reported
         self._skipped = 0
         self._floors: dict[str, float] | None = None  # until they are said
+        rewarded = config.get("reward") or {}
+        self._guarded = any(rewarded.get(name) for name in AGAINST_COPYING)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Of fit before anything is drawn, and of each that follows."""
         self._compare_machines(trainer, pl_module)
         self._write(trainer, pl_module)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Before training: what copying would earn beside the base's reward."""
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """Before training: what copying would earn beside the base's reward on the same steps."""
         if trainer.global_step or self._floors is None:
             return
-        reward = trainer.callback_metrics.get("val/steps/reward")
-        for line in advice(self._floors, None if reward is None else float(reward)):
-            print(line, flush=True)
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        rows = pl_module.validation_rows[:FLOOR_STEPS]
+        reward = fmean(row["reward"] for row in rows) if rows else None
+        if data.stream is not None and any(name in OBJECTIVES for name in data.stream.sources):
+            for line in advice(self._floors, reward, self._guarded):
+                print(line, flush=True)
         self._floors = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -313,7 +313,7 @@ class ExpertDataModule(LightningDataModule):
         self.report.counts |= {"examples/val_steps": len(steps), "examples/val_problems": len(problems)}
         if tasks:
             self.report.counts["examples/val_episodes"] = len(tasks)
-        self.step_targets = [(one.trajectory, one.example.step) for one in steps]
+        self.step_targets = [(one.trajectory, one.example) for one in steps]
         held = (steps, problems, tasks) if tasks else (steps, problems)
         self._loaders = [ListLoader(one, self.validation.batch_size) for one in held]
 

@@ -10,10 +10,10 @@ import torch
 from torchmetrics import MeanMetric
 
 from srl.errors import ConfigError
-from srl.evaluation.floors import is_copy
 from srl.evaluation.metrics import mean_of, pass_of
 from srl.objectives.episode import figures
 from srl.play.player import turn_rows
+from srl.rewards.copying import wrong_copies
 from srl.rewards.decisions import agreement, finder
 from srl.rewards.similarity import reward_of
 from srl.types import Completion, Example, Sampling, position_name
@@ -103,12 +103,10 @@ class ValidationMetrics:
         """Greedy next steps against the expert's."""
         completions = engine.generate(batch.examples, 1, Sampling(temperature=0.0), generator)
         rewards, in_format = [], []
-        for example, trajectory, (completion,) in zip(
-            batch.examples, batch.trajectories, completions, strict=True
-        ):
+        for example, (completion,) in zip(batch.examples, completions, strict=True):
             text = example.response(completion.text)
             _, action = example.read(completion) or (None, None)
-            copied = action is not None and is_copy(action, trajectory, example.step)
+            (copied,) = wrong_copies([action], (example.target,), example.context)
             reward = reward_of(action, example.target)
             self.rows.append(
                 {

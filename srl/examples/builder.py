@@ -121,8 +121,8 @@ class ExampleBuilder:
         except DataError as error:
             return self._left_out(trajectory, objective, str(error))
         goes_on = self.limits.step_end == "stop" and index < len(trajectory.steps)
-        earlier = [said for one in trajectory.steps[: index - 1] for said in (one.text, one.observation)]
-        context = copyable(trajectory.problem, trajectory.preamble, earlier)
+        title = Step(index, hint, "").text
+        context = self._copyable(trajectory, trajectory.steps[: index - 1], title)
         shown = tuple(self.renderer.past(trajectory, index - 1) if thoughts else past)
         fields: dict[str, Any] = {"target": step.text, "target_ids": target_ids, "goes_on": goes_on}
         fields |= {"context": context, "past": shown, "others": trajectory.others(index)}
@@ -260,16 +260,25 @@ class ExampleBuilder:
             return None
         if len(prompt_ids) > self.limits.max_prompt_tokens:
             return None
-        said = [part for one in taken for part in (one.text, one.observation)]
         return replace(
             first,
             step=len(taken) + 1,
             prompt_ids=prompt_ids,
             opened=self.think and opens_thinking(text),
             goes_on=self.limits.step_end == "stop",
-            context=copyable(first.problem, "", said),
+            context=self._copyable(own, taken),
             past=tuple(past),
+            others=(),  # they go on from the recorded steps
         )
+
+    def _copyable(self, trajectory: Trajectory, before: Sequence[Step], title: str = "") -> tuple[str, ...]:
+        """What of the prompt behind these steps could be copied (`PromptRenderer.past` shows the same)."""
+        turns = self.renderer.format.context_turns
+        if turns is None:
+            return copyable(trajectory.problem, trajectory.preamble, [one.text for one in before], title)
+        shown = before[max(0, len(before) - turns) :]
+        said = [part for one in shown for part in (one.text, one.observation)]
+        return copyable(trajectory.problem, "", said, title)
 
     @property
     def step_shots(self) -> list[Shot]:

@@ -56,7 +56,7 @@ class Similarity:
 
     def reward(self, cases: Sequence[Case]) -> list[Parts]:
         """reward [G] in [0, 1] or -1; format, exact (the action is the expert's text): 0 or 1. Of a step that
-        has a context also copied (the action stands in it word for word and is not the expert's): 0 or 1.
+        has a context also copied (the action is one of its texts and is not the expert's): 0 or 1.
 
         With options of `srl.rewards.step_reward` the reward is theirs; what went into it is in further parts,
         0 outside the format.

@@ -30,9 +30,9 @@ def objectives(
     pays: Pays = "won",
     discount: float = 0.0,
 ) -> dict[str, Objective]:
-    """autojunk, units: of those that compare texts; see `srl.objectives.similarity`. options: of `srl`,
-    `srl_own`. marked: of the outcome rewards; see `srl.rewards.extract.extract_answer`. pays: of `episode`.
-    discount: of `progress`.
+    """autojunk, units: of those that compare texts; see `srl.objectives.similarity`. options: those of
+    `srl.rewards.step_reward.OBJECTIVES`. marked: of the outcome rewards; see
+    `srl.rewards.extract.extract_answer`. pays: of `episode`. discount: of `progress`.
     """
     found: list[Objective] = [
         *IMITATIONS,

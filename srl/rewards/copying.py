@@ -1,7 +1,9 @@
 """What of a step's similarity can be had by copying from the prompt.
 
-The candidates of a copy are the context: the sentences of the problem, the earlier steps, and what the
-environment answered to them. c(x) is the highest similarity of any of them to x. Two laws rest on it.
+The candidates of a copy are the context, what the prompt shows of the task: the sentences of the problem, the
+earlier steps and what the environment answered to them, each as a whole and each of its sentences, and the
+title of the step to write. (Not thinking and not demonstrations.) c(x) is the highest similarity of any of
+them to x. Two laws rest on it.
 
 penalty: s - weight * max(0, c(action) - c(expert's step)): to be nearer to the context than the expert's own
 step is costs; the expert's own step costs nothing.
@@ -29,20 +31,24 @@ def sentences(text: str) -> list[str]:
     return [part.strip() for part in SENTENCE_END.split(text) if part.strip()]
 
 
-def copyable(problem: str, preamble: str = "", earlier: Iterable[str] = ()) -> tuple[str, ...]:
-    """The candidates of a copy, each once: sentences of problem and preamble; steps and observations whole.
+def copyable(
+    problem: str, preamble: str = "", earlier: Iterable[str] = (), title: str = ""
+) -> tuple[str, ...]:
+    """The candidates of a copy, each once: sentences of the problem and preamble, the title, then the earlier
+    texts as wholes, then their sentences.
 
-    >>> copyable("Ann has 3. Bob has 4.", earlier=["3+4=7", "Bob has 4."])
-    ('Ann has 3.', 'Bob has 4.', '3+4=7')
+    >>> copyable("Ann has 3. Bob has 4.", earlier=["So 3+4=7. Done.", "Bob has 4."])
+    ('Ann has 3.', 'Bob has 4.', 'So 3+4=7. Done.', 'So 3+4=7.', 'Done.')
     """
-    texts = [*sentences(problem), *sentences(preamble), *(text.strip() for text in earlier)]
+    whole = [text.strip() for text in earlier]
+    parts = [part for text in whole for part in sentences(text)]
+    texts = [*sentences(problem), *sentences(preamble), title, *whole, *parts]
     return tuple(dict.fromkeys(text for text in texts if text))
 
 
 def wrong_copies(actions: Sequence[str | None], right: Iterable[str], context: Iterable[str]) -> list[bool]:
-    """Of each action whether it is one of the context's texts as a whole, white space aside, and not right;
-    None, outside the format, is none. (`srl.evaluation.floors.is_copy` also counts parts of texts and copies
-    that are right.)
+    """Of each action whether it is one of the candidates, white space aside, and not right; None, outside the
+    format, is none.
 
     >>> wrong_copies(["take  4", "put 4", None], right=["put 4"], context=["take 4", "put 4"])
     [True, False, False]
@@ -55,7 +61,7 @@ def _plain(text: str) -> str:
     return " ".join(text.split())
 
 
-def nearness(text: str, context: Sequence[str]) -> float:
+def nearness(text: str, context: Sequence[str], autojunk: bool = False) -> float:
     """c(text): the highest similarity (2M / T) of any candidate to a text, in [0, 1]; 0 without candidates.
 
     It is what the best copy would earn if the text were the expert's step. A candidate whose length or
@@ -66,7 +72,7 @@ def nearness(text: str, context: Sequence[str]) -> float:
     """
     best = 0.0
     for candidate in context:
-        matcher = cydifflib.SequenceMatcher(None, candidate, text, autojunk=False)
+        matcher = cydifflib.SequenceMatcher(None, candidate, text, autojunk=autojunk)
         if matcher.real_quick_ratio() > best and matcher.quick_ratio() > best:
             best = max(best, float(matcher.ratio()))
     return best

@@ -119,7 +119,7 @@ def weighed(
     for place, own in enumerate(found):
         mine = [rows[place] for rows in values]
         reward = [
-            math.fsum(p.weight * r for p, r in zip(parts, row, strict=True))
+            math.fsum(p.weight * r for p, r in zip(parts, row, strict=True) if p.weight)
             for row in zip(*mine, strict=True)
         ]
         shown = {f"parts/{part.called}": row for part, row in zip(parts, mine, strict=True)}

@@ -13,7 +13,7 @@ is, the sign of advantages.
 import cydifflib
 
 FORMAT_PENALTY = -1.0
-"""The reward of a response that breaks the format; every other reward lies in [0, 1]."""
+"""The reward of a response that breaks the format; every other one of the paper lies in [0, 1]."""
 
 
 def similarity(action: str, expert_action: str, autojunk: bool = False) -> float:

@@ -6,7 +6,8 @@ set. With everything off it is s, the paper's. Otherwise, in this order:
 floor: s becomes (s - f) / (1 - f), at least 0: what the best copy from the context earns is 0.
 key: s becomes (1 - weight) s + weight k, where k is the share of the expert's decisions that the action
 makes; a step without any of the kind keeps its s.
-copying: penalty * max(0, c(action) - c(expert's step)) is taken off.
+copying: penalty * max(0, c(action) - c(expert's step)) is taken off, down to -1 at most: a step within the
+format is never worth less than one outside.
 exact: bonus is added where the action is the expert's step, white space and markup aside.
 references: the expert's step is that one of its further solutions, up to so many, by which this reward is
 highest: of solutions that begin with the steps that the prompt shows.
@@ -22,7 +23,7 @@ from dataclasses import dataclass
 from srl.errors import ConfigError
 from srl.rewards.copying import above_floor, nearness, penalty
 from srl.rewards.decisions import agreement, finder, is_exact
-from srl.rewards.similarity import reward_of
+from srl.rewards.similarity import FORMAT_PENALTY, reward_of
 
 
 @dataclass(frozen=True)
@@ -124,11 +125,11 @@ class StepReward:
         if not (self.copying or self.floor or self.exact or self.key):
             return found
         copies = [units(text) for text in context] if self.floor or self.copying else []
-        own = nearness(target, copies)  # what the best copy would earn
+        own = nearness(target, copies, autojunk)  # what the best copy would earn
         for action, one, parts in zip(actions, compared, found, strict=True):
             if action is not None and one is not None:
                 self._floor_and_key(parts, action, expert, context, own)
-                near = nearness(one, copies) if self.copying else own
+                near = nearness(one, copies, autojunk) if self.copying else own
                 self._copying_and_exact(parts, action, expert, near, own)
         return found
 
@@ -151,10 +152,17 @@ class StepReward:
     ) -> None:
         if self.copying is not None:
             parts["nearer"] = max(0.0, near - own)
-            parts["reward"] -= penalty(near, own, self.copying.penalty)
+            paid = parts["reward"] - penalty(near, own, self.copying.penalty)
+            parts["reward"] = max(paid, FORMAT_PENALTY)
         if self.exact is not None and is_exact(action, expert):
             parts["reward"] += self.exact.bonus
 
 
 PAPER = StepReward()
 """The paper's reward: the similarity alone."""
+
+OBJECTIVES = ("srl", "srl_own", "rlsd_step")
+"""Those whose steps are rewarded by it."""
+
+AGAINST_COPYING = ("copying", "floor", "key")
+"""Options, as their fields are called."""

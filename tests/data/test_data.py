@@ -214,7 +214,8 @@ def test_validation_is_bounded_batched_and_pairs_each_example_with_its_trajector
     assert all(example.uid == trajectory.uid for example, trajectory in steps + problems)
     assert all(example.target == trajectory.steps[example.step - 1].text for example, trajectory in steps)
     assert len({(e.uid, e.step) for e, _ in steps}) == 7
-    assert made.step_targets == [(trajectory, example.step) for example, trajectory in steps]
+    targets = [(trajectory, example.step, example.context) for trajectory, example in made.step_targets]
+    assert targets == [(trajectory, example.step, example.context) for example, trajectory in steps]
     again, _ = validation(ready(expert_file, validation=settings))
     assert [(e.uid, e.step) for e, _ in again] == [(e.uid, e.step) for e, _ in steps]
 

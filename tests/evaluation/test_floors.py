@@ -3,11 +3,24 @@
 import pytest
 
 from srl.data.trajectory import Step, Trajectory
-from srl.evaluation.floors import advice, context_of, copying_floors, is_copy, sentences
+from srl.evaluation.floors import advice, copying_floors
+from srl.rewards.copying import copyable, sentences
+from srl.types import Example
 
 
 def trajectory(uid, problem, *steps, preamble=""):
     return Trajectory(uid, problem, preamble, tuple(Step(i, "", s) for i, s in enumerate(steps, 1)), None)
+
+
+def held(one, step):
+    """With what the prompt shows of it."""
+    before = [earlier.text for earlier in one.steps[: step - 1]]
+    context = copyable(one.problem, one.preamble, before)
+    return one, Example(one.uid, "validation", step, (), one.steps[step - 1].text, context=context)
+
+
+def floors_of(*targets):
+    return copying_floors([held(one, step) for one, step in targets])
 
 
 def test_sentences_end_at_marks_followed_by_space_and_at_line_breaks():
@@ -15,16 +28,10 @@ def test_sentences_end_at_marks_followed_by_space_and_at_line_breaks():
     assert sentences(" \n ") == []
 
 
-def test_the_context_is_problem_preamble_and_earlier_steps():
-    one = trajectory("a", "P. Q.", "s1. t1.", "s2", "s3", preamble="Intro.")
-    assert context_of(one, 1) == ["P.", "Q.", "Intro."]
-    assert context_of(one, 3) == ["P.", "Q.", "Intro.", "s1.", "t1.", "s2"]
-
-
 def test_the_four_floors_by_hand():
     a = trajectory("a", "ab. cd.", "abcd", "abxx")
     b = trajectory("b", "zz.", "wxyz")
-    floors = copying_floors([(a, 1), (a, 2), (b, 1)])
+    floors = floors_of((a, 1), (a, 2), (b, 1))
     # other_step: both of a get b's "wxyz" (the next in the list of another problem), b gets a's step 1:
     #   "wxyz" against "abcd" 0, against "abxx" the block "x", M = 1, T = 8 -> 0.25; "abcd" against "wxyz" 0
     # first_sentence: "ab." against abcd: M = 2, T = 7 -> 4/7; against abxx 4/7; "zz." against wxyz: 2/7
@@ -44,45 +51,27 @@ def test_the_other_step_comes_from_another_problem_in_the_lists_order():
         trajectory(uid, "P.", step, "x") for uid, step in (("a", "aaaa"), ("b", "aabb"), ("c", "cccc"))
     )
     # a gets b (0.5), b gets c (0), c gets a (0, around the end of the list)
-    assert copying_floors([(a, 1), (b, 1), (c, 1)])["other_step"] == pytest.approx(0.5 / 3)
+    assert floors_of((a, 1), (b, 1), (c, 1))["other_step"] == pytest.approx(0.5 / 3)
     # c, a, b: c gets a (0), a gets b (0.5), b gets c (0); reversed: c gets b 0, b gets a 0.5, a gets c 0
-    assert copying_floors([(a, 1), (c, 1)])["other_step"] == 0
+    assert floors_of((a, 1), (c, 1))["other_step"] == 0
 
 
 def test_the_last_step_of_a_first_step_is_the_problems_last_sentence():
     a, b = trajectory("a", "xx. ab.", "ab", "y"), trajectory("b", "q.", "zz", "y")
     # "ab." against "ab": M = 2, T = 5 -> 0.8 ("xx." would give 0); "q." against "zz" 0
-    assert copying_floors([(a, 1), (b, 1)])["last_step"] == pytest.approx(0.4)
+    assert floors_of((a, 1), (b, 1))["last_step"] == pytest.approx(0.4)
 
 
 def test_one_problem_has_no_other_and_none_has_no_floors():
     a = trajectory("a", "ab.", "abcd", "abxx")
-    assert set(copying_floors([(a, 1), (a, 2)])) == {"first_sentence", "last_step", "best_sentence"}
-    assert copying_floors([]) == {}
+    assert set(floors_of((a, 1), (a, 2))) == {"first_sentence", "last_step", "best_sentence"}
+    assert floors_of() == {}
 
 
 def test_a_problem_without_a_sentence_counts_as_itself():
     a, b = trajectory("a", "ab", "abcd", "x"), trajectory("b", "q", "y", "z")
     # "ab" against "abcd": M = 2, T = 6 -> 2/3; "q" against "y" 0
-    assert copying_floors([(a, 1), (b, 1)])["first_sentence"] == pytest.approx(1 / 3)
-
-
-@pytest.mark.parametrize(
-    ("action", "step", "copied"),
-    [
-        ("has 3  apples", 1, True),  # white space aside
-        ("Ann has 3 pears", 1, False),
-        ("two\nmore", 2, True),
-        ("two more", 1, False),  # step 1 is not there yet when it is to be written
-        ("so 5", 2, False),
-        ("Think.", 1, True),  # the preamble is in the prompt
-        ("  \n", 1, False),
-        ("", 2, False),
-    ],
-)
-def test_is_copy(action, step, copied):
-    one = trajectory("a", "Ann has 3\napples.", "two more", "so 5", preamble="Think.")
-    assert is_copy(action, one, step) == copied
+    assert floors_of((a, 1), (b, 1))["first_sentence"] == pytest.approx(1 / 3)
 
 
 def test_the_advice_names_what_copying_earns_and_the_options_where_it_earns_much():
@@ -95,4 +84,5 @@ def test_the_advice_names_what_copying_earns_and_the_options_where_it_earns_much
     assert "below 0.300" in under[1]
     (_, options) = advice({**low, "best_sentence": 0.5}, 0.9)
     assert "reward.copying" in options
+    assert len(advice({**low, "best_sentence": 0.5}, 0.9, guarded=True)) == 1
     assert advice({}) == []

@@ -65,6 +65,26 @@ def test_n_steps_give_n_minus_1_examples_with_the_next_step_as_target(tokenizer)
     assert {(e.uid, e.objective, e.n_steps, e.answer) for e in found} == {("u1", "srl", 3, "4")}
 
 
+def test_what_can_be_copied_is_what_the_prompt_shows(tokenizer):
+    """The title of the step to write is in it; of a history that is cut, only what is left of it."""
+    first, second = builder(tokenizer).steps(TITLED, "srl")
+    assert first.context == ("P?", "Intro.", "1. **Add**:")
+    earlier = ("1. **Add**:\n1+1=2", "1.", "**Add**:", "1+1=2")
+    assert second.context == ("P?", "Intro.", "2. **Double**:", *earlier)
+    assert builder(tokenizer, title_hint=False).steps(TITLED, "srl")[0].context == ("P?", "Intro.")
+    renderer = PromptRenderer(tokenizer, PromptFormat("raw", context_turns=1), True)
+    steps = tuple(Step(k, "", text, observation=said) for k, (text, said) in enumerate(ACTED, 1))
+    one = ExampleBuilder(renderer, ResponseLimits())
+    cut = one.steps(Trajectory("u3", "Go.", "Intro.", steps, None), "srl")
+    shown = [("Go.",), ("Go.", "take key", "Taken."), ("Go.", "go on", "Hall.")]
+    assert [example.context for example in cut] == shown
+    turn = one.turn(replace(cut[0], others=("other",)), steps[:2])
+    assert (turn.context, turn.others) == (shown[2], ())
+
+
+ACTED = [("take key", "Taken."), ("go on", "Hall."), ("take key", "No."), ("end", "")]
+
+
 def test_a_step_may_be_that_of_another_solution_which_begins_alike(tokenizer):
     ways = (("c", "b"), ("a", "c"), ("a", "c", "d"), ("c",), ("a",), ("a", "b"))
     found = builder(tokenizer, include_last=True).steps(replace(PLAIN, references=ways), "srl")

@@ -56,6 +56,37 @@ def test_a_candidate_counts_once_and_blank_ones_not_at_all():
     assert copyable("He has 3.\n\nHe has 3.", " ", ["", "3+4=7", "3+4=7 "]) == ("He has 3.", "3+4=7")
 
 
+def test_a_sentence_of_an_earlier_text_is_a_candidate_beside_the_whole():
+    """Of what a world prints a line may be copied, and of a long step a sentence."""
+    found = copyable("Ann has 3.", "", ["So 3*4=12. She has 12.", "Commands: open door\ntake key"])
+    assert found[1:3] == ("So 3*4=12. She has 12.", "Commands: open door\ntake key")
+    assert found[3:] == ("So 3*4=12.", "She has 12.", "Commands: open door", "take key")
+
+
+@pytest.mark.parametrize(
+    ("action", "expert", "exact"),
+    [
+        ("312=36", "3*12=36", False),
+        ("so 23=8", "so 2**3=8", False),
+        ("x1=2", "x_1=2", False),
+        ("**So**  x_1 = *3* * 4", "So x_1 = 3 * 4", True),
+        ("__So__ `x` is $3$.", "So x is 3.", True),
+        ("*2 * 3*", "2 * 3", True),
+        ("2*3 and 4*5", "2*3 and 4*5", True),
+        ("23 and 45", "2*3 and 4*5", False),
+    ],
+)
+def test_markup_is_set_aside_and_signs_of_a_formula_are_not(action, expert, exact):
+    assert is_exact(action, expert) is exact
+    assert is_exact(expert, action) is exact
+
+
+def test_a_decimal_may_begin_with_its_point():
+    assert agreement("The tax is $.85", "The tax is $.75", [], finder("numbers")) == 0
+    assert agreement("The tax is 0.75", "The tax is $.75", [], finder("numbers")) == 1
+    assert finder("equations")("4*.25 = .5, 3-4=-.5") == ["0.5", "-0.5"]
+
+
 @pytest.mark.parametrize(
     ("action", "share"),
     [

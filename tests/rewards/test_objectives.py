@@ -95,7 +95,7 @@ def test_step_similarity_scores_the_action_after_the_thinking():
 
 
 def test_a_copy_of_the_context_is_told_apart_from_the_experts_own():
-    """White space aside, whole texts alone; the expert's step may stand in its context, too."""
+    """White space aside, a candidate as a whole; the expert's step may stand in its context, too."""
     context = ("open the door", "go to hall", "bcde")
     texts = ["go  to hall ", "go to", "bcde", "other", " "]
     srl = objectives()["srl"]

@@ -197,6 +197,14 @@ def test_a_solution_earns_for_its_answer_and_for_the_constraints_of_its_row_give
     assert [one["parts/constraints"] for one in found] == [[1.0, 0.0], [1.0], [0.0]]
 
 
+def test_a_part_of_weight_0_is_logged_and_its_failure_harms_nothing(monkeypatch):
+    monkeypatch.setattr("srl.rewards.own_rule.scores", lambda asked: [math.nan] * len(asked))
+    parts = [Part("objective"), Part("rules.Own", 0.0, "own")]
+    (found,) = rewarded("srl", parts, case(Example("u", "srl", 1, (1,), "bcde"), "<think>t</think>abcd"))
+    assert found["reward"] == [0.75]
+    assert math.isnan(found["parts/own"][0])
+
+
 OWN = """
 class Length:
     def __call__(self, response, answer, problem):

@@ -8,6 +8,8 @@ from callbacks.reward import Reward
 from srl.errors import ConfigError
 from srl.objectives.meta import MetaSettings
 from srl.rewards.confidence import ConfidenceShaping, penalty, shaped
+from srl.rewards.parts import Part
+from srl.rewards.step_reward import Exact
 from srl.types import Example
 from srl.update.grpo import group_advantages, loudest, spread
 
@@ -35,6 +37,21 @@ def test_settings_that_no_phase_reads_are_refused():
         Reward(confidence=ConfidenceShaping())._check_read(some)
     with pytest.raises(ConfigError, match=r"reward\.meta is set, but no phase has the objective meta"):
         Reward(meta=MetaSettings(weight=2.0))._check_read(some)
+    parts = [Part("objective"), Part("format", 0.1)]
+    Reward(parts=parts)._check_read(ones)  # meta keeps its own reward beside
+    with pytest.raises(ConfigError, match=r"reward\.parts is set, but no phase samples single responses"):
+        Reward(parts=parts)._check_read({"meta": ones["meta"]})
+
+
+def test_options_of_step_rewards_without_a_step_reward_are_said(caplog):
+    options = {"floor": True, "exact": Exact(0.5)}
+    Reward(**options)._check_read({"srl_own": [Example("u", "srl_own", 1, (1,), "")]})
+    assert not caplog.messages
+    Reward(**options)._check_read({"rlvr": [Example("u", "rlvr", 0, (1,), "")]})
+    (said,) = caplog.messages
+    assert said.startswith(
+        "reward.floor, reward.exact does nothing here: no phase has srl, srl_own, rlsd_step"
+    )
 
 
 def of_group(rewards, curves, **settings):

@@ -41,12 +41,26 @@ def test_the_floor_leaves_nothing_for_the_best_copy_and_all_for_the_expert():
 
 
 def test_a_copy_pays_for_its_nearness_and_the_expert_does_not():
-    options = StepReward(copying=Copying(2.0))
+    options = StepReward(copying=Copying(1.5))
     own = max(similarity(copy, EXPERT) for copy in CONTEXT)
     found = parts("3*12=36", options)
     assert found["nearer"] == pytest.approx(1 - own)
-    assert found["reward"] == pytest.approx(similarity("3*12=36", EXPERT) - 2 * (1 - own))
+    assert found["reward"] == pytest.approx(similarity("3*12=36", EXPERT) - 1.5 * (1 - own))
     assert parts(EXPERT, options)["reward"] == 1
+
+
+def test_within_the_format_no_price_makes_a_step_worth_less_than_outside():
+    found = StepReward(copying=Copying(2.0)).parts(["take lamp", None], "open the box", ("take lamp",))
+    own = similarity("take lamp", "open the box")  # c of the expert's step is what the copy would earn
+    assert own - 2.0 * (1 - own) < -1
+    assert [one["reward"] for one in found] == [-1.0, -1.0]
+
+
+def test_what_a_copy_would_earn_follows_autojunk_as_the_reward_does():
+    copy, expert = "the key is in the box " * 10, "the key is in the box " * 10 + "now"
+    (found,) = StepReward(floor=True).parts([copy], expert, [copy], autojunk=True)
+    assert found["similarity"] == found["floor"] == similarity(copy, expert, autojunk=True) < 1
+    assert found["reward"] == 0
 
 
 def test_the_bonus_comes_last_and_for_the_expert_alone():
