@@ -10,12 +10,16 @@ from __future__ import annotations
 
 import contextlib
 import math
+import operator
+from collections.abc import Callable
 from typing import Any
 
 from srl.errors import ConfigError, DataError
 from srl.line_process import limited, lines_told
 from srl.worlds.table import world_of
 from srl.worlds.world import Observation, World
+
+TEXT = "text that encodes to UTF-8"
 
 
 def main() -> None:
@@ -54,34 +58,72 @@ def _play(plays: dict[int, World], asked: str, play: int, *rest: Any) -> list[An
         action, max_text = rest
         world = plays[play]
         seen = world.step(action)
-    fault = _fault(seen, max_text)
-    if fault is not None:
+    method = "reset" if asked == "open" and not actions else "step"
+    answer = _told(world, f"{type(world).__name__}.{method}()", seen, max_text)
+    if answer[0] != "seen" or seen.done:
         _close(plays, play)
-        return fault
-    expert, remaining = (None, 0 if seen.won else None) if seen.done else (world.expert(), world.remaining())
-    if seen.done:
-        _close(plays, play)
+    return answer
+
+
+def _told(world: World, method: str, seen: Any, max_text: int) -> list[Any]:
+    """The answer to a question. TypeError: the world returned what cannot be one."""
+    _read(f"{method} returned ", seen, _observation, "an Observation")
+    text = _read(f"{method} returned a text of ", seen.text, _text, TEXT)
+    score = _read(f"{method} returned a score of ", seen.score, _finite, "a finite number")
+    done = _read(f"{method} returned a done of ", seen.done, _truth, "true or false")
+    won = _read(f"{method} returned a won of ", seen.won, _truth, "true or false")
+    if len(text) > max_text:
+        return ["too long", f"an observation of {len(text)} characters, over max_text {max_text}"]
     admissible = None if seen.admissible is None else list(map(str, seen.admissible))
-    return [
-        "seen",
-        seen.text,
-        admissible,
-        float(seen.score),
-        bool(seen.done),
-        bool(seen.won),
-        expert,
-        remaining,
-    ]
+    expert, remaining = None, 0 if won else None
+    if not done:
+        name = type(world).__name__
+        expert = _read(f"{name}.expert() returned ", world.expert(), _or_none(_text), f"{TEXT}, or None")
+        remaining = _read(
+            f"{name}.remaining() returned ", world.remaining(), _or_none(_whole), "a whole number or None"
+        )
+    return ["seen", text, admissible, score, done, won, expert, remaining]
 
 
-def _fault(seen: Observation, max_text: int) -> list[Any] | None:
-    if not isinstance(seen, Observation):
-        return ["raised", f"returned {seen!r:.100}, not an Observation"]
-    if not math.isfinite(seen.score):
-        return ["raised", f"a score of {seen.score}"]
-    if len(seen.text) > max_text:
-        return ["too long", f"an observation of {len(seen.text)} characters, over max_text {max_text}"]
-    return None
+def _read(said: str, value: Any, read: Callable[[Any], Any], wanted: str) -> Any:
+    try:
+        return read(value)
+    except Exception as error:  # whatever a value of another type does where it is read
+        raise TypeError(f"{said}{value!r:.100}, not {wanted}") from error
+
+
+def _observation(value: Any) -> None:
+    if not isinstance(value, Observation):
+        raise TypeError
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    value.encode()  # half a surrogate pair does not: no tokenizer takes it
+    return value
+
+
+def _finite(value: Any) -> float:
+    if not math.isfinite(value):
+        raise ValueError
+    return float(value)
+
+
+def _truth(value: Any) -> bool:
+    """Also of a number, as numpy's bool is one."""
+    if value not in (True, False):
+        raise ValueError
+    return bool(value)
+
+
+def _whole(value: Any) -> int:
+    """Also of numpy's whole numbers, which JSON does not write."""
+    return int(operator.index(value))
+
+
+def _or_none(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda value: None if value is None else read(value)
 
 
 def _close(plays: dict[int, World], play: int) -> None:

@@ -5,6 +5,9 @@ What its other actions do is what a bad world does. It is read by its path, in t
 
 import os
 import time
+from typing import ClassVar
+
+import numpy as np
 
 from srl.worlds.world import Observation
 
@@ -57,3 +60,28 @@ class Corridor:
     def _seen(self, text: str) -> Observation:
         won = self.place == self.length
         return Observation(text, ("left", "right"), float(won), won, won)
+
+
+class Typed(Corridor):
+    """It returns numpy's numbers, as worlds of arrays do, and whatever an action of `ODD` names."""
+
+    ODD: ClassVar = {
+        "a number": Observation(3, None, 0.0, False, False),
+        "half a pair": Observation("\ud800", None, 0.0, False, False),
+        "a word": Observation("odd", None, "much", False, False),
+        "perhaps": Observation("odd", None, 0.0, "perhaps", False),
+        "nobody": Observation("odd", None, 0.0, True, None),
+    }
+
+    def step(self, action: str) -> Observation:
+        self.last = action
+        seen = super().step(action)
+        kept = Observation(seen.text, None, np.float32(seen.score), np.bool_(seen.done), np.bool_(seen.won))
+        return self.ODD.get(action, kept)
+
+    def expert(self) -> str | None:
+        return {"expert": 3, "pair": "\ud800"}.get(getattr(self, "last", ""), "right")
+
+    def remaining(self) -> int | None:
+        left = np.int64(super().remaining())
+        return {"remaining": "far", "half": left + 0.5}.get(getattr(self, "last", ""), left)

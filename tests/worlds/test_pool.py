@@ -15,12 +15,13 @@ from srl.worlds.pool import Play, Worlds
 from srl.worlds.world import Lost, Observation
 
 CLASS = f"{Path(__file__).parent / 'scripted.py'}:Corridor"
+TYPED = CLASS.replace("Corridor", "Typed")
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
 def worlds() -> Iterator[Worlds]:
-    pool = Worlds(workers=2, step_seconds=1.0, own=(CLASS,))
+    pool = Worlds(workers=2, step_seconds=1.0, own=(CLASS, TYPED))
     yield pool
     pool.close()
 
@@ -53,7 +54,7 @@ def test_plays_go_on_side_by_side_each_with_its_expert(worlds: Worlds) -> None:
         ("die", "died", "exit status 3"),
         ("raise", "raised", "ValueError: two lines"),
         ("flood", "too long", "1000000 characters, over max_text 4000"),
-        ("nothing", "raised", "returned None"),
+        ("nothing", "raised", "Corridor.step() returned None, not an Observation"),
         ("nan", "raised", "a score of nan"),
         ("x" * 70_000, "too long", "an action of"),
     ],
@@ -79,6 +80,35 @@ def test_a_bad_world_costs_its_own_play_alone(worlds: Worlds, action: str, kind:
         "You are in room 1.",
         "You are in room 1.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("action", "said"),
+    [
+        ("a number", "step() returned a text of 3, not text that encodes to UTF-8"),
+        ("half a pair", r"step() returned a text of '\ud800', not text that encodes to UTF-8"),
+        ("a word", "step() returned a score of 'much', not a finite number"),
+        ("perhaps", "step() returned a done of 'perhaps', not true or false"),
+        ("nobody", "step() returned a won of None, not true or false"),
+        ("expert", "expert() returned 3, not text that encodes to UTF-8, or None"),
+        ("pair", r"expert() returned '\ud800', not text that encodes to UTF-8, or None"),
+        ("remaining", "remaining() returned 'far', not a whole number or None"),
+        ("half", "remaining() returned np.float64(9.5), not a whole number or None"),
+    ],
+)
+def test_what_is_no_answer_is_said_with_the_method_and_costs_its_own_play(
+    worlds: Worlds, action: str, said: str
+) -> None:
+    worlds.size = 1
+    odd, other = worlds.reset([f"{TYPED}:9"] * 2)
+    assert (type(odd.remaining), odd.remaining) == (int, 9), "of numpy's whole number"
+    before = worlds.workers[0]
+    seen, kept = worlds.step([odd, other], [action, "right"])
+    assert "Typed." + said in (seen.reason if isinstance(seen, Lost) else "")
+    assert kept == Observation("You are in room 1.", None, 0.0, False, False)
+    assert (type(kept.score), type(kept.done)) == (float, bool)
+    assert dict(worlds.lost) == {"raised": 1}
+    assert worlds.workers == [before], "no process is replaced for it"
 
 
 def test_a_world_that_sleeps_or_is_stopped_is_not_waited_for() -> None:
