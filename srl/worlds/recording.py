@@ -9,7 +9,7 @@ from typing import Any
 from srl.errors import ConfigError, DataError
 from srl.worlds import tagging
 from srl.worlds.pool import Play, Worlds
-from srl.worlds.table import class_of, parted
+from srl.worlds.table import class_of, is_file_game, parted
 from srl.worlds.world import Lost, Observation
 
 Row = dict[str, Any] | DataError
@@ -20,11 +20,13 @@ MOST_TURNS = 200
 
 
 def seeded(task: str, seed: int) -> str:
-    """The task with this seed as its last option.
+    """The task with this seed as its last option; a file's game has none.
 
-    >>> seeded("textworld:rooms=2", 7), seeded("maze.py:Maze", 7)
-    ('textworld:rooms=2,seed=7', 'maze.py:Maze:seed=7')
+    >>> seeded("textworld:rooms=2", 7), seeded("maze.py:Maze", 7), seeded("textworld:file=a.z8", 7)
+    ('textworld:rooms=2,seed=7', 'maze.py:Maze:seed=7', 'textworld:file=a.z8')
     """
+    if is_file_game(task):
+        return task
     kind, options = parted(task)
     if any(part.strip().startswith("seed=") for part in options.split(",")):
         raise ConfigError(f"{task}: leave out seed; games are numbered from --first_seed on")
@@ -38,6 +40,10 @@ def recorded(
 
     One task's row is the same whatever is recorded beside it. tagged: with thinking (`srl.worlds.tagging`).
     """
+    if is_file_game(task) and len(seeds) > 1:
+        raise ConfigError(
+            f"{task}: a file is one game, not {len(seeds)}; write --games 1, and further files as inputs too"
+        )
     named = class_of(task)
     worlds = Worlds(workers=min(workers, os.cpu_count() or 1), own=() if named is None else (named,))
     at_once = 2 * worlds.size  # a world may be a process of its own

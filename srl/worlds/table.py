@@ -74,10 +74,18 @@ def repeats(task: str) -> bool:
     >>> repeats("textworld:seed=3"), repeats("textworld: file=a.z8"), repeats("gymnasium:Taxi-v3,seed=3")
     (True, False, False)
     """
+    kind = parted(task)[0]
+    return kind in ADAPTERS and kind != "gymnasium" and not is_file_game(task)
+
+
+def is_file_game(task: str) -> bool:
+    """Whether a task is the game of a file, which has no seed. ConfigError: of `parted`.
+
+    >>> is_file_game("textworld: file=a.z8"), is_file_game("textworld:seed=3"), is_file_game("m.py:M:file=a")
+    (True, False, False)
+    """
     kind, options = parted(task)
-    if kind not in ADAPTERS or kind == "gymnasium":
-        return False
-    return not options.strip().startswith("file=")
+    return kind == "textworld" and options.strip().startswith("file=")
 
 
 def check_allowed(task: str, own: Collection[str]) -> None:

@@ -60,6 +60,10 @@ def test_thinking_by_rule_says_what_the_play_does(tmp_path: Path) -> None:
         ([f"{CLASS}:seed=3", "--games", "2"], "leave out seed"),
         (["none.py:Corridor", "--games", "2"], "world none.py:Corridor: .*No such file"),
         ([CLASS, "--games", "0"], "--games is 0"),
+        (
+            ["textworld:file=a.z8", "--games", "2"],
+            "file=a.z8: a file is one game, not 2; write --games 1, and further files",
+        ),
         (["rows.jsonl", "--tagged"], "--tagged: only plays of a world"),
     ],
 )
@@ -89,3 +93,22 @@ def test_the_recorded_plays_of_textworld_read_as_an_agents(tmp_path: Path) -> No
     )
     assert [step["body"] for step in rows[0]["steps"]] == ["take shadfly from safe", "drop shadfly"]
     assert rows[0]["steps"][0]["observation"] == "You take shadfly from safe."
+
+
+def test_the_game_of_a_file_is_recorded_once_and_several_files_are_several_inputs(tmp_path: Path) -> None:
+    pytest.importorskip("textworld", reason="needs the extra textworld")
+    from srl.cli import prepare
+    from srl.worlds.textworld import TextWorld
+
+    tasks, problems = [], []
+    for seed in (3, 4):
+        world = TextWorld()
+        problems.append(world.reset(f"rooms=2,objects=4,length=3,seed={seed}").text)
+        world.game.save(str(tmp_path / f"a,{seed}.json"))
+        tasks.append(f"textworld:file={tmp_path / f'a,{seed}.json'}")
+    output = tmp_path / "expert.jsonl"
+    prepare.main([*tasks, "--games", "1", "--first_seed", "7", "-o", str(output), "--json"])
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [(row["uid"], row["world"], row["problem"]) for row in rows] == [
+        (task, task, problem) for task, problem in zip(tasks, problems, strict=True)
+    ]
