@@ -1,11 +1,13 @@
 r"""Progress: each turn earns by how much it shortens the expert's way to the goal.
 
-L(s) is the number of actions that the expert needs from state s, 0 where the task is won. At a cost of 1 an
-action the optimal value is V*(s) = -L(s), so what an action earns, r_t = L(s_t) - L(s_t+1), is its advantage
-under the optimal policy plus one: A*(s_t, a_t) = -1 + V*(s_t+1) - V*(s_t) = r_t - 1. The credit of a turn is
-its discounted return C_t = r_t + d C_t+1. With d = 0 (default) the update follows A* itself, as AggreVaTeD
-(arXiv 1703.01030) does: no turn pays for what later turns spoil. With d = 1 the sum telescopes to
-L(s_t) - L(s_end), the way made from here on.
+L(s) is the number of actions of the expert's way from state s, 0 where the task is won. At a cost of 1 an
+action the value of the expert's policy is V(s) = -L(s), so what an action earns, r_t = L(s_t) - L(s_t+1), is
+its advantage under that policy plus one: A(s_t, a_t) = -1 + V(s_t+1) - V(s_t) = r_t - 1. Where the expert's
+way is the shortest, V is the optimal value, and nothing earns more than 1. TextWorld's has a detour at times:
+an action behind which it is gone earns more. The credit of a turn is its discounted return
+C_t = r_t + d C_t+1. With d = 0 (default) the update follows A itself, as AggreVaTeD (arXiv 1703.01030) does:
+no turn pays for what later turns spoil. With d = 1 the sum telescopes to L(s_t) - L(s_end), the way made from
+here on.
 
 From an action behind which the expert knows no way any more, and from a response that is no action, r = -1,
 as a step back; from a state without a way, 0. The baseline is the mean over the group's episodes at the same
