@@ -41,7 +41,7 @@ class World(Protocol):
     """One play at a time. A class of the user's has these five methods and is made without arguments.
 
     Whatever raises loses the play. An action that means nothing is answered, not raised: it may be anything
-    that a model writes, with line breaks and of any length.
+    that a model writes in one line, of any length.
     """
 
     def reset(self, task: str) -> Observation:
