@@ -81,7 +81,8 @@ class Clock:
     ) -> list[Group]:
         generator = torch.Generator().manual_seed(seed)
         begun = time.process_time()
-        groups = player.groups(examples, group, self._counted(self._sampler(kept, generator), kept)).groups
+        sample = self._counted(self._sampler(kept, generator), kept)
+        groups = player.groups(examples, group, sample, self.engine.most_tokens).groups
         self.seconds[kept] += time.process_time() - begun
         return groups
 

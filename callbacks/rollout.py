@@ -228,8 +228,8 @@ class Rollout(Callback):
         groups = {id(one): Group(one, made, empty) for one, made in zip(sampled, found, strict=True)}
         if any(self._plays[one.objective] == "episode" for one in batch.examples):
             player = trainer.datamodule.player  # type: ignore[attr-defined]
-            before = player.lost
-            made = player.groups(played, self.num_generations, self._turns(pl_module))
+            before, room = player.lost, self._sampler(pl_module).most_tokens
+            made = player.groups(played, self.num_generations, self._turns(pl_module), room)
             groups |= {id(one): group for one, group in zip(played, made.groups, strict=True)}
             self._count_lost(player.lost - before, batch)
             batch.cost.history_tokens += ranks.total(made.lost_tokens)
@@ -241,8 +241,8 @@ class Rollout(Callback):
         """The same examples, some with the prompt and the target of a state of the policy's own play."""
         player = trainer.datamodule.player  # type: ignore[attr-defined]
         wanted = [one for one in examples if self._plays[one.objective] == "state"]
-        before = player.lost
-        states, tokens = player.states(wanted, self._turns(pl_module))
+        before, room = player.lost, self._sampler(pl_module).most_tokens
+        states, tokens = player.states(wanted, self._turns(pl_module), room)
         self._count_lost(player.lost - before, batch)
         batch.cost.history_tokens += ranks.total(tokens)
         batch.metrics["rollouts/history_tokens"] = batch.cost.history_tokens

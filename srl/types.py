@@ -157,8 +157,8 @@ class Completion:
 
 End = Literal["won", "lost", "turns", "tokens", "episode", "prompt", "format", "gone"]
 """How a play came to its end. By the world: won or lost. By a limit: max_turns, step_tokens of one turn,
-episode_tokens of all, or max_prompt_tokens of the next turn's history. By a response outside the format, or
-an action of several lines. Gone: its world hung, died or raised."""
+episode_tokens of all, or max_prompt_tokens of the next turn's history (or the model's context). By a response
+outside the format, or an action of several lines. Gone: its world hung, died or raised."""
 CUT = ("turns", "tokens", "episode", "prompt")
 
 

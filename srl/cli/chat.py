@@ -136,7 +136,8 @@ class Chat:
             )
             yield Text(begun.seen.text)
             sample = self.engine.turns(self.sampling, self.generator)
-            ((episode, turns),) = Player(self.builder, worlds).play([first], sample)
+            player, room = Player(self.builder, worlds), self.engine.most_tokens
+            ((episode, turns),) = player.play([first], sample, room)
             for turn, answer in zip(turns, (*episode.seen, ""), strict=False):  # the last may have no answer
                 thinking, action = first.read(turn) or ("", first.response(turn.text))
                 yield from [Text(thinking.strip(), style="dim italic")] if thinking.strip() else []

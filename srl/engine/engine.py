@@ -59,6 +59,11 @@ class RolloutEngine:
     def device(self) -> torch.device:
         return self.decoder.device
 
+    @property
+    def most_tokens(self) -> int:
+        """Of a prompt with its response."""
+        return self.decoder.context
+
     def generate(
         self,
         examples: Sequence[Example],

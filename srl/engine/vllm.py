@@ -75,6 +75,11 @@ class VllmEngine:
         if self.server is not None and examples:
             self._probe(examples[0].prompt_ids[:PROBE], temperature)
 
+    @property
+    def most_tokens(self) -> int:
+        """Of a prompt with its response."""
+        return min(self.own.most_tokens, self.sampler.most_tokens or self.own.most_tokens)
+
     def end(self) -> None:
         if self.server is not None:
             self.server.end()

@@ -25,7 +25,7 @@ def solve_by_play(
     """
 
     plays = [example for example in examples for _ in range(n)]
-    found = player.play(plays, engine.turns(sampling, generator))
+    found = player.play(plays, engine.turns(sampling, generator), engine.most_tokens)
     return [
         [_solved(example, played) for played in found[place * n : (place + 1) * n]]
         for place, example in enumerate(examples)

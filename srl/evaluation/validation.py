@@ -200,14 +200,14 @@ class ValidationMetrics:
         alone, and its task not in what several attempts give.
         """
         greedy = engine.turns(Sampling(temperature=0.0), generator)
-        for group in player.groups(batch.examples, 1, greedy).groups:
+        for group in player.groups(batch.examples, 1, greedy, engine.most_tokens).groups:
             self._mean("val/episode/lost", float(not group.episodes))
             for name, (value,) in figures(group.episodes).items() if group.episodes else ():
                 self._mean(f"val/episode/{NAMED.get(name, name.removeprefix('episodes/'))}", value)
             self.episode_rows += turn_rows(group)
         if (k := self.settings.attempts) and self.full:
             noisy = engine.turns(Sampling(self.settings.temperature), generator)
-            tries = player.groups(batch.examples, k, noisy).groups
+            tries = player.groups(batch.examples, k, noisy, engine.most_tokens).groups
             whole = [[one.won for one in group.episodes] for group in tries if len(group.episodes) == k]
             if not whole:
                 return

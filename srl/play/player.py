@@ -12,6 +12,7 @@ its own words, counted, and the play goes on. A play that the worlds lost has no
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -76,23 +77,26 @@ class Groups(NamedTuple):
 class Player:
     """Plays with the builder's prompts and limits. lost: plays that the worlds lost, so far; why is logged
     once a kind.
+
+    room: tokens that a prompt with its response may have. A play whose next turn would need more ends as one
+    whose history is over max_prompt_tokens; a first turn without room is the sampler's to refuse.
     """
 
     def __init__(self, builder: ExampleBuilder, worlds: Worlds) -> None:
         self.builder, self.worlds, self.lost = builder, worlds, 0
         self._said: set[str] = set()  # kinds of `Worlds.lost`
 
-    def play(self, examples: Sequence[Example], sample: Sample) -> list[Played]:
+    def play(self, examples: Sequence[Example], sample: Sample, room: int = sys.maxsize) -> list[Played]:
         """An episode of each example, in order; a lost play has the end "gone" and what was written in it."""
-        ways = self._begin(examples)
+        ways = self._begin(examples, room)
         while active := [way for way in ways if way.end is None]:
             self._turn(active, sample)
         self._leave(ways)
         return [way.played() for way in ways]
 
-    def groups(self, examples: Sequence[Example], n: int, sample: Sample) -> Groups:
+    def groups(self, examples: Sequence[Example], n: int, sample: Sample, room: int = sys.maxsize) -> Groups:
         """n episodes of each example, all in flight together; lost plays are left out of their group."""
-        found = self.play([example for example in examples for _ in range(n)], sample)
+        found = self.play([example for example in examples for _ in range(n)], sample, room)
         gone = [one for one in found if one.episode.end == "gone"]
         groups = []
         for place, example in enumerate(examples):
@@ -102,7 +106,9 @@ class Player:
             groups.append(Group(example, turns, torch.empty(0), episodes=episodes))
         return Groups(groups, sum(len(turn.ids) for one in gone for turn in one.turns))
 
-    def states(self, examples: Sequence[Example], sample: Sample) -> tuple[list[Example | None], int]:
+    def states(
+        self, examples: Sequence[Example], sample: Sample, room: int = sys.maxsize
+    ) -> tuple[list[Example | None], int]:
         """Each step example as it stands in the policy's own play: step k behind k - 1 turns of the policy,
         its target the expert's action from that very state. Second: the tokens that this took.
 
@@ -110,7 +116,7 @@ class Player:
         it is counted on from the first of these, so that the states of short plays come alike often. None for
         a lost play.
         """
-        ways = self._begin(examples)
+        ways = self._begin(examples, room)
         active = ways
         while active := [way for way in active if way.end is None]:
             for way in active:
@@ -121,9 +127,10 @@ class Player:
         tokens = sum(len(completion.ids) for way in ways for completion in way.turns)
         return [None if way.end == "gone" else way.state() for way in ways], tokens
 
-    def _begin(self, examples: Sequence[Example]) -> list[_Way]:
+    def _begin(self, examples: Sequence[Example], room: int) -> list[_Way]:
         plays = self.worlds.reset([example.world for example in examples])
-        return [_Way(example, play, self.builder) for example, play in zip(examples, plays, strict=True)]
+        both = zip(examples, plays, strict=True)
+        return [_Way(example, play, self.builder, room) for example, play in both]
 
     def _turn(self, ways: Sequence[_Way], sample: Sample) -> None:
         """One response in each play, and the world's answer to those that are actions."""
@@ -182,6 +189,7 @@ class _Way:
     example: Example
     play: Play
     builder: ExampleBuilder
+    room: int
     prompt: Example = field(init=False)
     end: End | None = None
     steps: list[Step] = field(default_factory=list)
@@ -259,10 +267,14 @@ class _Way:
             self.end = "turns"
         elif (left := self._tokens_left()) < 1:
             self.end = "episode"
-        elif (prompt := self.builder.turn(self.example, self.steps)) is None:
+        elif (prompt := self.builder.turn(self.example, self.steps)) is None or self._outgrows(prompt):
             self.end = "prompt"
         else:
             self.prompt = replace(prompt, max_new_tokens=left)
+
+    def _outgrows(self, prompt: Example) -> bool:
+        """Whether a later turn lacks room, were it to take all that a turn may (a state of it may)."""
+        return bool(self.turns) and len(prompt.prompt_ids) + self.example.max_new_tokens > self.room
 
     def _tokens_left(self) -> int:
         """What the next turn may take."""

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from io import BytesIO
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,11 +11,15 @@ from conftest import tiny_model, tiny_tokenizer
 from letters import CLASS, rows
 from make import plain_logprobs, write
 
+from callbacks.rollout import Rollout
 from datamodules.expert import ExpertDataModule, Validation
+from srl.curriculum.stream import Draw
 from srl.data.load import DataReport, load_trajectories
 from srl.data.row_format import MIN_STEPS, RowFormat
 from srl.engine.engine import RolloutEngine
 from srl.errors import ConfigError
+from srl.evaluation.playing import solve_by_play
+from srl.evaluation.validation import ValidationMetrics, ValidationSettings
 from srl.examples.builder import ResponseLimits
 from srl.examples.prompts import PromptFormat
 from srl.objectives.episode import figures
@@ -166,6 +171,50 @@ def test_limits_cut_a_play_and_say_which(table):
     assert (found.episode.end, found.episode.turns) == ("prompt", 1)
     (found,) = one.player.play(one.examples(), lambda prompts: [said("aa", finished=False)])
     assert (found.episode.end, found.episode.turns, found.episode.left) == ("tokens", 1, (2,))
+
+
+class Says(RolloutEngine):
+    """Writes q, to prompts that are checked as ever."""
+
+    def _generate(self, examples, n, *_):
+        return [[said("q") for _ in range(n)] for _ in examples]
+
+
+def in_validation(engine, player, asked, generator):
+    metrics = ValidationMetrics(ValidationSettings(attempts=2))
+    metrics.episodes(engine, SimpleNamespace(examples=asked), player, generator)
+    assert metrics.compute()["val/episode/cut"] == 1
+    return [row["turn"] for row in metrics.episode_rows if row["end"] == "prompt"]
+
+
+def in_a_test(engine, player, asked, generator):
+    ((found,),) = solve_by_play(engine, player, asked, 1, Sampling(), generator)
+    assert not found.finished
+    return [turn + 1 for turn in range(len(found.steps))]
+
+
+def in_training(engine, player, asked, generator):
+    rollout, draw = Rollout(num_generations=2), Draw(asked)
+    rollout._generator = generator
+    given = SimpleNamespace(datamodule=SimpleNamespace(player=player)), SimpleNamespace(engine=engine)
+    (group,) = rollout._groups(asked, *given, draw)
+    assert [one.end for one in group.episodes] == ["prompt"] * 2
+    return [turn + 1 for turn in range(group.episodes[0].turns)]
+
+
+@pytest.mark.parametrize("plays", [in_validation, in_a_test, in_training])
+def test_a_play_that_outgrows_the_models_context_is_cut(table, plays):
+    engine = Says(tiny_model(vocab_size=len(TOKENIZER)), TOKENIZER, (1,))
+    engine.decoder.context = 25 + 2 * 13 + 4  # the task, two turns with their answers, and a response
+    one = table(["ab"], turns=9)
+    assert plays(engine, one.player, one.examples(), torch.Generator().manual_seed(0)) == [1, 2, 3]
+
+
+def test_a_state_leaves_room_for_a_whole_step(table):
+    one, room = table(["ab"], episode_tokens=5), 25 + 13 + 3  # what is left of the episode's would fit
+    _, second = one.examples("srl_own")
+    (state,), tokens = one.player.states([second], always("b"), room)
+    assert (len(state.prompt_ids), state.max_new_tokens, tokens) == (25, 4, 2)
 
 
 def test_the_last_turn_gets_what_is_left_of_an_episodes_tokens(table):
