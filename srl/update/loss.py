@@ -151,12 +151,14 @@ def _responses(group: Group, settings: LossSettings, temperature: float, stale: 
         ]
         for rollout in group.rollouts
     ]
-    kept = [
+    said = group.rollouts
+    if group.credits is not None:  # each turn is a response
+        made, said = [[row] for rows in made for row in rows], [[one] for one in group.completions]
+    return [
         rows
-        for rows, rollout in zip(made, group.rollouts, strict=True)
-        if not settings.mask_truncated or all(completion.finished for completion in rollout)
+        for rows, completions in zip(made, said, strict=True)
+        if not settings.mask_truncated or all(completion.finished for completion in completions)
     ]
-    return kept if group.credits is None else [[row] for rows in kept for row in rows]
 
 
 def _plain(advantage: Tensor) -> float | tuple[float, ...]:

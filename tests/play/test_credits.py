@@ -73,6 +73,16 @@ def test_truncated_episodes_are_left_out_whole_where_that_is_asked():
     assert [(len(row.action_ids), row.weight) for row in rows] == [(2, 0.5)]
 
 
+def test_of_turns_that_are_responses_the_truncated_one_alone_is_left_out():
+    one = group([[2, 1], [2]], [0.0, 0.0], [1.0, -1.0, 0.0], "progress")
+    one.completions[1].finished = False
+    rows = build_rows([one], LossSettings(mask_truncated=True))
+    assert [(row.advantage > 0, len(row.action_ids), row.weight) for row in rows] == [
+        (True, 2, 1 / 4),  # of two responses
+        (False, 2, 1 / 4),
+    ]
+
+
 def test_an_episode_earns_that_it_is_won_or_its_score():
     plays = [Episode("won", 3, 1.0), Episode("turns", 4, 0.5), Episode("lost", 1, 0.25)]
     won, credits = objectives()["episode"].earned(plays)
