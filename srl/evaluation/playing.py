@@ -20,8 +20,8 @@ def solve_by_play(
     sampling: Sampling,
     generator: torch.Generator,
 ) -> list[list[Solved]]:
-    """n episodes of each task. The answer of an attempt is how it ended (`srl.types.End`); one that a limit
-    cut is not finished, and a lost play is not won.
+    """n episodes of each task. An attempt states no answer, only how it ended; one that a limit cut is not
+    finished, and a lost play is not won.
     """
 
     plays = [example for example in examples for _ in range(n)]
@@ -44,6 +44,6 @@ def _solved(example: Example, played: Played) -> Solved:
         words=sum(len(text.split()) for text in texts),
         tokens=sum(len(turn.ids) for turn in turns),
         correct=episode.won,
-        answer=episode.end,
         steps=tuple(actions),
+        end=episode.end,
     )

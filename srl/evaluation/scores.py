@@ -67,10 +67,12 @@ def prediction_of(benchmark: str, trajectory: Trajectory, greedy: Solved) -> Rec
 
 def _attempt(solved: Solved) -> Record:
     steps = {"steps": list(solved.steps)} if solved.steps else {}
+    end = {"end": solved.end} if solved.end else {}
     return {
         "response": solved.text,
         **steps,
         "answer": solved.answer,
+        **end,
         "correct": solved.correct,
         "finished": solved.finished,
         "in_format": solved.in_format,
@@ -106,7 +108,8 @@ class Score:
 def score(name: str, records: Sequence[Record], pass_k: Iterable[int], resamples: int, seed: int) -> Score:
     """The figures of one benchmark: accuracy, format, truncated, words and tokens of the greedy responses.
 
-    With n samples a problem also avg_at_n, maj_at_n and pass_at_k for each k of `pass_k`.
+    With n samples a problem also avg_at_n, pass_at_k for each k of `pass_k`, and maj_at_n, which plays have
+    not: they state no answer.
     """
     figures = _figures(records, pass_k)
     table = torch.stack(list(figures.values()), dim=1)  # [problems, figures]
@@ -135,7 +138,8 @@ def _figures(records: Sequence[Record], pass_k: Iterable[int]) -> dict[str, Tens
         classes = torch.tensor([[one["class"] for one in record["samples"]] for record in records])  # [p, n]
         found[f"avg_at_{n}"] = mean_of(correct)
         found |= {f"pass_at_{k}": pass_of(correct, k) for k in pass_k}
-        found[f"maj_at_{n}"] = majority_of(classes, correct)
+        if "end" not in records[0]:
+            found[f"maj_at_{n}"] = majority_of(classes, correct)
     return found
 
 
@@ -143,7 +147,8 @@ def problem_rows(records: Sequence[Record]) -> list[Record]:
     """One flat row a problem, for a table: the greedy response, and what the n samples came to.
 
     avg_at_n: the share of right samples. right_of_n: their number, on which pass@k rests. maj_at_n: whether
-    the most frequent answer is right, a share where several are equally frequent.
+    the most frequent answer is right, a share where several are equally frequent; plays have their end
+    instead.
     """
     n = len(records[0]["samples"])
     sampled = {name: value.tolist() for name, value in _figures(records, ()).items() if name != "accuracy"}
@@ -155,6 +160,7 @@ def problem_rows(records: Sequence[Record]) -> list[Record]:
             "problem": record["problem"],
             "answer": record["gold"],
             "greedy_answer": record["answer"],
+            **({"end": record["end"]} if "end" in record else {}),
             "correct": record["correct"],
             **{name: values[place] for name, values in sampled.items()},
         }

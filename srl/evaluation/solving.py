@@ -36,7 +36,7 @@ class Solved:
     the expert took steps. in_format: every response followed the format. answer: what the text states, None
     for nothing. marked: it is right and stands in a box, tags, behind a label or ####. words, tokens: of all
     that was written, thinking included. logprob: mean of its tokens, of sampling; whole responses only.
-    steps: the actions, by steps only.
+    steps: the actions, by steps and by play. end: how a play ended (`srl.types.End`), "" for no play.
     """
 
     uid: str
@@ -50,6 +50,7 @@ class Solved:
     answer: str | None = None
     logprob: float = 0.0
     steps: tuple[str, ...] = ()
+    end: str = ""
 
 
 def solve_whole(

@@ -1,5 +1,6 @@
 """Records and the figures of a benchmark, against counts done by hand."""
 
+from dataclasses import replace
 from itertools import combinations
 from math import comb
 
@@ -8,7 +9,7 @@ import torch
 
 from srl.data.trajectory import Trajectory
 from srl.evaluation.metrics import bootstrap_means, percentile_interval
-from srl.evaluation.scores import mean_score, prediction_of, records_of, score
+from srl.evaluation.scores import mean_score, prediction_of, problem_rows, records_of, score
 from srl.evaluation.solving import Solved
 
 
@@ -79,6 +80,20 @@ def test_the_figures_by_hand(records):
     assert sum(found.histograms["words"]["responses"]) == 2
     assert dict(zip(*found.histograms["tokens"].values(), strict=True))[16] == 1  # 20 tokens
     assert dict(zip(*found.histograms["tokens"].values(), strict=True))[32] == 1  # 60 tokens
+
+
+def test_plays_have_no_answer_to_vote_for():
+    """Three that were won ended alike, which makes them no majority over five that were lost in five ways."""
+    ends = ["won", "won", "won", "lost", "turns", "tokens", "format", "gone"]
+    plays = [replace(solved(end == "won", None), end=end) for end in ends]
+    made = records_of("b", [trajectory("p")], plays[:1], [plays])
+    found = score("b", made, (8,), 10, 0)
+    assert (found.values["avg_at_8"], found.values["pass_at_8"]) == (3 / 8, 1.0)
+    assert "maj_at_8" not in found.values
+    assert [one["end"] for one in made[0]["samples"]] == ends
+    (row,) = problem_rows(made)
+    assert (row["end"], row["greedy_answer"], row["right_of_8"]) == ("won", None, 3)
+    assert "maj_at_8" not in row
 
 
 def test_greedy_alone_has_no_sampled_figures():
