@@ -121,10 +121,10 @@ class Curriculum(Callback):
             self._mix(trainer)
         self._hand_off(trainer, found)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         metrics = trainer.callback_metrics
         self._validated = {name: float(value) for name, value in metrics.items() if name.startswith("val/")}
-        self._check_validated()
+        self._check_validated(pl_module.unmeasured)
         followed = {phase.follows for phase in self.schedule.phases}
         self._followed |= {name: value for name, value in self._validated.items() if name in followed}
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
@@ -175,11 +175,13 @@ class Curriculum(Callback):
                         f"full_every {full_every} leaves out of most validations: set full_every to 1"
                     )
 
-    def _check_validated(self) -> None:
-        """Every validation metric that a phase waits for must be there. ConfigError lists those that are."""
+    def _check_validated(self, unmeasured: set[str]) -> None:
+        """Every validation metric that a phase waits for must be there, unless its plays were lost.
+        ConfigError lists those that are.
+        """
         for phase in self.schedule.phases:
             for metric in phase.watched:
-                if metric.startswith("val/") and metric not in self._validated:
+                if metric.startswith("val/") and metric not in {*self._validated, *unmeasured}:
                     raise ConfigError(
                         f"curriculum: phase {phase.name} waits for {metric}, which the validation does not "
                         f"measure; there are {', '.join(sorted(self._validated))}"

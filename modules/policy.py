@@ -270,6 +270,11 @@ class PolicyModule(LightningModule):
         """The turns of the greedy episodes of the newest validation (`srl.play.player.turn_rows`)."""
         return self._metrics.episode_rows
 
+    @property
+    def unmeasured(self) -> set[str]:
+        """Names that the newest validation lacks, because all their plays were lost."""
+        return self._metrics.unmeasured
+
     def on_validation_epoch_start(self) -> None:
         self._metrics = self.validation_settings.begin(self.trainer, self.known_validation)
         self.known_validation = None

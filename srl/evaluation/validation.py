@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +18,7 @@ from srl.play.player import turn_rows
 from srl.rewards.copying import wrong_copies
 from srl.rewards.decisions import agreement, finder
 from srl.rewards.similarity import reward_of
-from srl.types import Completion, Example, Sampling, position_name
+from srl.types import Completion, Example, Group, Sampling, position_name
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -93,6 +95,8 @@ class ValidationMetrics:
         self._means: dict[str, MeanMetric] = defaultdict(MeanMetric)
         # one a held-out step, for pairing and for reading
         self.rows: list[dict[str, Any]] = [] if known is None else known.rows
+        # names whose plays were all lost
+        self.unmeasured: set[str] = set()
         # one a turn of a greedy episode, for reading
         self.episode_rows: list[dict[str, Any]] = [] if known is None else known.episode_rows
 
@@ -196,28 +200,47 @@ class ValidationMetrics:
     def episodes(
         self, engine: RolloutEngine, batch: ValidationBatch, player: Player, generator: torch.Generator
     ) -> None:
-        """Held-out tasks played: greedy once, and `attempts` times with noise. A lost play counts in `lost`
-        alone, and its task not in what several attempts give.
+        """Held-out tasks played: greedy once, and `attempts` times with noise.
+
+        lost: the share of all these plays that the worlds lost. Other figures are of the plays that remain,
+        avg, pass and informative of each task's; a task without any is left out.
         """
-        greedy = engine.turns(Sampling(temperature=0.0), generator)
-        for group in player.groups(batch.examples, 1, greedy, engine.most_tokens).groups:
-            self._mean("val/episode/lost", float(not group.episodes))
-            for name, (value,) in figures(group.episodes).items() if group.episodes else ():
-                self._mean(f"val/episode/{NAMED.get(name, name.removeprefix('episodes/'))}", value)
+        for group in self._plays(engine, batch, player, 1, Sampling(temperature=0.0), generator):
+            for name, values in figures(group.episodes).items():
+                self._mean(f"val/episode/{NAMED.get(name, name.removeprefix('episodes/'))}", _floats(values))
             self.episode_rows += turn_rows(group)
         if (k := self.settings.attempts) and self.full:
-            noisy = engine.turns(Sampling(self.settings.temperature), generator)
-            tries = player.groups(batch.examples, k, noisy, engine.most_tokens).groups
-            whole = [[one.won for one in group.episodes] for group in tries if len(group.episodes) == k]
-            if not whole:
-                return
-            won = torch.tensor(whole)  # [tasks, k]
-            self._mean(f"val/episode/avg_at_{k}", mean_of(won))
-            self._mean(f"val/episode/pass_at_{k}", pass_of(won, k))
-            for share in won.float().mean(1).tolist():
-                self._mean("val/episode/informative", float(0 < share < 1))
+            noisy = Sampling(self.settings.temperature)
+            tries = self._plays(engine, batch, player, k, noisy, generator)
+            won = [[one.won for one in group.episodes] for group in tries if group.episodes]
+            shares = [sum(of_task) / len(of_task) for of_task in won]
+            self._mean(f"val/episode/avg_at_{k}", _floats(shares))
+            self._mean(f"val/episode/pass_at_{k}", _floats([share > 0 for share in shares]))
+            self._mean("val/episode/informative", _floats([0 < share < 1 for share in shares]))
+
+    def _plays(
+        self,
+        engine: RolloutEngine,
+        batch: ValidationBatch,
+        player: Player,
+        n: int,
+        sampling: Sampling,
+        generator: torch.Generator,
+    ) -> list[Group]:
+        before, plays = player.lost, n * len(batch.examples)
+        sample = engine.turns(sampling, generator)
+        groups = player.groups(batch.examples, n, sample, engine.most_tokens).groups
+        self._mean("val/episode/lost", _floats(torch.arange(plays) < player.lost - before))
+        return groups
 
     def compute(self) -> dict[str, float]:
+        """Of several devices together, which have the same names, whatever each has measured."""
         if self.known is not None:
             return dict(self.known.values)
-        return {name: float(metric.compute()) for name, metric in sorted(self._means.items())}
+        values = {name: float(metric.compute()) for name, metric in sorted(self._means.items())}
+        self.unmeasured = {name for name, value in values.items() if math.isnan(value)}
+        return {name: value for name, value in values.items() if name not in self.unmeasured}
+
+
+def _floats(values: Sequence[float] | torch.Tensor) -> torch.Tensor:
+    return torch.as_tensor(values, dtype=torch.float32)

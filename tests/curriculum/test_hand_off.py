@@ -137,7 +137,7 @@ def test_a_phase_that_follows_an_earlier_validation_begins_with_it_in_a_resumed_
         state=SimpleNamespace(fn="fit"), datamodule=SimpleNamespace(stream=stream), loggers=[], global_step=3,
     )  # fmt: skip
     whole, again = Curriculum(phases), Curriculum(phases)
-    whole.on_validation_end(trainer, None)
+    whole.on_validation_end(trainer, SimpleNamespace(unmeasured=set()))
     again.load_state_dict(whole.state_dict())  # of a checkpoint before the hand-off
     for one in (whole, again):
         one.schedule.advance(3)
