@@ -74,7 +74,8 @@ class DynamicSampling(Callback):
         if self.silent_draws >= self.patience and not batch.groups:
             raise TrainingStopped(
                 f"{self.silent_draws} draws in a row (dynamic_sampling.patience) had nothing to train on, "
-                "the last no group at all: every play was lost, or no reward was finite. The log says why"
+                "the last no group at all: every play was lost, its expert knew no action, or no reward was "
+                "finite. The log says why"
             )
         if self.silent_draws >= self.patience and self.on_silence == "stop":
             raise TrainingStopped(self._diagnosis(batch))

@@ -84,7 +84,7 @@ class Player:
 
     def __init__(self, builder: ExampleBuilder, worlds: Worlds) -> None:
         self.builder, self.worlds, self.lost = builder, worlds, 0
-        self._said: set[str] = set()  # kinds of `Worlds.lost`
+        self._said: set[str] = set()  # kinds of `Worlds.lost`, and "no expert"
 
     def play(self, examples: Sequence[Example], sample: Sample, room: int = sys.maxsize) -> list[Played]:
         """An episode of each example, in order; a lost play has the end "gone" and what was written in it."""
@@ -114,7 +114,7 @@ class Player:
 
         Where the expert knows no action, it is the last state from which he does. Where the play ends before,
         it is counted on from the first of these, so that the states of short plays come alike often. None for
-        a lost play.
+        a lost play, and where he knows none from the beginning, which is said once.
         """
         ways = self._begin(examples, room)
         active = ways
@@ -124,6 +124,9 @@ class Player:
             active = [way for way in active if len(way.steps) + 1 < way.example.step]
             self._turn(active, sample)
         self._leave(ways)
+        self._say_no_expert(
+            [way.play.task for way in ways if way.end != "gone" and not way.states], len(ways)
+        )
         tokens = sum(len(completion.ids) for way in ways for completion in way.turns)
         return [None if way.end == "gone" else way.state() for way in ways], tokens
 
@@ -149,6 +152,15 @@ class Player:
             if isinstance(way.play.seen, Lost):
                 self.lost += 1
                 self._say(way.play.task, way.play.seen.reason)
+
+    def _say_no_expert(self, tasks: Sequence[str], plays: int) -> None:
+        if tasks and "no expert" not in self._said:
+            self._said.add("no expert")
+            log.warning(
+                "world %s: in %d of %d plays the expert knows no action from the beginning, so that there is "
+                "nothing to compare with: train on another objective than srl_own, or give worlds with an "
+                "expert", tasks[0], len(tasks), plays,
+            )  # fmt: skip
 
     def _say(self, task: str, reason: str) -> None:
         kind = reason.partition(":")[0]

@@ -153,7 +153,8 @@ def test_draws_without_any_group_end_the_run_in_words(on_silence):
     callback = DynamicSampling(patience=3, on_silence=on_silence)
     for _ in range(2):
         assert feed(callback, draw()) == []
-    with pytest.raises(TrainingStopped, match=r"3 draws in a row .* no group at all: every play was lost"):
+    why = r"3 draws in a row .* no group at all: every play was lost, its expert knew no action, or"
+    with pytest.raises(TrainingStopped, match=why):
         feed(callback, draw())
 
 

@@ -1,7 +1,8 @@
 """A world for the laws of episodes: a word is asked for letter by letter. The workers read it by its path.
 
 The task is `NUMBER WORD`. The right letter is answered by the next one, a wrong one by the same again; `x`
-ends the play, lost; behind a `y` the expert knows no way; `!` takes the process along.
+ends the play, lost; behind a `y` the expert knows no way; `!` takes the process along. A word that begins
+with `y` has no expert.
 """
 
 import os
@@ -15,7 +16,7 @@ CLASS = f"{Path(__file__).resolve()}:Letters"
 class Letters:
     def reset(self, task: str) -> Observation:
         self.number, self.word = task.split()
-        self.place, self.stuck, self.over = 0, False, False
+        self.place, self.stuck, self.over = 0, self.word[0] == "y", False
         return self._seen(f"{self.number} write what is shown: {self.word[0]}")
 
     def step(self, action: str) -> Observation:

@@ -275,6 +275,20 @@ def test_states_of_own_play_ask_for_what_the_expert_does_there(table):
     assert tokens == 2 * (0 + 1 + 2)
 
 
+def test_a_world_without_an_expert_gives_no_states_and_that_is_said_once(table, caplog):
+    bare, whole = rows(["ya", "ab"])
+    one = table([], expert=[bare | {"steps": []}, whole], turns=2, min_steps=0)
+    for _ in range(2):
+        states, _ = one.player.states(one.examples("srl_own"), always("y"))
+        assert [None if state is None else state.target for state in states] == [None, None, "a", "a"]
+    assert one.player.lost == 0
+    (message,) = caplog.messages
+    assert message == (
+        f"world {CLASS}:0 ya: in 2 of 4 plays the expert knows no action from the beginning, so that there "
+        "is nothing to compare with: train on another objective than srl_own, or give worlds with an expert"
+    )
+
+
 def test_plays_that_nobody_recorded_have_a_state_at_each_turn(table):
     """Two of them; the third turn of a play of two is its first again. Recorded ones keep their steps."""
     bare, whole = rows(["ab", "ba"])
