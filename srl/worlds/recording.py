@@ -38,7 +38,8 @@ def recorded(
 ) -> Iterator[tuple[str, Row]]:
     """A row for each seed, in order, called by its task; DataError in its place where the expert did not win.
 
-    One task's row is the same whatever is recorded beside it. tagged: with thinking (`srl.worlds.tagging`).
+    One task's row is the same whatever is recorded beside it (ScienceWorld's with one cache folder).
+    tagged: with thinking (`srl.worlds.tagging`).
     """
     if is_file_game(task) and len(seeds) > 1:
         raise ConfigError(

@@ -1,26 +1,28 @@
 """Tasks of ScienceWorld: `scienceworld:task=find-living-thing,seed=17`; a seed is a variation of the task.
 
 simplify: as ScienceWorld has it ("easy" by default, "" for none). Each play has a Java process of its own.
-The expert is the task's gold path: it knows the way only while the play has followed it. ScienceWorld draws
-another one each time that it is asked for, so one is kept for each task. The score is ScienceWorld's, from 0
-to 1, and won is a score of 1.
+The expert is the task's gold path: it knows the way only while the play has followed it. ScienceWorld may
+make another one each time that it is asked for, so the first that is made of a task is kept, in
+`$SRL_CACHE/scienceworld`, for all processes. The score is ScienceWorld's, from 0 to 1, and won is a score of
+1.
 
 Source: ScienceWorld (arXiv 2203.07540).
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+import json
+from importlib import metadata
+from typing import Any
 
 from srl.errors import ConfigError
+from srl.files import default_cache, fresh_folder
 from srl.worlds.java import GoldPath, need_java
 from srl.worlds.world import Observation
 
 
 class ScienceWorld(GoldPath):
     """One play. ConfigError: no Java, an unknown task or option."""
-
-    ways: ClassVar[dict[tuple[str, int, str], list[str]]] = {}
 
     def started(self) -> Any:
         import scienceworld
@@ -44,11 +46,15 @@ class ScienceWorld(GoldPath):
             )
         variation = int(given["seed"]) % self.env.get_max_variations(given["task"])
         asked = given["task"], variation, given["simplify"]
-        self.env.load(*asked, generateGoldPath=asked not in self.ways)
+        name = "-".join(map(str, asked))
+        kept = default_cache() / "scienceworld" / metadata.version("scienceworld") / name
+        made = kept.exists()
+        self.env.load(*asked, generateGoldPath=not made)
         text, info = self.env.reset()
-        if asked not in self.ways:
-            self.ways[asked] = list(self.env.get_gold_action_sequence())
-        self.way = list(self.ways[asked])
+        if not made:
+            with fresh_folder(kept) as fresh:
+                (fresh / "way.json").write_text(json.dumps(list(self.env.get_gold_action_sequence())))
+        self.way = json.loads((kept / "way.json").read_text())  # of the first to make it
         return self._seen(f"{info['taskDesc']}\n{text}", False, info)
 
     def step(self, action: str) -> Observation:

@@ -2,7 +2,8 @@
 
 A task is one string, `KIND:OPTIONS`, as `textworld:rooms=2,objects=3,length=3,seed=17` or, of a class of the
 user's, `FILE.py:Class:anything` and `module.Class:anything` (`srl.worlds.table`). The same task and the same
-actions must give the same observations: a play whose process died is played again from its actions.
+actions must give the same observations and the same expert: a play whose process died is played again from
+its actions.
 """
 
 from __future__ import annotations

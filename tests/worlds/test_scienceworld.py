@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,12 @@ from srl.worlds.world import Observation
 pytest.importorskip("scienceworld", reason="needs the extra scienceworld")
 if shutil.which("java") is None:
     pytest.skip("ScienceWorld needs Java", allow_module_level=True)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SRL_CACHE", str(tmp_path))
+    return tmp_path
 
 
 def test_the_gold_path_wins_and_a_task_that_is_none_is_refused() -> None:
@@ -55,3 +62,34 @@ def test_a_play_goes_on_with_the_java_process_of_one_that_is_over_while_that_liv
     assert played(anew) == texts
     for world in (first, anew):
         world.env.close()
+
+
+def test_a_task_has_one_way_whatever_its_process_played_before(cache: Path) -> None:
+    """Any thing would do that does not live, any plant: two processes ask for their tasks in two orders."""
+    tasks = [
+        f"scienceworld:task=find-{what},seed={seed}"
+        for what in ("non-living-thing", "plant")
+        for seed in (3, 5)
+    ]
+
+    def actions(order: list[str]) -> dict[str, list[str]]:
+        worlds, found = Worlds(workers=1, max_text=8000), {}
+        for task in order:
+            (play,) = worlds.reset([task])
+            while play.remaining:
+                worlds.step([play], [play.expert or ""])
+                if (task, len(play.actions)) == (order[1], 2):
+                    left = play.expert, play.remaining
+                    worlds.close()
+                    (again,) = worlds.reset([task], played=[play.actions])
+                    assert (again.expert, again.remaining) == left, "in a process of its own"
+                    worlds.drop([again])
+            assert isinstance(play.seen, Observation)
+            assert play.seen.won
+            found[task] = play.actions
+        assert not worlds.lost
+        worlds.close()
+        return found
+
+    assert actions(tasks) == actions(tasks[::-1])
+    assert len(list(cache.rglob("way.json"))) == len(tasks)
