@@ -22,9 +22,8 @@ _NUMBER = r"-?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)"
 NUMBER = re.compile(rf"(?<![\w.]){_NUMBER}")
 RESULT = re.compile(rf"=\s*\$?\s*({_NUMBER})")
 MARKUP = re.compile(r"[`$]|\\[()\[\]]")
-EMPHASIS = re.compile(
-    r"(?<![\w*])(\*{1,3}|_{1,3})(?=[^\s*_])([^\n]*?[^\s*_])\1(?![\w*])"
-)  # and not 3*12, x_1
+# of at most 400 characters in a line, and not the signs of 3*12 and x_1
+EMPHASIS = re.compile(r"(?<![\w*])(\*{1,3}|_{1,3})(?=[^\s*_])([^\n]{0,400}?[^\s*_])\1(?![\w*])")
 
 
 def finder(kind: str, key: str = "reward.key.kind") -> Find:
