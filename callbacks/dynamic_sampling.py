@@ -27,7 +27,9 @@ class DynamicSampling(Callback):
     `epsilon` keeps its group, too; the rewards of a group that it alone keeps have none. Where a teacher's
     distribution is the target, a group is kept when any of its responses has a teacher. A batch trains when
     it has its P groups, or after `max_draws` draws with what it has, with a warning; with none at all it
-    goes on. Groups beyond P wait for the next update, which knows that they are one update old.
+    goes on. Groups beyond P wait for the next update, which knows that they are one update old: fewer than P,
+    the newest. What draws of more than P prompts (curriculum.draw_prompts) keep beyond these is left out and
+    counted, as it would wait longer and longer.
 
     Args:
         epsilon: Standard deviation of a group's rewards above which the group has something to teach and is
@@ -97,8 +99,11 @@ class DynamicSampling(Callback):
                 "%d draws (dynamic_sampling.max_draws) gave no more informative ones",
                 len(self.buffer), size, self.draws,
             )  # fmt: skip
-        batch.groups, self.buffer = self.buffer[:size], self.buffer[size:]
+        batch.groups, rest = self.buffer[:size], self.buffer[size:]
+        self.buffer = rest[max(0, len(rest) - size + 1) :]
         self._report(batch)
+        if len(self.buffer) < len(rest):
+            batch.metrics["train/left_out"] = float(len(rest) - len(self.buffer))
         if self.on_silence == "count":
             batch.metrics["train/silent_update"] = float(silent)
         self.draws = 0

@@ -188,6 +188,7 @@ class Rollout(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Draw, batch_idx: int) -> None:
         assert self._generator is not None
         start = time.perf_counter()
+        batch.examples = [replace(one) for one in batch.examples]  # one drawn twice is sampled twice
         examples = ranks.share(batch.examples)  # of several devices each samples its part
         sampled_at = ELSEWHERE if self.engine == "vllm" else trainer.global_step
         state = self._generator.get_state()

@@ -240,11 +240,13 @@ class PolicyModule(LightningModule):
         if not batch.groups:
             return
         first, optimizer = self.global_step, self.optimizers()
-        lr = self.lr_scale * batch.phase.phase.lr_at(batch.phase.updates, self.base_lr)
-        for group in optimizer.param_groups:  # type: ignore[union-attr]
-            group["lr"] = lr
+        phase, made = batch.phase.phase, batch.phase.updates
+
+        def rate(step: int) -> float:
+            return self.lr_scale * phase.lr_at(made + step, self.base_lr)
+
         with without_averaging(self.trainer):
-            batch.metrics |= self.update.steps(batch.groups, optimizer, batch.temperature, first)
+            batch.metrics |= self.update.steps(batch.groups, optimizer, batch.temperature, first, rate)
         batch.metrics |= {"phase": float(batch.phase.index)}
         if self.global_step == first:  # every update was skipped: this step has been logged but for the count
             batch.metrics = self.bad.metrics()

@@ -48,7 +48,7 @@ def _inverse_cdf(mass: Tensor, uniform: Tensor) -> Tensor:
     cdf = blocks.cumsum(-1)
     goal = uniform * cdf[:, -1:]
     block = _first_above(cdf, goal, blocks)
-    goal = goal - (cdf - blocks).gather(1, block)
+    goal = (goal - (cdf - blocks).gather(1, block)).clamp(min=0)  # below 0 by rounding, no token has mass
     inside, start = _of_block(mass, block)
     return (start + _first_above(inside.cumsum(-1), goal, inside))[:, 0]
 

@@ -149,6 +149,8 @@ def token_weights(
     [0.05, 0.05]
     """
     rows = len(lengths)
+    if not rows:
+        return []
     if how == "sequence":
         return [1 / (rows * length) if length else 0.0 for length in lengths]
     if how == "token":

@@ -84,18 +84,29 @@ class Update:
         self.teacher = Teacher(decoder, teacher)
 
     def steps(
-        self, groups: Sequence[Group], optimizer: Any, temperature: float = 1.0, updates: int = 0
+        self,
+        groups: Sequence[Group],
+        optimizer: Any,
+        temperature: float = 1.0,
+        updates: int = 0,
+        rate: Callable[[int], float] | None = None,
     ) -> dict[str, float]:
         """mini_batches * epochs optimizer steps on groups sampled at `temperature`; what to log of the last.
 
-        updates: made before; it tells which groups are of today's weights, and seeds the shuffle.
+        updates: made before; it tells which groups are of today's weights, and seeds the shuffle. rate: the
+        learning rate of a step, by how many of these were made before it; None leaves the optimizer's.
         """
-        parts, metrics = self.settings.mini_batches, dict[str, float]()
+        parts, metrics, made = self.settings.mini_batches, dict[str, float](), 0
         for epoch in range(self.settings.epochs):
             shuffle = f"{updates}/{epoch}" if parts > 1 else None
             for index, part in enumerate(split_groups(groups, parts, shuffle)):
                 rows = build_rows(part, self.loss_settings, temperature, epoch == index == 0, updates)
-                metrics |= self.step(rows, part, optimizer, updates)
+                if rate is not None:
+                    for weights in optimizer.param_groups:
+                        weights["lr"] = rate(made)
+                found = self.step(rows, part, optimizer, updates)
+                made += "train/lr" in found  # one that was skipped is none
+                metrics |= found
         return metrics
 
     def step(

@@ -99,12 +99,24 @@ def test_settings_out_of_range_are_refused(wrong):
 def test_draws_go_on_until_the_batch_is_full_and_the_rest_waits(said):
     callback = DynamicSampling()
     assert feed(callback, draw(group(*LOUD, uid="a"), group(*SILENT, uid="b"))) == []
-    full = draw(*(group(*LOUD, uid=uid) for uid in "cde"))
+    full = draw(*(group(*LOUD, uid=uid) for uid in "cd"))
     assert feed(callback, full) == ["a", "c"]
-    assert [g.example.uid for g in callback.buffer] == ["d", "e"]
-    assert feed(callback, draw(group(*SILENT, uid="f"))) == ["d", "e"]  # what waited fills the next at once
+    assert "train/left_out" not in full.metrics
+    assert [g.example.uid for g in callback.buffer] == ["d"]
+    assert feed(callback, draw(group(*SILENT, uid="e"), group(*LOUD, uid="f"))) == ["d", "f"]
     assert callback.buffer == []
     assert said() == []
+
+
+def test_draws_larger_than_a_batch_leave_no_group_waiting_for_more_than_one_update():
+    callback, trained = DynamicSampling(), []
+    for number in range(20):
+        batch = draw(*(group(*LOUD, uid=f"{number}{uid}") for uid in "abcd"), size=3)
+        trained.append({int(uid[:-1]) for uid in feed(callback, batch)})
+        left = batch.metrics.get("train/left_out", 0)  # 4 drawn and 2 waiting, 3 trained, 2 may wait
+        assert left == (number > 1)
+        assert len(callback.buffer) == min(number + 1, 2)
+    assert all(min(numbers) >= number - 1 for number, numbers in enumerate(trained))
 
 
 def test_after_max_draws_a_short_batch_trains_with_a_warning(said):

@@ -8,7 +8,7 @@ from make import TEXTS, chat_tokenizer, example, lora, plain_logprobs
 import srl.engine.prefill
 from srl.engine.decoder import Decoder
 from srl.engine.engine import RolloutEngine
-from srl.engine.sampling import sample
+from srl.engine.sampling import CPU_BLOCK, _inverse_cdf, sample
 from srl.model.loading import end_token_ids
 from srl.model.merged_lora import merge_lora_forward
 from srl.packing.micro_batches import micro_batches
@@ -251,6 +251,17 @@ def test_sampling_frequencies_follow_the_distribution():
     assert torch.allclose(frequencies, torch.tensor([0.5, 0.3, 0.0, 0.2]), atol=0.014)
     assert frequencies[2] == 0
     assert torch.allclose(logprobs, torch.log(torch.tensor([0.5, 0.3, 0.0, 0.2]))[tokens], atol=1e-6)
+
+
+def test_a_token_without_mass_is_never_drawn_at_the_edge_of_a_block():
+    """Blocks of the vocabulary: rounding puts the goal a little below the sum of those before."""
+    mass = torch.zeros(1, 3 * CPU_BLOCK)
+    mass[0, 5], mass[0, CPU_BLOCK + 6], mass[0, 2 * CPU_BLOCK + 2] = 1 / 997, 3 / 1013, 0.3
+    edges = [1 / 997, 1 / 997 + 3 / 1013]
+    for edge in edges:
+        for step in range(-300, 300):
+            uniform = torch.tensor([[edge / (edges[-1] + 0.3) * (1 + step * 1e-8)]])
+            assert mass[0, _inverse_cdf(mass, uniform)] > 0
 
 
 def test_cuts_keep_the_right_tokens():

@@ -1,5 +1,8 @@
 """Rows, packing and the loss on a real tiny model: what the gradient may not depend on."""
 
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 from conftest import tiny_model
@@ -167,6 +170,30 @@ def test_mini_batches_keep_groups_whole():
     assert len(parts) == 3
     assert all(part for part in parts)
     assert split_groups(GROUPS, 3, seed="s") == parts
+
+
+def test_each_step_of_a_draw_has_its_own_learning_rate_and_one_that_is_skipped_takes_none():
+    model, seen = lora(tiny_model()), []
+    optimizer = torch.optim.SGD([one for one in model.parameters() if one.requires_grad], lr=9.0)
+    optimizer.register_step_pre_hook(lambda it, *_: seen.append(it.param_groups[0]["lr"]))
+    settings = UpdateSettings(mini_batches=2, epochs=2)
+    update = Update(Decoder(model), LossSettings(), settings, TokenBudget(1000), BadUpdates(9))
+    update.steps(GROUPS, optimizer, rate=lambda made: 0.01 * (made + 1))
+    assert seen == pytest.approx([0.01, 0.02, 0.03, 0.04])
+    gradient, calls = update.gradient, iter([1, math.nan, 1, 1])
+    update.gradient = lambda *given: {"loss": next(calls) * gradient(*given)["loss"]}
+    update.steps(GROUPS, optimizer, rate=lambda made: 0.01 * (made + 1))
+    assert seen[4:] == pytest.approx([0.01, 0.02, 0.03])
+    update.gradient = gradient
+    update.steps(GROUPS, optimizer)
+    assert seen[-1] == pytest.approx(0.03), "without a rate it is the optimizer's"
+
+
+@pytest.mark.parametrize("weighting", ["sequence", "token", "constant"])
+def test_where_all_responses_are_truncated_and_masked_there_are_no_rows(weighting):
+    cut = group([5, 6], [2, 3], [0.0, 1.0])
+    cut.completions = [replace(one, finished=False) for one in cut.completions]
+    assert build_rows([cut], LossSettings(weighting=weighting, mask_truncated=True)) == []
 
 
 @pytest.mark.parametrize("name", ["AdamW8bit", "AdamW"])
