@@ -32,7 +32,8 @@ class Curriculum(Callback):
         phases: Phases of the run, in order.
         batch_groups: Groups (prompts with their rollouts) in an update, where a phase gives no number of its
             own.
-        draw_prompts: Prompts sampled at once; null is batch_groups. More help where many groups are silent.
+        draw_prompts: Prompts sampled at once; null is batch_groups. More help where many groups are silent;
+            groups that neither train nor can wait for the next update are left out (train/left_out).
         adaptive: Prefers prompts of middling difficulty in objectives with rewards; null draws all in turn.
         reverse: How the start of the objective reverse slides; null takes the defaults.
         prefix: How much of each solution the objective prefix gives; null takes the defaults.
