@@ -1,5 +1,6 @@
 """Solving held-out problems: by an engine that is told what to say, and by a real tiny model."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -324,7 +325,8 @@ def test_a_validation_counts_the_steps_that_end_the_solution(tokenizer, end):
     """Of the three steps two have others behind them; both are the expert's, one ends by the end token."""
     made = builder(tokenizer, step_stop=("\n",), step_end=end)
     made.include_last = True
-    examples = made.steps(trajectory("a"), "validation")
+    steps = tuple(Step(k, "Title", f"word{k}") for k in (1, 2, 3))  # the title is in the prompt
+    examples = made.steps(replace(trajectory("a"), steps=steps), "validation")
     engine = SimpleNamespace(
         generate=lambda *_: [
             [Completion((3,), one.target, torch.zeros(1), True, end_token=one.step != 2)] for one in examples
