@@ -218,7 +218,8 @@ class RunInfo(Callback):
         _set_tags(client, run, tags)
 
     def _tags(self, data: Any, pl_module: Any) -> dict[str, str | None]:
-        """What runs are told apart by; None for what there is not."""
+        """What runs are told apart by; None for what there is not. Only a fit goes on with a run."""
+        goes_on = self.resumed_from and pl_module.trainer.state.fn == "fit"
         quantised = getattr(unwrapped(pl_module.policy), "is_quantized", False)
         return {
             "method": self.method or None,
@@ -227,7 +228,7 @@ class RunInfo(Callback):
             "quantization": "nf4" if quantised else "none",
             "data_hash": data_hash(data.report.files) if data.report.files else None,
             "resumed_from": self.resumed_from,
-            "resumed_from_run": self._run_before if self.resumed_from else None,
+            "resumed_from_run": self._run_before if goes_on else None,
             **git_state(),
         }
 

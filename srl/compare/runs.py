@@ -84,15 +84,16 @@ def phase_names(params: dict[str, str]) -> str:
 def joined(runs: list[Run]) -> tuple[list[Run], list[str]]:
     """A run that goes on with another one (tag resumed_from_run) takes over its history up to there.
 
-    So of a chain of runs the last one is left, with every update once. One that was ended before it logged
-    anything, though it names the run before it, takes over nothing. Returns the runs that are left, and one
-    line for each that was joined.
+    So of a chain of runs the last one is left, with every update once. One that names the run before it takes
+    over nothing where it never trained, as one that validates its checkpoint or was ended too early, unless
+    another one goes on with it. Returns the runs that are left, and one line for each that was joined.
     """
     known, notes = {run.run_id: run for run in runs}, []
+    named = {run.tags.get("resumed_from_run") for run in runs}
     gone: set[str] = set()
     for run in sorted(runs, key=lambda one: one.started):
         before = known.get(run.tags.get("resumed_from_run", ""))
-        if before is None or not any(run.history.values()):
+        if before is None or not (run.trained or (run.run_id in named and any(run.history.values()))):
             continue
         first = min(min(series) for series in run.history.values() if series)
         for metric, series in before.history.items():

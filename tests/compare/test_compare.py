@@ -92,9 +92,10 @@ def test_of_two_runs_of_a_seed_the_newest_counts():
 
 
 def test_a_validation_of_its_own_is_no_newer_result():
-    trained, validated = a_run("t", [0.1, 0.9]), a_run("later", [0.9])
+    trained, validated = a_run("t", [0.1, 0.9]), a_run("later", [0.9], resumed_from_run="t")
     trained.history["train/loss"] = {1: 0.0}
-    groups, notes = grouped([trained, validated])
+    runs, _ = joined([trained, validated])
+    groups, notes = grouped(runs)
     assert [run.name for run in groups[0].runs] == ["t"]
     assert notes[0].endswith("has trained, as this one has not")
 
@@ -102,7 +103,7 @@ def test_a_validation_of_its_own_is_no_newer_result():
 def test_a_resumed_run_takes_over_the_history_of_the_one_before():
     first = a_run("first", [0.1, 0.2, 0.9])  # at 0, 10, 20
     second = a_run("second", [], resumed_from_run="first")
-    second.history = {ACCURACY: {15: 0.3, 25: 0.4}}
+    second.history = {ACCURACY: {15: 0.3, 25: 0.4}, "train/loss": {16: 1.0}}
     (run,), notes = joined([first, second])
     assert run.history[ACCURACY] == {0: 0.1, 10: 0.2, 15: 0.3, 25: 0.4}  # what came after 15 was done again
     assert notes == ["second goes on with first after update 15: taken as one run"]

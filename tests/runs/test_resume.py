@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import fit
 from make import write
 from resumed import TAUGHT, UNLOGGED, Keep, equal, run, what_counts
 
@@ -155,6 +156,23 @@ def test_settings_of_the_optimizer_are_the_configs_and_recorded_and_another_clas
     assert status == 2
     assert "model.optimizer is torch SGD, the checkpoint was made with torch AdamW" in said.err
     assert ["model.optimizer.class_path", "torch AdamW", "torch SGD", "refused"] in cells(said.out)
+
+
+def test_a_fit_goes_on_with_a_run_and_a_validation_of_its_checkpoint_does_not(
+    model_folder, expert_file, tmp_path
+):
+    from mlflow import MlflowClient
+
+    fit(model_folder, expert_file, tmp_path / "a", "--trainer.max_steps", "1")
+    last = ["--ckpt_path", str(tmp_path / "a" / "last.ckpt"), "--checkpoint.dirpath", str(tmp_path / "b")]
+    assert fit(model_folder, expert_file, tmp_path / "b", *last) == 0
+    assert fit(model_folder, expert_file, tmp_path / "b", *last, command="validate") == 0
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    found = client.search_runs([client.get_experiment_by_name("srl").experiment_id])
+    validated, resumed, first = [run.data.tags for run in found]
+    assert resumed["resumed_from_run"] == found[2].info.run_id
+    assert "resumed_from" in validated
+    assert "resumed_from_run" not in validated | first
 
 
 def cells(text):
