@@ -7,6 +7,7 @@ import contextlib
 import functools
 import gc
 import io
+import itertools
 import json
 import multiprocessing
 import os
@@ -176,10 +177,12 @@ def fit(model_folder: Path, expert_file: Path, folder: Path, *more: str, command
     """The real command line on the tiny model, in this process; returns its exit status.
 
     In float32, whatever the processor has. The reward of a random model rarely differs within a group: its
-    temperature is high and nothing is filtered unless a test says so.
+    temperature is high and nothing is filtered unless a test says so. Phases are those of its config files.
     """
     from srl.cli.main import main
 
+    files = [Path(value) for flag, value in itertools.pairwise(more) if flag == "--config"]
+    own = any("phases:" in file.read_text() for file in files if file.is_file())
     arguments = [
         command,
         "--model.base", str(model_folder), "--model.lora", "{r: 4, alpha: 8}",
@@ -188,7 +191,7 @@ def fit(model_folder: Path, expert_file: Path, folder: Path, *more: str, command
         "--data.prompt.template", "raw", "--data.validation.problems", "4",
         "--data.limits", "{step_tokens: 8, solution_tokens: 16, step_stop: [\"\\n\"]}",
         "--curriculum.batch_groups", "3", "--rollout.num_generations", "4",
-        "--curriculum.phases", "[{name: srl, mix: {srl: 1.0}}]",
+        *([] if own else ["--curriculum.phases", "[{name: srl, mix: {srl: 1.0}}]"]),
         "--dynamic_sampling.epsilon", "0", "--checkpoint.dirpath", str(folder),
         "--trainer.logger.init_args.tracking_uri", tracking_uri(folder.parent),
         "--trainer.logger.init_args.artifact_location", str(folder.parent / "artifacts"),

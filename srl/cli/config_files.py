@@ -18,15 +18,19 @@ FORGET_PHASES = "--curriculum.phases=[]"
 
 
 def with_extended(arguments: list[str]) -> list[str]:
-    """Put before each `--config FILE` the files that its key `extends` names, theirs before them.
+    """Put before each `--config FILE` the files that its key `extends` names, theirs before them; and all
+    files, in their order, before the other options, which win wherever they stand.
 
     A name is relative to the folder of the file that has it. Keys of the later file win; the phases of the
     curriculum are replaced as a whole (the parser would merge two lists of one length, phase by phase).
     Options and keys of an older version get today's names, and a line says so.
     ConfigError: no such file, files that extend each other in a circle, or the key on the command line.
     """
-    found: list[str] = []
-    rest = list(arguments)
+    files: list[str] = []
+    options: list[str] = []
+    command, rest = list(arguments[:1]), list(arguments[1:])
+    if command and command[0].startswith("-"):
+        command, rest = [], [*command, *rest]
     while rest:
         flag = rest.pop(0)
         name, equals, value = flag.partition("=")
@@ -37,12 +41,12 @@ def with_extended(arguments: list[str]) -> list[str]:
             *others, _ = [str(path) for path in _lineage(Path(value), ())]
             for path in (*others, value):
                 _say_renamed(Path(path))
-                found += [*([FORGET_PHASES] if _has_phases(Path(path)) else []), "--config", path]
+                files += [*([FORGET_PHASES] if _has_phases(Path(path)) else []), "--config", path]
         else:
-            found += [*([FORGET_PHASES] if name == "--curriculum.phases" else []), _renamed(flag)]
+            options += [*([FORGET_PHASES] if name == "--curriculum.phases" else []), _renamed(flag)]
             if not equals and name.startswith("--") and rest and not rest[0].startswith("-"):
-                found.append(_renamed_value(name.removeprefix("--"), rest.pop(0)))
-    return found
+                options.append(_renamed_value(name.removeprefix("--"), rest.pop(0)))
+    return [*command, *files, *options]
 
 
 def set_yaml_loader() -> None:

@@ -53,9 +53,17 @@ def test_phases_are_replaced_whole_by_those_of_the_command_line(write, capsys):
 def test_the_files_stand_in_the_order_in_which_they_win(write):
     base = write("base.yaml", "trainer: {max_steps: 1}\n")
     child = write("child.yaml", "extends: base.yaml\ncurriculum: {phases: []}\n")
-    assert with_extended(["fit", "--config", child, "--foo", "1"]) == [
-        "fit", "--config", base, FORGET_PHASES, "--config", child, "--foo", "1"
-    ]  # fmt: skip
+    for given in (["--config", child, "--foo", "-1"], ["--foo", "-1", "-c", child]):
+        assert with_extended(["fit", *given]) == [
+            "fit", "--config", base, FORGET_PHASES, "--config", child, "--foo", "-1"
+        ]  # fmt: skip
+
+
+def test_an_option_wins_over_a_file_that_stands_after_it(write):
+    path = write("old.yaml", "ckpt_path: null\ntrainer: {max_steps: 7}\n")
+    options = ["--trainer.max_steps", "99", "--ckpt_path=last", "--config", f"{ROOT / QUICKSTART}"]
+    with pytest.raises(ConfigError, match="there is no file"):
+        launched(Launch(["fit", *options, "--config", path], runs=False))
 
 
 @pytest.mark.parametrize("value", ["5", "{file: base.yaml}"])
