@@ -23,6 +23,8 @@ from srl.objectives.table import NAMES, objectives
 from srl.runs.keys import key
 
 log = logging.getLogger(__name__)
+PATIENCE = 20
+"""Updates of a phase after which every figure must have been there once: of a small share some have none."""
 
 
 class Curriculum(Callback):
@@ -61,6 +63,7 @@ class Curriculum(Callback):
         self._validated: dict[str, float] = {}  # the newest validation
         self._followed: dict[str, float] = {}  # of it what mixes follow; outlives a resume
         self._known: set[str] = set()  # metrics of updates seen in this phase
+        self._without = 0  # updates of it, of this process, that left one unknown which it waits for
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         if stage == "fit" or self.prepares_fit:
@@ -116,16 +119,22 @@ class Curriculum(Callback):
         if not updates:
             return
         batch.metrics = ranks.first(batch.metrics)  # some are times, which differ between devices
-        self._check_metric(batch.metrics)
+        phase, made = self.schedule.phase, self.schedule.updates + updates
         found = self.schedule.advance(updates) or self.schedule.observe(batch.metrics)
+        self._check_metric(phase, batch.metrics, made if found else PATIENCE)
         if found is None and self.schedule.phase.anneal:
             self._mix(trainer)
         self._hand_off(trainer, found)
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         metrics = trainer.callback_metrics
-        self._validated = {name: float(value) for name, value in metrics.items() if name.startswith("val/")}
-        self._check_validated(pl_module.unmeasured)
+        lost = pl_module.unmeasured  # the trainer keeps values of earlier validations
+        self._validated = {
+            name: float(value)
+            for name, value in metrics.items()
+            if name.startswith("val/") and name not in lost
+        }
+        self._check_validated(lost)
         followed = {phase.follows for phase in self.schedule.phases}
         self._followed |= {name: value for name, value in self._validated.items() if name in followed}
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
@@ -138,7 +147,6 @@ class Curriculum(Callback):
 
     def _enter(self, trainer: Trainer) -> None:
         """Point the stream at the phase's mixture; the next draw is the first of it."""
-        self._known = set()
         self.schedule.follow(self._followed)
         self._mix(trainer)
         set_tag(trainer, "phase", self.schedule.phase.name)
@@ -154,6 +162,7 @@ class Curriculum(Callback):
         """Change to the phase that the schedule has entered, and log the reason and its figures."""
         if found is None:
             return
+        self._known, self._without = set(), 0
         self._enter(trainer)
         if found.entered.reset_optimizer:
             for optimizer in trainer.optimizers:
@@ -188,24 +197,26 @@ class Curriculum(Callback):
                         f"measure; there are {', '.join(sorted(self._validated))}"
                     )
 
-    def _check_metric(self, metrics: dict[str, float]) -> None:
-        """After the first update of a phase its other metrics are known, too."""
-        phase = self.schedule.phase
-        wanted = [metric for metric in phase.watched if not metric.startswith("val/")]
-        if self._known or not wanted:
-            return
-        self._known = set(metrics)
-        for metric in wanted:
-            if metric not in metrics:
-                raise ConfigError(
-                    f"curriculum: phase {phase.name} waits for {metric}, which its updates do not log; "
-                    f"there are {', '.join(sorted(self._known))}"
-                )
+    def _check_metric(self, phase: Phase, metrics: dict[str, float], patience: int) -> None:
+        """Other metrics that a phase waits for must be there once in `patience` of its updates."""
+        self._known |= set(metrics)
+        missing = self._waited(phase) - self._known
+        self._without += bool(missing)
+        if missing and self._without >= min(patience, PATIENCE):
+            raise ConfigError(
+                f"curriculum: phase {phase.name} waits for {min(missing)}, which its updates do not log; "
+                f"there are {', '.join(sorted(self._known))}"
+            )
+
+    @staticmethod
+    def _waited(phase: Phase) -> set[str]:
+        return {metric for metric in phase.watched if not metric.startswith("val/")}
 
     def state_dict(self) -> dict[str, Any]:
-        return {**self.schedule.state_dict(), "followed": dict(self._followed)}
+        known = sorted(self._known & self._waited(self.schedule.phase))
+        return {**self.schedule.state_dict(), "followed": dict(self._followed), "known": known}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        state = {"followed": {}} | state_dict  # not in checkpoints of the version before
-        self._followed = state.pop("followed")
+        state = {"followed": {}, "known": []} | state_dict  # not in checkpoints of versions before
+        self._followed, self._known = state.pop("followed"), set(state.pop("known"))
         self.schedule.load_state_dict(state)

@@ -154,8 +154,9 @@ class Run:
             optimizers=[self.optimizer],
         )
 
-    def batch(self, updates=1):
+    def batch(self, updates=1, **metrics):
         batch = Draw([])
+        batch.metrics |= metrics
         self.callback.on_train_batch_start(self.trainer, None, batch, 0)
         self.trainer.global_step += updates
         self.callback.on_train_batch_end(self.trainer, None, None, batch, 0)
@@ -215,12 +216,50 @@ def test_the_callbacks_state_is_the_schedules():
     run.batch()
     run.batch()
     again.callback.load_state_dict(run.callback.state_dict())
-    kept = {"phase": "b", "updates": 1, "best": None, "stale": 0, "signal": None, "followed": {}}
+    kept = {"phase": "b", "updates": 1, "best": None, "stale": 0, "signal": None}
+    kept |= {"followed": {}, "known": []}
     assert again.callback.state_dict() == kept
     again.callback.on_train_start(again.trainer, None)
     assert again.batch().phase.name == "b"
     with pytest.raises(ConfigError, match="no objective called sr1"):
         Run([Phase("a", {"sr1": 1.0})])
+
+
+WAITING = [Phase("a", MIX, Until(updates=30, metric="train/reward", above=0.5)), Phase("b", MIX)]
+
+
+def test_a_figure_that_comes_late_ends_its_phase_in_a_resumed_run_too():
+    run, again = Run(WAITING), Run(WAITING)
+    for _ in range(19):
+        run.batch()
+    assert run.batch(**{"train/reward": 0.1}).phase.name == "a"
+    again.callback.load_state_dict(run.callback.state_dict())
+    again.callback.on_train_start(again.trainer, None)
+    for _ in range(9):
+        again.batch()  # it has been measured, and now and then is not
+    again.batch(**{"train/reward": 0.6})
+    assert again.batch().phase.name == "b"
+
+
+@pytest.mark.parametrize(("updates", "before"), [(30, 19), (3, 2)])
+def test_a_figure_that_never_comes_is_refused_after_20_updates_or_at_the_end_of_its_phase(updates, before):
+    until = Until(updates=updates, metric="train/nll", below=0.5)
+    run = Run([Phase("a", MIX, until), Phase("b", MIX)])
+    for _ in range(before):
+        run.batch(**{"train/reward": 0.1})
+    with pytest.raises(ConfigError, match="waits for train/nll, which its updates do not log; there are tr"):
+        run.batch()
+
+
+def test_what_a_validation_did_not_measure_is_no_measurement():
+    """The trainer keeps the value of an earlier validation."""
+    until = Until(metric="val/episode/success", plateau=2)
+    run = Run([Phase("a", MIX, until), Phase("b", MIX)])
+    run.trainer.callback_metrics = {"val/episode/success": 0.5}
+    run.trainer.state, run.trainer.sanity_checking = SimpleNamespace(fn="fit"), False
+    for unmeasured in (set(), *[{"val/episode/success"}] * 3):
+        run.callback.on_validation_end(run.trainer, SimpleNamespace(unmeasured=unmeasured))
+    assert run.batch().phase.name == "a"
 
 
 @pytest.mark.parametrize("wrong", [{"batch_groups": 0}, {"draw_prompts": 0}])
