@@ -108,6 +108,57 @@ def test_a_power_in_a_title_is_no_bold() -> None:
     assert heads("1. **Find x**3**: a\n2. **End**: b", "numbered") == [("Find x**3", "a"), ("End", "b")]
 
 
+@pytest.mark.parametrize(
+    ("line", "title", "body"),
+    [
+        ("Step {}: -3x = 6", "", "-3x = 6\nx"),
+        ("Step {}. .5 + .5 = 1", "", ".5 + .5 = 1\nx"),
+        ("Step {}) (a) holds", "", "(a) holds\nx"),
+        ("Step {} - -x = 2", "", "-x = 2\nx"),
+        ("Step {}—then", "", "then\nx"),
+        ("**Step {}: -3x = 6**", "-3x = 6", "x"),
+        ("### Step {}: Compute f(x)", "Compute f(x)", "x"),
+        ("### Step {}: Compute f(x). ##", "Compute f(x)", "x"),
+        ("### Step {}: And so on...", "And so on...", "x"),
+        ("### Step {}: Learn C#:", "Learn C#", "x"),
+        ("### Step {}: x_", "x_", "x"),
+        ("## -{} is a root", "-{} is a root", "x"),
+        ("## __init__", "__init__", "x"),
+        ("## Part (a)", "Part (a)", "x"),
+    ],
+)
+def test_signs_and_brackets_of_a_heading_are_kept(line: str, title: str, body: str) -> None:
+    text = "\n\n".join(line.format(k) + "\nx" for k in (1, 2))
+    assert heads(text, "headings") == [(title.format(k), body) for k in (1, 2)]
+
+
+def test_a_marked_conclusion_ends_the_steps_too() -> None:
+    split = split_steps("## A\na\n## B\nb\n## __Conclusion__\nc", "headings")
+    assert (len(split.steps), split.conclusion) == (2, "## __Conclusion__\nc")
+
+
+SIGNS = st.lists(
+    st.sampled_from(["-", "3", "x", " ", "(", ")", ".", ":", "_", "**", "#"]), min_size=1, max_size=9
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    begin=st.sampled_from(["## Step {}", "**Step {}", "Step {}", "##"]),
+    mark=st.sampled_from([": ", ". ", ") ", " - ", " – ", "—"]),
+    text=SIGNS.map("".join),
+)
+def test_only_markup_of_a_heading_is_in_neither_title_nor_body(begin: str, mark: str, text: str) -> None:
+    mark = " " if begin == "##" else mark
+    split = split_steps("\n".join(f"{begin.format(k)}{mark}{text}\nend" for k in (1, 2)), "headings")
+    for step, piece in zip(split.steps, split.pieces[1:-1], strict=True):
+        if step.title.startswith("Step "):
+            continue  # named after its number
+        bare, title, body = (part.replace("**", "") for part in (piece.rstrip(), step.title, step.body))
+        left = rf"(#+\s+)?(Step \d\s*([:.)—]|[-–](?=\s))?)?\s*{re.escape(title)}[:\s]*\.?[:\s]*#*[:\s]*"
+        assert re.fullmatch(left + re.escape(body), bare)
+
+
 def test_a_bold_conclusion_ends_the_last_step() -> None:
     found = split_steps("Step 1: a\n\nStep 2: b\n\nc\n\n**Final answer:**\n\n4", "headings")
     assert (found.steps[1].body, found.conclusion) == ("b\n\nc", "**Final answer:**\n\n4")

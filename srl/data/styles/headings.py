@@ -8,15 +8,17 @@ from srl.data.styles.source import Header, Source, StepSplit, after_bold, ending
 
 _STEP = re.compile(r"(?i)(#{1,6}[ \t]+(?=\S))?(\*\*)?step[ \t]+([0-9]{1,3}|[a-z]+)\b(.*)")
 _HASHES = re.compile(r"(#{1,6})[ \t]+(\S.*)")
-_ENDS = re.compile(r"(?i)(?:final +)?(?:conclusion|answer|result|summary)\b")
+_SEPARATOR = re.compile(r"\s*(?::|\.(?!\d)|\)|—|[-–](?=\s|$))?\s*")  # and no minus sign, as in -3x
+_HASHES_END = re.compile(r"(?:^|\s)#+$")
+_FULL_STOP = re.compile(r"(?<!\.)\.$")
+_ENDS = re.compile(r"(?i)[-\s:.)–—_]*(?:final +)?(?:conclusion|answer|result|summary)(?![^\W_])")
 _CLOSES = re.compile(
     r"(?i)[*_ ]*(?:so|thus|therefore|hence|finally|consequently|in (?:conclusion|summary)|we conclude)\b"
 )
-_OPENS = re.compile(r"(?i)(?:problem|question|given)\b")
+_OPENS = re.compile(r"(?i)[-\s:.)–—_]*(?:problem|question|given)(?![^\W_])")
 _WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 _BOLD = re.compile(r"(?<![\w)\]}])\*\*|\*\*(?![\w({\[])")  # and no power, as in k**2
 _BOLD_ENDS = re.compile(r"(?i)\*\*(?:final +)?(?:conclusion|answer|result|summary)\b[^*]*\*\*:?[ \t]*$")
-_MARKS = " \t\v\f\x1c\x1d\x1e\x1f\x85\u2028\u2029:.)-–—"
 
 
 def split_headings(source: Source) -> StepSplit:
@@ -57,7 +59,10 @@ def _counted(source: Source) -> StepSplit | None:
 
 
 def _step(k: int, match: re.Match[str]) -> Header | None:
-    """Line k as a step's header: the title is the heading or the bold; without these the rest is the body."""
+    """Line k as a step's header: the title is the heading or the bold; without these the rest is the body.
+
+    Between the number and the text one separator goes: a colon, full stop, bracket or dash.
+    """
     word = match[3].lower()
     number = int(word) if word.isdigit() else _WORDS.index(word) + 1 if word in _WORDS else 0
     if not number:
@@ -67,14 +72,20 @@ def _step(k: int, match: re.Match[str]) -> Header | None:
         return None  # "Step 1 gives x": prose
     if match[2]:
         title, _, rest = after_bold(text)
-        return Header(k, number, _clean(title), rest.lstrip().removeprefix(":").lstrip())
-    text = text.strip(_MARKS) if match[1] else text.lstrip(_MARKS)
+        return Header(k, number, _clean(_bare(title)), rest.lstrip().removeprefix(":").lstrip())
+    text = _bare(text)
     return Header(k, number, _clean(text), "") if match[1] else Header(k, number, "", text)
 
 
+def _bare(text: str) -> str:
+    """What follows a step's number, without the separator between the two."""
+    return _SEPARATOR.sub("", text, count=1)
+
+
 def _clean(title: str) -> str:
-    """A title without its marks: bold, closing hashes, colons; "" where it is white space of any kind."""
-    return _BOLD.sub("", title).rstrip("# \t").strip(_MARKS + "_")
+    """A title without bold, closing hashes, colon and full stop; "" where it is white space of any kind."""
+    text = _HASHES_END.sub("", _BOLD.sub("", title).rstrip())
+    return _FULL_STOP.sub("", text.strip().rstrip(":").rstrip()).rstrip()
 
 
 def _named(source: Source) -> StepSplit | None:
