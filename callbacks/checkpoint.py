@@ -31,6 +31,7 @@ from srl.runs.store import FOLDER_TAG
 log = logging.getLogger(__name__)
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 BAD_ROWS = "bad_rows.jsonl"
+MONITOR = "val/outcome/accuracy"
 FALLBACKS = ("val/episode/success", "val/steps/reward")  # where no held-out problem has an answer
 
 
@@ -49,7 +50,8 @@ class Checkpoint(LightningCheckpoint):
         dirpath: Folder of the run: last.ckpt, best.ckpt, and what else the run writes to disk. Give each run
             its own.
         monitor: Metric whose largest value makes best.ckpt; a held-out one, as the training reward would
-            choose badly.
+            choose badly. Where no held-out problem has an answer the default gives way to val/episode/success
+            and val/steps/reward.
         every_n_updates: Updates between two writings of last.ckpt; each validation writes it, too.
         every_n_minutes: Minutes after which last.ckpt is written earlier than that; null writes by updates
             alone.
@@ -58,7 +60,7 @@ class Checkpoint(LightningCheckpoint):
     def __init__(
         self,
         dirpath: str = "runs/default",
-        monitor: str = "val/outcome/accuracy",
+        monitor: str = MONITOR,
         every_n_updates: int = 10,
         every_n_minutes: float | None = 10.0,
     ) -> None:
@@ -71,6 +73,7 @@ class Checkpoint(LightningCheckpoint):
         self.dirpath, self.monitor, self.every_n_updates = Path(dirpath), monitor, every_n_updates
         self.every_n_minutes = every_n_minutes
         self.best: float | None = None
+        self.best_name: str | None = None  # the metric that `best` is of
         self.best_step = -1
         self._saved_at = self._validated_at = -1
         self._saved_time = 0.0  # of a clock that only goes forward, seconds
@@ -109,6 +112,8 @@ class Checkpoint(LightningCheckpoint):
         """Before the validation that a resumed run may owe, which writes its first checkpoints."""
         self._keeps = _same(trainer.ckpt_path, self.last_path)
         self._begin(trainer)
+        if not ranks.first(self.best_path.is_file()):  # gone on with in another folder: the first is the best
+            self.best, self.best_name = None, None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._saved_at, self._saved_time = trainer.global_step, time.monotonic()
@@ -143,19 +148,12 @@ class Checkpoint(LightningCheckpoint):
         if self._signal is not None:
             self._end(trainer)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+        self._check_monitor(trainer, pl_module)
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         self._validated_at = trainer.global_step
-        there = (name for name in (self.monitor, *FALLBACKS) if name in trainer.callback_metrics)
-        name = next(there, FALLBACKS[-1])
-        value = trainer.callback_metrics.get(name)
-        if value is not None and (self.best is None or float(value) > self.best):
-            self.best, self.best_step = float(value), trainer.global_step
-            self._save(trainer, self.best_path)
-            set_tag(
-                trainer, "best_checkpoint", f"{self.best_path} ({name} {self.best:.4f} at {self.best_step})"
-            )
+        self._save_if_best(trainer, pl_module.unmeasured)
         self._save(trainer, self.last_path)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -208,6 +206,43 @@ class Checkpoint(LightningCheckpoint):
             print(f"{self.dirpath} held an earlier run; its checkpoints are now in {aside}", flush=True)
         self._owner.write(run=next((one.run_id for one in mlflow_loggers(trainer)), None), method=self.method)
         set_tag(trainer, FOLDER_TAG, str(self.dirpath.resolve()))
+
+    @property
+    def _candidates(self) -> tuple[str, ...]:
+        """Names of which the first that is measured chooses."""
+        return (self.monitor, *FALLBACKS) if self.monitor == MONITOR else (self.monitor,)
+
+    def _check_monitor(self, trainer: Trainer, pl_module: Any) -> None:
+        """What the user chose must be measured by a full validation, unless its plays were lost.
+        ConfigError lists what there is.
+        """
+        there = {*trainer.callback_metrics, *pl_module.unmeasured}
+        full = trainer.global_step % pl_module.validation_settings.full_every == 0
+        if self.monitor == MONITOR or self.monitor in there or not full:
+            return
+        if self.monitor.startswith("val/") or trainer.state.fn == "fit":
+            names = ", ".join(sorted(name for name in there if name.startswith("val/")))
+            raise ConfigError(
+                f"checkpoint.monitor is {self.monitor}, which no validation measures; there are {names}"
+            )
+
+    def _save_if_best(self, trainer: Trainer, unmeasured: set[str]) -> None:
+        """Values of one name are compared; an earlier name of the candidates replaces a later one's."""
+        names, metrics = self._candidates, trainer.callback_metrics
+        name = next((one for one in names if one in metrics and one not in unmeasured), None)
+        if name is None:
+            return
+        value, before = float(metrics[name]), self.best_name or name
+        place = -names.index(name)
+        if self.best is not None and before in names:
+            better = (place, value) > (-names.index(before), self.best)
+        else:
+            better = True
+        if not better:
+            return
+        self.best, self.best_name, self.best_step = value, name, trainer.global_step
+        self._save(trainer, self.best_path)
+        set_tag(trainer, "best_checkpoint", f"{self.best_path} ({name} {value:.4f} at {self.best_step})")
 
     def _save(self, trainer: Trainer, path: Path) -> None:
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -275,10 +310,11 @@ class Checkpoint(LightningCheckpoint):
     # -- state -----------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "best_step": self.best_step}
+        return {"best": self.best, "best_name": self.best_name, "best_step": self.best_step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best, self.best_step = state_dict["best"], int(state_dict["best_step"])
+        self.best_name = state_dict.get("best_name")  # not in checkpoints of the version before
 
 
 def write(trainer: Trainer, path: Path) -> None:

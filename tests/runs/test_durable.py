@@ -1,11 +1,13 @@
 """Checkpoint files on the disk: whole or not at all, the one before kept, damage seen."""
 
 import os
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from srl.errors import ConfigError
+from srl.evaluation.validation import ValidationSettings
 from srl.files import fault, put
 from srl.model.checkpoint import resolve_checkpoint
 
@@ -88,6 +90,52 @@ def test_only_a_last_that_is_of_this_run_and_whole_becomes_previous(tmp_path):
         assert value_of(previous) == kept
         checkpoints._put(saved(draft, 4.0), last)
         assert (value_of(last), value_of(previous)) == (4.0, 3.0)
+
+
+ACCURACY, REWARD = "val/outcome/accuracy", "val/steps/reward"
+
+
+def chooses(monkeypatch, folder, *validations, state=None, monitor=ACCURACY):
+    """Which of the validations, each its figures, write best.ckpt."""
+    from callbacks.checkpoint import Checkpoint
+
+    checkpoints, written = Checkpoint(str(folder), monitor), []
+    monkeypatch.setattr(
+        checkpoints, "_save", lambda trainer, path: written.append((path.name, trainer.place))
+    )
+    module = SimpleNamespace(unmeasured=set(), validation_settings=ValidationSettings(full_every=2))
+    if state is not None:
+        checkpoints.load_state_dict(state)
+    trainer = SimpleNamespace(
+        ckpt_path=None, state=SimpleNamespace(fn="fit"), sanity_checking=False, loggers=[]
+    )
+    checkpoints.on_fit_start(trainer, module)
+    for place, figures in enumerate(validations):
+        trainer.place, trainer.global_step, trainer.callback_metrics = place, place, figures
+        checkpoints.on_validation_end(trainer, module)
+    return [place for name, place in written if name == "best.ckpt"]
+
+
+def test_the_best_is_of_one_metric(monkeypatch, tmp_path):
+    def chosen(*validations, **named):
+        return chooses(monkeypatch, tmp_path, *validations, **named)
+
+    assert chosen({REWARD: 0.6}, {REWARD: 0.5}, {ACCURACY: 0.1}, {REWARD: 0.9}, {ACCURACY: 0.2}) == [0, 2, 4]
+    attempts = "val/outcome/avg_at_8"
+    given = [{REWARD: 0.6, attempts: 0.1}, {REWARD: 0.7}, {REWARD: 0.6, attempts: 0.2}]
+    assert chosen(*given, monitor=attempts) == [0, 2]
+    with pytest.raises(
+        ConfigError, match=r"monitor is val/steps/rewards, which .* are val/outcome/accuracy, val"
+    ):
+        chosen({REWARD: 0.6, ACCURACY: 0.1}, monitor="val/steps/rewards")
+
+
+def test_the_best_of_another_folder_is_not_this_runs(monkeypatch, tmp_path):
+    state = {"best": 0.9, "best_step": 3}  # as the version before wrote it
+    assert chooses(monkeypatch, tmp_path, {ACCURACY: 0.8}, state=state) == [0]
+    (tmp_path / "best.ckpt").touch()
+    for more in ({}, {"best_name": ACCURACY}):
+        assert chooses(monkeypatch, tmp_path, {ACCURACY: 0.8}, {ACCURACY: 1.0}, state=state | more) == [1]
 
 
 def torn(path, how):
