@@ -38,12 +38,12 @@ class Owner:
                 f"checkpoint.dirpath {folder}: cannot be written ({error.strerror}); name another folder"
             ) from error
         self.before = _read(self._file)  # what the last owner wrote of itself
-        if not _lock(self._file):
+        if _lock(self._file) is False:
             time.sleep(0.5)  # `is_dead` takes the lock for a moment
             self._refuse_other()
 
     def _refuse_other(self) -> None:
-        if not _lock(self._file):
+        if _lock(self._file) is False:
             self._file.close()
             who = f"process {self.before.get('process')} on {self.before.get('host')}"
             raise ConfigError(
@@ -70,7 +70,7 @@ def is_dead(folder: Path, run_id: str) -> bool:
             owner = _read(file)
             if owner.get("host") != socket.gethostname() or fcntl is None:
                 return False
-            return owner.get("run") != run_id or _lock(file)
+            return owner.get("run") != run_id or _lock(file) is True
     except OSError:
         return False
 
@@ -99,16 +99,16 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _lock(file: IO[str]) -> bool:
-    """Take the lock of an open file; False where another one has it, True where there are no locks."""
+def _lock(file: IO[str]) -> bool | None:
+    """Take the lock of an open file; False where another one has it, None where there are no locks."""
     if fcntl is None:
-        return True
+        return None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:  # a file system without locks
-        return True
+        return None
     return True
 
 

@@ -112,12 +112,15 @@ def test_a_run_of_another_machine_is_not_called_dead(tmp_path):
     assert not is_dead(tmp_path, "r1")
 
 
-def test_a_file_system_without_locks_keeps_nobody_out(tmp_path, monkeypatch):
+def test_a_file_system_without_locks_keeps_nobody_out_and_calls_no_run_dead(tmp_path, monkeypatch):
     def none(*_):
         raise OSError(37, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", none)
-    Owner(tmp_path).release()
+    owner = Owner(tmp_path)
+    owner.write(run="r1")
+    assert not is_dead(tmp_path, "r1")
+    owner.release()
 
 
 @pytest.mark.parametrize("name", ["last.tmp", "bad_rows.jsonl", "owner.json"])
