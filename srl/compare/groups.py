@@ -73,6 +73,30 @@ def grouped(runs: list[Run]) -> tuple[list[Group], list[str]]:
     return groups, notes
 
 
+def other_data(groups: Sequence[Group]) -> list[str]:
+    """Notes on runs that are pooled, or set against each other, though their data differ (tag data_hash)."""
+    found = {group.label: _hashes(group.runs) for group in groups}
+    notes = [
+        f"{label}: its runs have different data (data_hash {', '.join(sorted(hashes))})"
+        for label, hashes in found.items()
+        if len(hashes) > 1
+    ]
+    for place, one in enumerate(groups):
+        for other in groups[place + 1 :]:
+            seeds = sorted(seed for seed in {*one.seeds} & {*other.seeds} if _differ(one, other, seed))
+            if seeds:
+                notes.append(f"{one.label} and {other.label}: different data at seed {', '.join(seeds)}")
+    return notes
+
+
+def _hashes(runs: Sequence[Run]) -> set[str]:
+    return {run.tags["data_hash"][:10] for run in runs if run.tags.get("data_hash")}
+
+
+def _differ(one: Group, other: Group, seed: str) -> bool:
+    return len(_hashes([run for group in (one, other) for run in group.runs if run.seed == seed])) > 1
+
+
 def _left_out(run: Run, other: Run) -> str:
     why = "has trained, as this one has not" if other.trained and not run.trained else "is newer"
     return (

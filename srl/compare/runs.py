@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Series = dict[int, float]  # update -> value
+SYSTEM = "system/"
+"""How the names begin whose values MLflow numbers by sample instead of update."""
 AXES = ("updates", "tokens", "seconds")
 
 
@@ -13,7 +15,8 @@ AXES = ("updates", "tokens", "seconds")
 class Run:
     """One run. history: metric -> its values by update; of several at one update the newest.
 
-    started, ended: seconds since 1970; ended is None while it runs. tables: artifact -> rows, as read.
+    started, ended: seconds since 1970; ended is None while it runs. before: seconds that runs took with which
+    it goes on; None where one has no end. tables: artifact -> rows, as read.
     """
 
     run_id: str
@@ -24,6 +27,7 @@ class Run:
     history: dict[str, Series]
     started: float = 0.0
     ended: float | None = None
+    before: float | None = 0.0
     tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     @property
@@ -47,7 +51,22 @@ class Run:
 
     @property
     def updates(self) -> int:
-        return max((max(series) for series in self.history.values() if series), default=0)
+        return max(self._steps, default=0)
+
+    @property
+    def first(self) -> int:
+        return min(self._steps, default=0)
+
+    @property
+    def _steps(self) -> list[int]:
+        return [step for name, one in self.history.items() if not name.startswith(SYSTEM) for step in one]
+
+    @property
+    def seconds(self) -> float | None:
+        """From start to end, with the runs that it goes on with; None where that is not known."""
+        if self.ended is None or self.before is None:
+            return None
+        return self.before + self.ended - self.started
 
     def at(self, axis: str, step: int) -> float:
         """Where an update stands on an axis: updates, or tokens or seconds of training used up by then."""
@@ -95,11 +114,22 @@ def joined(runs: list[Run]) -> tuple[list[Run], list[str]]:
         before = known.get(run.tags.get("resumed_from_run", ""))
         if before is None or not (run.trained or (run.run_id in named and any(run.history.values()))):
             continue
-        first = min(min(series) for series in run.history.values() if series)
+        first = run.first
         for metric, series in before.history.items():
-            early = {step: value for step, value in series.items() if step <= first}
-            run.history[metric] = early | run.history.get(metric, {})
+            run.history[metric] = _after(metric, series, run.history.get(metric, {}), first)
+        run.before = before.seconds
         run.tables = before.tables | run.tables
         gone.add(before.run_id)
         notes.append(f"{run.name} goes on with {before.name} after update {first}: taken as one run")
     return [run for run in runs if run.run_id not in gone], notes
+
+
+def _after(metric: str, before: Series, series: Series, first: int) -> Series:
+    """Up to update `first` the values before, and these; samples of a machine one after another.
+
+    >>> _after("system/gpu_0_power_usage_watts", {0: 50.0, 1: 60.0}, {0: 70.0}, 9)
+    {0: 50.0, 1: 60.0, 2: 70.0}
+    """
+    if metric.startswith(SYSTEM):
+        return dict(enumerate([*before.values(), *series.values()]))
+    return {step: value for step, value in before.items() if step <= first} | series

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from srl.compare.groups import Group, differences, grouped
+from srl.compare.groups import Group, differences, grouped, other_data
 from srl.compare.runs import Run, joined
 from srl.errors import DataError
 
@@ -172,7 +172,7 @@ def compare(runs: list[Run], metric: str | None = None) -> Comparison:
         raise DataError(_without(metric, left))
     notes += [f"{run.name} is left out: it has no {metric}" for run in left if run not in having]
     groups, more = grouped(having)
-    notes += more
+    notes += more + other_data(groups)
     notes += [
         f"{run.name} has not finished: status {run.status}, {run.updates} updates"
         for group in groups
@@ -233,7 +233,7 @@ def _cost_of(run: Run) -> dict[str, float | None]:
     seconds = cost["seconds"]
     rollouts = sum(run.history["rollouts/seconds"].values()) if "rollouts/seconds" in run.history else None
     other = None if seconds is None or rollouts is None else max(0.0, seconds - rollouts)
-    whole = None if run.ended is None else run.ended - run.started
+    whole = run.seconds
     outside = None if whole is None or seconds is None or whole < seconds else whole - seconds
     watts = [
         sum(series.values()) / len(series)

@@ -85,6 +85,19 @@ def test_other_settings_are_another_group_and_places_on_disk_are_not():
     assert found.differences == {"lr": {"m (lr 2)": "2", "m (lr 1)": "1"}}
 
 
+def test_runs_on_different_data_are_pooled_and_paired_with_a_note():
+    path = {"data.path": "x/train.jsonl"}
+    ours = [a_run("a0", [0.1], params=path, data_hash="1" * 64), a_run("a1", [0.1], "1", data_hash="1" * 64)]
+    ours[1].params = {"data.path": "y/train.jsonl"}
+    other = a_run("b0", [0.2], "0", "n", data_hash="2" * 64)
+    notes = compare([*ours, other]).notes
+    assert [note for note in notes if "data" in note] == ["m and n: different data at seed 0"]
+    ours[1].tags["data_hash"] = "3" * 64
+    assert "m: its runs have different data (data_hash 1111111111, 3333333333)" in compare(ours).notes
+    same = [a_run(f"r{seed}", [0.1], str(seed), data_hash="1" * 64) for seed in (0, 1)]
+    assert not [note for note in compare([*same, a_run("old", [0.1], "2")]).notes if "data" in note]
+
+
 def test_of_two_runs_of_a_seed_the_newest_counts():
     groups, notes = grouped([a_run("old", [0.1]), a_run("newer", [0.2])])
     assert [run.name for run in groups[0].runs] == ["newer"]
@@ -126,6 +139,22 @@ def test_a_chain_of_runs_has_every_update_once():
     assert runs[1].history["train/loss"] == dict(enumerate(values, start=1))
     assert runs[0].history == {}
     assert len(notes) == 2
+
+
+def test_samples_of_the_machine_are_no_updates_and_a_chain_costs_the_time_of_all_its_runs():
+    watts = "system/gpu_0_power_usage_watts"
+    first, second = a_run("a", []), a_run("b", [], resumed_from_run="a")
+    first.history = {ACCURACY: {0: 0.1, 8: 0.2}, "cost/seconds": {8: 60.0}, watts: {0: 100.0, 1: 100.0}}
+    second.history = {ACCURACY: {12: 0.3}, "cost/seconds": {9: 70.0, 12: 90.0}, watts: {0: 400.0, 99: 400.0}}
+    first.started, first.ended, second.started, second.ended = 0.0, 100.0, 500.0, 544.0
+    found = compare([first, second])
+    ((run,),) = [group.runs for group in found.groups]
+    assert run.history["cost/seconds"] == {8: 60.0, 9: 70.0, 12: 90.0}
+    assert (run.updates, found.cost["m"]["updates"]) == (12, 12.0)
+    assert found.cost["m"]["seconds_outside"] == 144.0 - 90.0
+    assert found.cost["m"]["energy_wh"] == pytest.approx(250 * 144 / 3600)
+    first.ended, second.ended = None, 544.0  # the first was killed, and nobody knows when
+    assert joined([first, second])[0][0].seconds is None
 
 
 def test_the_parent_of_a_sweep_is_no_run():
