@@ -83,7 +83,7 @@ class Report:
         found = self.dropped.setdefault(reason, Dropped())
         found.count += 1
         if len(found.examples) < EXAMPLES:
-            found.examples.append(example[:300])
+            found.examples.append(example[:300].encode(errors="backslashreplace").decode())  # half surrogates
 
     def note(self, what: str, where: str) -> None:
         self.notes[what] += 1

@@ -225,6 +225,14 @@ def test_every_row_is_kept_or_dropped_with_a_reason(prepare, tmp_path):
     }
 
 
+def test_a_chat_with_half_a_surrogate_is_dropped_and_the_rest_written(prepare, tmp_path):
+    call = {"role": "assistant", "content": "```\nls\n```"}
+    chats = [{"messages": [{"role": "user", "content": task}, call, call]} for task in ("a", "\ud800 b", "c")]
+    done = prepare(write(tmp_path / "in.jsonl", chats))
+    assert [one.problem for one in done.found] == ["a", "c"]
+    assert done.report["dropped"]['field "problem" holds half a surrogate pair']["count"] == 1
+
+
 def test_the_table_says_it_too(tmp_path, capsys):
     path = write(tmp_path / "in.jsonl", [row(0), row(1, solution="[bold]no")])
     assert (

@@ -103,6 +103,33 @@ def test_an_agents_thinking_stands_before_its_call():
     assert [(step.body, step.thinking) for step in found.steps] == [(call, "hm\nI look.")] * 2
 
 
+def chat(task, turn):
+    answer = {"role": "assistant", "content": turn}
+    return {"messages": [{"role": "user", "content": task}, answer, answer]}
+
+
+HALF = [
+    chat("\ud800 task", "```\nls\n```"),
+    chat("task", "```\n\ud800\n```"),
+    chat("task", "\ud800\n```\nls\n```"),
+    {"problem": "p", "solution": '["\\ud800 a", "b"]'},
+    {"problem": "p", "solution": '[{"title": "\\ud800 a", "body": "c"}, "b"]'},
+    {"prompt": [{"role": "user", "content": "\ud800"}], "solution": NUMBERED},
+    {"problem": "p", "steps": ["a", "b"], "constraints": [{"kind": "lacks", "text": "\ud800"}]},
+    {"\ud800": "p"},
+]
+
+
+@pytest.mark.parametrize("row", HALF, ids=lambda row: ascii(row)[-50:])
+def test_half_a_surrogate_drops_its_row_alone(row):
+    found, report = prepared(row, row)
+    assert (found, report.kept) == ([], 0)
+    ((reason, dropped),) = report.dropped.items()
+    assert dropped.count == 2
+    assert "half a surrogate" in reason or "problem" not in row
+    json.dumps(report.as_dict(), ensure_ascii=False).encode()
+
+
 # -- chats and nested fields ------------------------------------------------------------------------------
 
 
