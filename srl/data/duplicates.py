@@ -95,20 +95,38 @@ class Seen:
             "PRAGMA journal_mode = OFF",
             "PRAGMA cache_size = -16000",
             "CREATE TABLE key (hash INTEGER PRIMARY KEY)",
+            "CREATE TABLE number (hash INTEGER PRIMARY KEY, next INTEGER)",
             "BEGIN",
         ):
             self._db.execute(line)
 
     def add(self, *key: Hashable) -> bool:
         """Remember a key. False: it was remembered before. DataError: no room in the temporary file."""
+        return self._execute("INSERT OR IGNORE INTO key VALUES (?)", hash(key)).rowcount == 1
+
+    def has(self, *key: Hashable) -> bool:
+        """Whether a key was remembered."""
+        return self._execute("SELECT 1 FROM key WHERE hash = ?", hash(key)).fetchone() is not None
+
+    def named(self, name: str) -> str:
+        """Remember a name; one met before gets the least number from 2 on that makes it new: `name~2`.
+
+        The number to go on with is kept for each name, so that many of one name take linear time.
+        """
+        if self.add("uid", name):
+            return name
+        kept = self._execute("SELECT next FROM number WHERE hash = ?", hash(name)).fetchone()
+        number = kept[0] if kept else 2
+        while not self.add("uid", f"{name}~{number}"):
+            number += 1
+        self._execute("INSERT OR REPLACE INTO number VALUES (?, ?)", hash(name), number + 1)
+        return f"{name}~{number}"
+
+    def _execute(self, line: str, *values: int) -> sqlite3.Cursor:
         try:
-            return self._db.execute("INSERT OR IGNORE INTO key VALUES (?)", (hash(key),)).rowcount == 1
+            return self._db.execute(line, values)
         except sqlite3.OperationalError as error:
             raise DataError(
                 f"the rows met before cannot be kept in a temporary file ({error}): make room, or set "
                 "SQLITE_TMPDIR to a folder that has some"
             ) from error
-
-    def has(self, *key: Hashable) -> bool:
-        """Whether a key was remembered."""
-        return self._db.execute("SELECT 1 FROM key WHERE hash = ?", (hash(key),)).fetchone() is not None

@@ -185,9 +185,7 @@ class Preparation:
 
     def _named(self, found: Trajectory, where: str) -> Trajectory:
         """The trajectory with a uid of its own."""
-        uid, number = found.uid, 2
-        while not self._seen.add("uid", uid):
-            uid, number = f"{found.uid}~{number}", number + 1
+        uid = self._seen.named(found.uid)
         if uid != found.uid:
             self.report.note("uid met before, a number added", where)
         return found if uid == found.uid else replace(found, uid=uid)

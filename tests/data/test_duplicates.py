@@ -1,5 +1,7 @@
 """Duplicates: copies are found whatever their layout, and problems that differ by a number are not."""
 
+import time
+
 import pytest
 
 from srl.data.duplicates import Seen
@@ -44,3 +46,15 @@ def test_no_room_on_the_disk_is_said():
     seen._db.execute("PRAGMA max_page_count = 20")
     with pytest.raises(DataError, match=r"temporary file \(database or disk is full\): make room, or set"):
         all(seen.add("uid", k) for k in range(10_000))
+
+
+def test_rows_of_one_name_get_the_least_free_number():
+    seen = Seen()
+    names = ["a", "a~3", "a", "a", "a~3", "b", "a", "a~2"]
+    assert [seen.named(name) for name in names] == ["a", "a~3", "a~2", "a~4", "a~3~2", "b", "a~5", "a~2~2"]
+
+
+def test_many_rows_of_one_name_take_linear_time():
+    seen, begin = Seen(), time.process_time()
+    assert [seen.named("gsm8k") for _ in range(5000)][-1] == "gsm8k~5000"
+    assert time.process_time() - begin < 3
