@@ -180,13 +180,9 @@ class RowFormat:
             steps=split.steps,
             answer=answer,
             conclusion="\n".join(part for part in (split.conclusion, marked) if part),
-            answer_check=check(row, where, self.verifier),
             reasoning="\n\n".join(dict.fromkeys(part for part in thinking if part)),
             style=split.style if self.style == "auto" else "",
-            constraints=read_field(row, where),
-            about=fields.optional(row, "about", where),
-            without=fields.optional(row, "without", where),
-            references=read_references(row, where),
+            **self._beside(row, where),
         )
 
     def _solution(self, row: dict[str, Any], where: str, notes: Counter[str]) -> _Solution:
@@ -244,14 +240,32 @@ class RowFormat:
         return text, "", fields.answer(row, self.answer, where) if self.answer else None
 
     def _agent(self, row: dict[str, Any], where: str, notes: Counter[str]) -> Trajectory:
-        """An agent's messages as a trajectory; there is no answer, as the outcome is what tests say."""
+        """An agent's messages as a trajectory; most have no answer, as the outcome is what tests say."""
         name = self._chat(row) or self.messages
         value = fields.required(row, name, where, "the agent's chat messages")
         run = read_messages(value, name, where, self.observation_chars, notes)
         if self.style == "auto":
             notes["style agent"] += 1
-        uid = fields.uid(row, self.uid, where)
-        return Trajectory(uid, run.task, "", run.steps, None, style="agent" if self.style == "auto" else "")
+        return Trajectory(
+            uid=fields.uid(row, self.uid, where),
+            problem=run.task,
+            preamble="",
+            steps=run.steps,
+            answer=fields.answer(row, self.answer, where) if self.answer not in ("", self.solution) else None,
+            style="agent" if self.style == "auto" else "",
+            **self._beside(row, where),
+        )
+
+    def _beside(self, row: dict[str, Any], where: str) -> dict[str, Any]:
+        """What a row of any kind may say of its task, under the names of expert JSONL."""
+        return {
+            "answer_check": check(row, where, self.verifier),
+            "world": fields.optional(row, "world", where) or None,
+            "constraints": read_field(row, where),
+            "about": fields.optional(row, "about", where),
+            "without": fields.optional(row, "without", where),
+            "references": read_references(row, where),
+        }
 
     def _shortened(self, step: Step, notes: Counter[str]) -> Step:
         text = shorten(step.observation, self.observation_chars, notes)

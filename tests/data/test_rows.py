@@ -160,6 +160,27 @@ def test_nested_fields_are_named_by_their_path():
         RowFormat("prompt", "extra_info.text").read(row, "f:1")
 
 
+BESIDE = {"world": "textworld:rooms=2", "about": "q", "references": [["x", "y"]], "without": "w"}
+BESIDE |= {"constraints": [{"kind": "lacks", "text": "z"}], "answer_check": "exact", "answer": "7"}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"problem": "p", "solution": [{"body": "go"}, {"body": "take"}]},
+        {"problem": "p", "solution": NUMBERED},
+        {"problem": "p", "steps": ["go", "take"]},
+        chat("p", "```\nls\n```"),
+    ],
+    ids=["list", "text", "steps", "agent"],
+)
+def test_a_row_of_any_kind_keeps_what_it_says_of_its_task(row):
+    found = RowFormat(style="auto").read(row | BESIDE, "f:1")
+    assert len(found.steps) == 2
+    said = json.loads(found.to_json())
+    assert {name: said.get(name) for name in BESIDE} == BESIDE
+
+
 # -- answers, numbers, nulls ------------------------------------------------------------------------------
 
 
