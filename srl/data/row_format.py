@@ -164,8 +164,12 @@ class RowFormat:
 
     def _raw(self, row: dict[str, Any], where: str, notes: Counter[str]) -> Trajectory:
         solution = self._solution(row, where, notes)
-        text, marked, answer = self._answer(row, solution.text, where, notes)
-        split = split_steps(text, self.style) if solution.listed is None else solution.listed
+        if solution.listed:
+            steps, marked, answer = self._answer_of_list(row, solution.listed, where, notes)
+            split = StepSplit("", steps, "", "list")
+        else:
+            text, marked, answer = self._answer(row, solution.text, where, notes)
+            split = split_steps(text, self.style)
         if self.style == "auto":
             notes[f"style {split.style}"] += 1
         if split.style not in ("agent", "list") and plain(text) != text:
@@ -209,11 +213,19 @@ class RowFormat:
             value = next(filter(is_whole, value), value[0])
         if isinstance(value, list) and self.style in ("list", "auto"):
             steps = tuple(read_step(k, step, where, self.solution) for k, step in enumerate(value, 1))
-            return _Solution("", listed=StepSplit("", steps, "", "list"))
+            return _Solution("", listed=steps)
         text = "" if value is None else fields.text(value, name, where)
         thinking, text = take_out(text, name, where)
         thinking = "\n\n".join(part for part in (_untagged(own, name, where), thinking) if part)
-        return _Solution(re.sub(self.remove, "", text) if self.remove else text, thinking, task)
+        text = re.sub(self.remove, "", text) if self.remove else text
+        return _Solution(text, thinking, task, self._listed(text))
+
+    def _listed(self, text: str) -> tuple[Step, ...]:
+        """The steps of a solution whose text is the JSON of a list of them; none of another."""
+        if self.style not in ("list", "auto") or not text.lstrip().startswith("["):
+            return ()
+        split = split_steps(text, self.style)
+        return split.steps if split.style == "list" else ()
 
     def _chat(self, row: dict[str, Any]) -> str | None:
         """The field with chat messages, where the row has one."""
@@ -238,6 +250,21 @@ class RowFormat:
         if self.answer and self.answer not in row:
             notes[NO_ANSWER] += 1
         return text, "", fields.answer(row, self.answer, where) if self.answer else None
+
+    def _answer_of_list(
+        self, row: dict[str, Any], steps: tuple[Step, ...], where: str, notes: Counter[str]
+    ) -> tuple[tuple[Step, ...], str, str | None]:
+        """As `_answer`, of steps: the one with the answer's line ends before it, or is left out."""
+        if self.answer_marker is None:
+            text = "\n".join(step.text for step in steps)
+            return steps, "", self._answer(row, text, where, notes)[2]
+        for k in reversed(range(len(steps))):
+            before, marked, answer = _cut_at_marker(steps[k].body, self.answer_marker)
+            if marked:
+                cut = replace(steps[k], body=before.rstrip())
+                kept = (*steps[:k], cut) if cut.text else steps[:k]
+                return kept, "\n".join([marked, *(step.text for step in steps[k + 1 :])]), answer
+        return steps, "", None
 
     def _agent(self, row: dict[str, Any], where: str, notes: Counter[str]) -> Trajectory:
         """An agent's messages as a trajectory; most have no answer, as the outcome is what tests say."""
@@ -278,7 +305,7 @@ class _Solution(NamedTuple):
     text: str
     thinking: str = ""
     task: str = ""
-    listed: StepSplit | None = None
+    listed: tuple[Step, ...] = ()
 
 
 def _problem(row: dict[str, Any], name: str, where: str) -> str:

@@ -256,6 +256,28 @@ def test_a_marker_need_not_stand_on_the_last_line(after):
     assert (found.answer, [step.body for step in found.steps]) == ("4", ["2+1=3", "3+1=4"])
 
 
+@pytest.mark.parametrize("written", [list, json.dumps])
+@pytest.mark.parametrize("style", ["list", "auto"])
+def test_the_answer_of_a_list_of_steps_is_found_in_them(style, written):
+    boxed = RowFormat(style=style, boxed=True)
+    found = boxed.read({"problem": "p", "solution": written(["step a", "so \\boxed{4}"])}, "f:1")
+    assert (found.answer, [step.body for step in found.steps]) == ("4", ["step a", "so \\boxed{4}"])
+    marked = RowFormat(style=style, answer_marker="####")
+    for steps, bodies, conclusion in (
+        (["a", "b", "#### 4"], ["a", "b"], "#### 4"),
+        (["a", "b\n#### 4\nc", "d"], ["a", "b"], "#### 4\nc\nd"),
+        (["a", {"title": "T", "body": "#### 4"}], ["a", ""], "#### 4"),
+    ):
+        found = marked.read({"problem": "p", "solution": written(steps)}, "f:1")
+        assert ([step.body for step in found.steps], found.conclusion, found.answer) == (
+            bodies,
+            conclusion,
+            "4",
+        )
+    found = marked.read({"problem": "p", "solution": written(["a", "b"])}, "f:1")
+    assert (len(found.steps), found.conclusion, found.answer) == (2, "", None)
+
+
 def test_headings_are_no_markers():
     text = "#### Step 1\na\n#### Step 2\nb"
     assert guessed({"question": "q", "answer": text}).answer_marker is None
