@@ -119,9 +119,9 @@ class Curriculum(Callback):
         if not updates:
             return
         batch.metrics = ranks.first(batch.metrics)  # some are times, which differ between devices
-        phase, made = self.schedule.phase, self.schedule.updates + updates
+        phase = self.schedule.phase
         found = self.schedule.advance(updates) or self.schedule.observe(batch.metrics)
-        self._check_metric(phase, batch.metrics, made if found else PATIENCE)
+        self._check_metric(phase, batch.metrics, found is not None)
         if found is None and self.schedule.phase.anneal:
             self._mix(trainer)
         self._hand_off(trainer, found)
@@ -197,16 +197,23 @@ class Curriculum(Callback):
                         f"measure; there are {', '.join(sorted(self._validated))}"
                     )
 
-    def _check_metric(self, phase: Phase, metrics: dict[str, float], patience: int) -> None:
-        """Other metrics that a phase waits for must be there once in `patience` of its updates."""
+    def _check_metric(self, phase: Phase, metrics: dict[str, float], ends: bool) -> None:
+        """Other metrics that a phase waits for must be there once in PATIENCE of its updates; where it ends
+        before, that one was not is said.
+        """
         self._known |= set(metrics)
         missing = self._waited(phase) - self._known
         self._without += bool(missing)
-        if missing and self._without >= min(patience, PATIENCE):
-            raise ConfigError(
-                f"curriculum: phase {phase.name} waits for {min(missing)}, which its updates do not log; "
-                f"there are {', '.join(sorted(self._known))}"
-            )
+        if not missing:
+            return
+        said = (
+            f"curriculum: phase {phase.name} waits for {min(missing)}, which its updates do not log; "
+            f"there are {', '.join(sorted(self._known))}"
+        )
+        if self._without >= PATIENCE:
+            raise ConfigError(said)
+        if ends:
+            log.warning("%s", said)
 
     @staticmethod
     def _waited(phase: Phase) -> set[str]:

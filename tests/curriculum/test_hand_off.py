@@ -280,16 +280,6 @@ def test_a_metric_that_most_validations_leave_out_is_refused(model_folder, tmp_p
     assert "phase srl waits for val/outcome/informative, which model.validation.full_every 2 leaves" in said
 
 
-def test_a_training_metric_that_does_not_exist_is_refused_at_the_end_of_its_phase(
-    model_folder, tmp_path, capsys
-):
-    phases = """[{name: srl, mix: {srl: 1.0}, until: {metric: train/nll, below: 0.5, updates: 2}},
-                 {name: rlvr, mix: {rlvr: 1.0}}]"""
-    said = refuses(capsys, model_folder, tmp_path / "run", phases)
-    assert "phase srl waits for train/nll, which its updates do not log; there are " in said
-    assert "train/reward" in said
-
-
 def test_an_objective_without_data_is_refused_before_anything_runs(model_folder, tmp_path, capsys):
     data = write_rows(tmp_path / "bare.jsonl", [{**row, "answer": None} for row in letter_rows(12)])
     phases = "[{name: srl, mix: {srl: 1.0}, until: {updates: 1}}, {name: rlvr, mix: {rlvr: 1.0}}]"
