@@ -53,7 +53,7 @@ class RolloutTables(Callback):
     ) -> None:
         for group in batch.scored:
             if group.completions:
-                self._histogram.add(group.example.objective, group.rewards.tolist())
+                self._histogram.add(batch.phase.name, group.example.objective, group.rewards.tolist())
         step = trainer.global_step
         due = step // self.every_n_updates > self._last // self.every_n_updates or step == 1
         if not batch.groups or step == self._last or not due:
@@ -62,6 +62,14 @@ class RolloutTables(Callback):
         place = {"update": step, "phase": batch.phase.name}
         _log(trainer, [place | row for row in self._rows(batch, pl_module)], ARTIFACT)
         _log(trainer, [place | row for row in self._turns(batch)], EPISODES)
+        self._log_histogram(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._log_histogram(trainer)
+
+    def _log_histogram(self, trainer: Trainer) -> None:
+        """Of the rollouts since the last time, by the phase that drew them."""
+        place = {"update": trainer.global_step}
         _log(trainer, [place | row for row in self._histogram.rows()], HISTOGRAMS)
 
     def _rows(self, batch: Draw, pl_module: Any) -> list[dict[str, Any]]:
@@ -167,18 +175,18 @@ def reward_bin(reward: float) -> tuple[float, float]:
 
 
 class RewardHistogram:
-    """Adds up rollouts by objective and bin; `rows` gives them in order and starts again."""
+    """Adds up rollouts by phase, objective and bin; `rows` gives them in order and starts again."""
 
     def __init__(self) -> None:
-        self.counts: Counter[tuple[str, float, float]] = Counter()
+        self.counts: Counter[tuple[str, str, float, float]] = Counter()
 
-    def add(self, objective: str, rewards: Iterable[float]) -> None:
-        self.counts.update((objective, *reward_bin(reward)) for reward in rewards)
+    def add(self, phase: str, objective: str, rewards: Iterable[float]) -> None:
+        self.counts.update((phase, objective, *reward_bin(reward)) for reward in rewards)
 
     def rows(self) -> list[dict[str, str | float]]:
         found: list[dict[str, str | float]] = [
-            {"objective": objective, "from": low, "to": high, "rollouts": count}
-            for (objective, low, high), count in sorted(self.counts.items())
+            {"phase": phase, "objective": objective, "from": low, "to": high, "rollouts": count}
+            for (phase, objective, low, high), count in sorted(self.counts.items())
         ]
         self.counts.clear()
         return found
@@ -187,4 +195,7 @@ class RewardHistogram:
         return [[*key, count] for key, count in self.counts.items()]
 
     def load_state_dict(self, state: list[list[str | float]]) -> None:
-        self.counts = Counter({(str(o), float(low), float(high)): int(n) for o, low, high, n in state})
+        self.counts = Counter()
+        for row in state:
+            phase, objective, low, high, count = row if len(row) == 5 else ["", *row]  # the version before
+            self.counts[str(phase), str(objective), float(low), float(high)] = int(count)

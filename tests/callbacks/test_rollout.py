@@ -43,3 +43,28 @@ def test_a_prompt_that_is_drawn_twice_has_two_groups_of_rollouts_of_their_own():
     assert ids == [[0, 1], [2, 3], [4, 5]]
     assert [group.example.uid for group in batch.groups] == ["a", "b", "a"]
     assert batch.groups[0] is not batch.groups[2]
+
+
+def test_rewards_are_counted_by_the_phase_that_drew_them_to_the_end_of_the_run(monkeypatch):
+    from callbacks import rollout_tables
+
+    logged = []
+    monkeypatch.setattr(rollout_tables, "_log", lambda trainer, rows, name: logged.extend(rows))
+    run, again = rollout_tables.RolloutTables(), rollout_tables.RolloutTables()
+    group = SimpleNamespace(
+        completions=[None] * 3,
+        rewards=torch.tensor([0.0, 1.0, 1.0]),
+        example=SimpleNamespace(objective="srl"),
+    )
+    trainer = SimpleNamespace(global_step=0)
+    for name in ("a", "b", "b"):
+        trainer.global_step += 3
+        batch = SimpleNamespace(scored=[group], groups=[], phase=SimpleNamespace(name=name))
+        run.on_train_batch_end(trainer, None, None, batch, 0)
+    again.load_state_dict(run.state_dict())
+    again.on_train_end(trainer, None)
+    assert [(row["update"], row["phase"], row["from"], row["rollouts"]) for row in logged] == [
+        (9, "a", 0.0, 1), (9, "a", 1.0, 2), (9, "b", 0.0, 2), (9, "b", 1.0, 4)
+    ]  # fmt: skip
+    again.load_state_dict({"last": 1, "histogram": [["srl", 0.0, 0.1, 2]]})  # of the version before
+    assert again.state_dict()["histogram"] == [["", "srl", 0.0, 0.1, 2]]
