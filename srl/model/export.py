@@ -13,8 +13,16 @@ from typing import Any
 from srl.errors import ConfigError, few
 from srl.model.adapters import unwrapped
 from srl.model.loading import end_token_ids
+from srl.model.sources import is_local
 
 log = logging.getLogger(__name__)
+_NEEDS_US = (
+    "transformers does not load this base by its name: the code needs the package `srl`. What `python -m srl "
+    "export --merge` writes needs neither."
+)
+_OURS = [
+    "import torch", "from srl.model.loading import load_base", "from srl.model.sources import resolve"
+]  # fmt: skip
 
 
 def write_model(policy: Any, tokenizer: Any, folder: Path) -> tuple[int, ...]:
@@ -152,12 +160,29 @@ class Card:
 
     def _load(self) -> list[str]:
         names = ["AutoModelForCausalLM", "AutoTokenizer", *(["GenerationConfig"] if self.adapter else [])]
-        code = ["```python", f"from transformers import {', '.join(names)}"]
+        ours = self.adapter and (self.base.startswith("package:") or self.base.endswith(".gguf"))
+        code = ["```python", f"from transformers import {', '.join(names[ours:])}"]
         if not self.adapter:
             code.append('model = AutoModelForCausalLM.from_pretrained("THIS_FOLDER")')
         else:
-            base = f"AutoModelForCausalLM.from_pretrained({json.dumps(self.base)})"
-            code += ["from peft import PeftModel", f"base = {base}"]
+            code += ["from peft import PeftModel", *(_OURS if ours else [])]
+            code.append(f"base = {_loaded_by_us(self.base) if ours else _loaded(self.base)}")
             code.append('base.generation_config = GenerationConfig.from_pretrained("THIS_FOLDER")')
             code.append('model = PeftModel.from_pretrained(base, "THIS_FOLDER")')
-        return [*code, 'tokenizer = AutoTokenizer.from_pretrained("THIS_FOLDER")', "```"]
+        code += ['tokenizer = AutoTokenizer.from_pretrained("THIS_FOLDER")', "```"]
+        return [_NEEDS_US, "", *code] if ours else code
+
+
+def _loaded_by_us(base: str) -> str:
+    return f'load_base(resolve({json.dumps(base)}), quantization="none", device=torch.device("cpu"))'
+
+
+def _loaded(base: str) -> str:
+    """A local path wins over a hub id, of which alone `@` parts the revision.
+
+    >>> _loaded("org/name@v1")
+    'AutoModelForCausalLM.from_pretrained("org/name", revision="v1")'
+    """
+    name, _, revision = (base, "", "") if is_local(base) else base.partition("@")
+    given = f"{json.dumps(name)}, revision={json.dumps(revision)}" if revision else json.dumps(name)
+    return f"AutoModelForCausalLM.from_pretrained({given})"

@@ -76,6 +76,11 @@ def _check_local_digest(source: str, path: Path, wanted: str) -> None:
         raise ConfigError(f"model {source!r}: the file's sha256 is {found}, expected {wanted}")
 
 
+def is_local(source: str) -> bool:
+    """Whether `resolve` takes it for a folder or a file, and not for a hub id."""
+    return Path(source).expanduser().exists() or _looks_like_path(source)
+
+
 def _looks_like_path(source: str) -> bool:
     return (
         source.startswith((".", "/", "~"))

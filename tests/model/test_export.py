@@ -245,6 +245,35 @@ def test_the_end_of_a_chat_turn_goes_with_the_adapter_and_with_the_whole_model(t
         assert (found.eos_token_id, found.temperature) == ([1, end], 0.5)
 
 
+@pytest.mark.parametrize("base", ["package:tiny==1.0:tiny/tiny.gguf", "some/tiny.gguf"])
+def test_a_base_that_transformers_does_not_know_is_loaded_by_our_own_loader(base, monkeypatch):
+    from srl.model.export import Card
+
+    card = Card("n", "srl", base, "none", adapter=True, update=3)
+    text = card.text()
+    assert "the code needs the package `srl`" in text
+    code = text.split("```python\n")[1].split("```")[0]
+    assert "AutoModelForCausalLM" not in code
+    used: list = []
+    monkeypatch.setattr("srl.model.sources.resolve", lambda source: source)
+    monkeypatch.setattr("srl.model.loading.load_base", lambda files, **named: used.append((files, named)))
+    monkeypatch.setattr("transformers.GenerationConfig.from_pretrained", lambda folder: None)
+    with pytest.raises(AttributeError):  # there is no base here
+        exec(code, {})
+    assert used == [(base, {"quantization": "none", "device": torch.device("cpu")})]
+    assert "package `srl`" not in replace(card, adapter=False).text()
+
+
+def test_the_revision_of_a_hub_id_is_in_the_cards_code(tmp_path):
+    from srl.model.export import Card
+
+    card = Card("n", "srl", "org/tiny@v1", "none", adapter=True, update=3)
+    assert 'from_pretrained("org/tiny", revision="v1")' in card.text()
+    local = tmp_path / "tiny@v1"
+    local.mkdir()
+    assert f'from_pretrained("{local}")' in replace(card, base=str(local)).text()
+
+
 def test_the_card_says_what_ends_a_response_and_that_a_tied_head_was_untied():
     from srl.model.export import Card
 
