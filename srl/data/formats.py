@@ -84,13 +84,13 @@ def _saved(path: Path, split: str) -> Any:
 
     try:
         found = datasets.load_from_disk(str(path))
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, LookupError) as error:
         raise DataError(f"{path}: cannot be read ({first_line(error)[:200]}); save it again") from error
     if not isinstance(found, dict):
         return found
     if split not in found and len(found) > 1:
         raise ConfigError(f"{path}: there is no split {split}; write one of: {', '.join(found)}")
-    return found.get(split) or next(iter(found.values()))
+    return found[split] if split in found else next(iter(found.values()))
 
 
 def _place(file: IO[bytes]) -> int:
@@ -148,6 +148,7 @@ def _values(text: IO[str], name: str) -> Iterator[Any]:
     while True:
         place = _gap(buffer, place)
         if buffer.startswith("]", place):
+            _check_end(buffer[place + 1 :], text, name)
             return
         try:
             value, after = decoder.raw_decode(buffer, place)
@@ -160,6 +161,16 @@ def _values(text: IO[str], name: str) -> Iterator[Any]:
             continue
         yield value
         place = after
+
+
+def _check_end(rest: str, text: IO[str], name: str) -> None:
+    """DataError: more than white space follows the list, which begins with `rest`."""
+    while not rest.strip():
+        rest = text.read(_CHUNK)
+        if not rest:
+            return
+    found = fields.show(rest.strip())
+    raise DataError(f"{name}: after the end of the JSON list stands {found}; write one list of all rows")
 
 
 def _gap(buffer: str, place: int) -> int:
@@ -220,7 +231,8 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise DataError(f"{path}: not a whole gzip file ({error}); unpack it, or fetch it again") from error
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); give a readable JSONL file") from error
+        said = error.strerror or first_line(error)[:200]  # pyarrow has its own words alone
+        raise DataError(f"{path}: cannot be read ({said}); give a readable file") from error
 
 
 def numbered_lines(file: Iterable[bytes], name: str) -> Iterator[tuple[str, bytes]]:

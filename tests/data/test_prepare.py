@@ -118,6 +118,25 @@ def test_a_long_json_list_is_read_piece_by_piece(tmp_path, monkeypatch):
     assert [found for _, found in file_rows(str(tmp_path / "in.json"))] == [{"problem": "p"}]
 
 
+@pytest.mark.parametrize("rest", ["\n[{}]", " x", "]", "\n" * 20 + "{}"])
+def test_text_after_a_json_list_is_refused_and_not_lost(tmp_path, monkeypatch, rest):
+    monkeypatch.setattr("srl.data.formats._CHUNK", 7)
+    (tmp_path / "in.json").write_text('[{"a": 1}]' + rest)
+    with pytest.raises(DataError, match=r"in.json: after the end of the JSON list stands the string"):
+        list(file_rows(str(tmp_path / "in.json")))
+    (tmp_path / "in.json").write_text('[{"a": 1}]' + "\n" * 20)
+    assert [found for _, found in file_rows(str(tmp_path / "in.json"))] == [{"a": 1}]
+
+
+def test_of_a_damaged_parquet_page_the_first_line_is_said(tmp_path):
+    path = write(tmp_path / "in.parquet", [{"problem": "p" * 500, "solution": "s"}] * 300)
+    content = bytearray(path.read_bytes())
+    content[4:40] = b"\xff" * 36
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"in.parquet: (cannot be read|not a whole) .*\((?!None)\w.*\); "):
+        list(file_rows(str(path)))
+
+
 # --- fields -----------------------------------------------------------------------------------------------
 
 

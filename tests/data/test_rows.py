@@ -10,6 +10,7 @@ from make import from_rows
 
 from srl.data import fields
 from srl.data.benchmarks import benchmark_sources, read_benchmark
+from srl.data.formats import file_rows
 from srl.data.load import DataReport, load_trajectories
 from srl.data.prepare import Preparation
 from srl.data.row_format import NO_ANSWER, RowFormat, guessed
@@ -269,11 +270,8 @@ def test_the_answer_of_a_list_of_steps_is_found_in_them(style, written):
         (["a", {"title": "T", "body": "#### 4"}], ["a", ""], "#### 4"),
     ):
         found = marked.read({"problem": "p", "solution": written(steps)}, "f:1")
-        assert ([step.body for step in found.steps], found.conclusion, found.answer) == (
-            bodies,
-            conclusion,
-            "4",
-        )
+        assert [step.body for step in found.steps] == bodies
+        assert (found.conclusion, found.answer) == (conclusion, "4")
     found = marked.read({"problem": "p", "solution": written(["a", "b"])}, "f:1")
     assert (len(found.steps), found.conclusion, found.answer) == (2, "", None)
 
@@ -329,6 +327,9 @@ def test_a_folder_of_save_to_disk_is_read(tmp_path):
         assert report.files == {str(tmp_path / folder): sha256_of(tmp_path / folder)}
     with pytest.raises(ConfigError, match="there is no split test; write one of: train, rest"):
         load_trajectories(str(tmp_path / "two"), RowFormat(), DataReport(), split="test")
+    empty = {"train": data, "test": data.select([])}
+    datasets.DatasetDict(empty).save_to_disk(str(tmp_path / "empty"), num_shards={"train": 1, "test": 1})
+    assert list(file_rows(str(tmp_path / "empty"), split="test")) == []
     (tmp_path / "one" / "data-00000-of-00001.arrow").write_bytes(b"")
     with pytest.raises(DataError, match=r"cannot be read .*; save it again"):
         load_trajectories(str(tmp_path / "one"), RowFormat(), DataReport())
