@@ -29,7 +29,8 @@ class RowFormat:
     """Where a raw row holds what, and how its solution is cut. ConfigError for a value that cannot be used.
 
     A nested field is named by its path, "reward_model.ground_truth", in a list by its place, "generations.0".
-    GSM8K: problem "question", solution "answer", style "lines", remove "<<[^>]*>>", answer_marker "####".
+    GSM8K: problem "question", solution "answer", style "lines", remove "<<(?:(?!<<)[^>])*>>",
+    answer_marker "####".
     """
 
     problem: str = "problem"
@@ -349,9 +350,8 @@ class Preset:
     split: str = "train"
 
 
-_GSM8K = RowFormat(
-    problem="question", solution="answer", style="lines", remove="<<[^>]*>>", answer_marker="####"
-)
+_SUMS = "<<(?:(?!<<)[^>])*>>"
+_GSM8K = RowFormat(problem="question", solution="answer", style="lines", remove=_SUMS, answer_marker="####")
 
 
 PRESETS = {
@@ -403,7 +403,7 @@ def guessed(row: dict[str, Any]) -> RowFormat:
     text = value if isinstance(value, str) else ""
     marks = list(_MARKED.finditer(text))
     if len(marks) == 1 and len(text[marks[0].start() :].split("\n")) <= 3:
-        chosen |= {"answer_marker": "####", "remove": "<<[^>]*>>"}
+        chosen |= {"answer_marker": "####", "remove": _SUMS}
     if found["answer"] in (None, found["solution"]):
         chosen |= {"answer": "", "boxed": "answer_marker" not in chosen}
     return RowFormat(**{"style": "auto", **chosen})

@@ -361,7 +361,7 @@ def test_joining_the_pieces_gives_the_text(style: str, text: str) -> None:
             assert part == plain(piece).replace("\r\n", "\n").replace("\r", "\n").strip()
 
 
-@pytest.mark.parametrize("style", ["headings", "lines", "socratic", "paragraphs", "list", "agent", "auto"])
+@pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize(
     "text",
     ["# " + " " * 10**5, "## Step 1: a\n" * 20_000, "a ** " * 60_000, "<function=" * 50_000]
@@ -372,6 +372,8 @@ def test_joining_the_pieces_gives_the_text(style: str, text: str) -> None:
         "\\[\n" * 20_000,
         "**Step " * 20_000,
         "a\n\n" * 20_000,
+        "1. a\n2. b\n\nanother way\n" * 8000,
+        "1. a\n2. b\n" * 3000 + "\n\n" + "prose " * 20_000,
     ],
     ids=lambda text: repr(text[:9]),
 )

@@ -74,13 +74,21 @@ def _lists(headers: list[Header], n_lines: int) -> list[tuple[list[Header], int]
 
 
 def _joined(source: Source, runs: list[tuple[list[Header], int]]) -> Iterator[tuple[list[Header], int]]:
-    """The lists, each with those after it that restart at 1 and go on with it."""
-    for k, (steps, end) in enumerate(runs):
-        whole = list(steps)
-        for more, until in runs[k + 1 :] if len(steps) > 1 else ():
-            if len(more) > 1 and more[0].line == end and _goes_on(source, whole, more[0]):
-                whole += [header._replace(number=len(whole) + n) for n, header in enumerate(more, 1)]
-                end = until
+    """The lists, each with those after it that restart at 1 and go on with it.
+
+    These are not given again: where the whole is a small part of the solution, so is each of them.
+    """
+    place = 0
+    while place < len(runs):
+        whole, end = runs[place]
+        place += 1
+        while len(whole) > 1 and place < len(runs):
+            more, until = runs[place]
+            if len(more) < 2 or more[0].line != end or not _goes_on(source, whole, more[0]):
+                break
+            whole += [header._replace(number=len(whole) + n) for n, header in enumerate(more, 1)]
+            end = until
+            place += 1
         yield whole, end
 
 
