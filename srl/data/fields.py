@@ -122,3 +122,12 @@ def show(value: Any) -> str:
     names = {"str": "string", "bool": "boolean", "int": "number", "float": "number", "dict": "object"}
     kind = type(value).__name__
     return f"the {names.get(kind, kind)} {repr(value)[:40]}"
+
+
+def check_texts(found: Any, where: str) -> None:
+    """DataError: a text of a trajectory or its steps is none that UTF-8 can hold."""
+    named = [("", vars(found)), *((f"steps[{step.index - 1}].", vars(step)) for step in found.steps)]
+    for prefix, texts in named:
+        for name, value in texts.items():
+            if isinstance(value, str):
+                text(value, f"{prefix}{name}", where)

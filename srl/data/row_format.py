@@ -111,7 +111,7 @@ class RowFormat:
             refuse_tag(getattr(found, name), name, where)
         for step in found.steps:
             refuse_tag(f"{step.title}\n{step.body}\n{step.thinking}", f"step {step.index}", where)
-        _check_texts(found, where)
+        fields.check_texts(found, where)
         return found
 
     def _bare(self, row: dict[str, Any], where: str, notes: Counter[str]) -> Trajectory:
@@ -314,15 +314,6 @@ def _problem(row: dict[str, Any], name: str, where: str) -> str:
     if not is_chat(row.get(name)):
         return fields.problem(row, name, where)
     return fields.text(read_messages(row[name], name, where, None, Counter()).task, name, where)
-
-
-def _check_texts(found: Trajectory, where: str) -> None:
-    """DataError: a text of the trajectory, of messages or JSON text too, is none that UTF-8 can hold."""
-    named = [("", vars(found)), *((f"steps[{step.index - 1}].", vars(step)) for step in found.steps)]
-    for prefix, texts in named:
-        for name, value in texts.items():
-            if isinstance(value, str):
-                fields.text(value, f"{prefix}{name}", where)
 
 
 def _untagged(text: str, name: str, where: str) -> str:
