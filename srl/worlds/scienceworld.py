@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 from importlib import metadata
 from typing import Any
+from urllib.parse import quote
 
 from srl.errors import ConfigError
 from srl.files import default_cache, fresh_folder
@@ -46,7 +47,7 @@ class ScienceWorld(GoldPath):
             )
         variation = int(given["seed"]) % self.env.get_max_variations(given["task"])
         asked = given["task"], variation, given["simplify"]
-        name = "-".join(map(str, asked))
+        name = quote("-".join(map(str, asked)), safe=",")  # a file's name, whatever a row says
         kept = default_cache() / "scienceworld" / metadata.version("scienceworld") / name
         made = kept.exists()
         self.env.load(*asked, generateGoldPath=not made)
