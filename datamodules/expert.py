@@ -208,7 +208,8 @@ class ExpertDataModule(LightningDataModule):
     def _read(self) -> None:
         trajectories = self._load(self.path)
         random.Random(self.seed).shuffle(trajectories)
-        trajectories = trajectories[: self.max_problems]
+        if self.max_problems is not None:
+            _, trajectories = split_by_problem(trajectories, self.max_problems)
         usable = len(set(map(problem_key, trajectories)))
         count = self.validation.problems if self.val_path is None else 0
         if count + self.shots >= usable:
@@ -222,8 +223,8 @@ class ExpertDataModule(LightningDataModule):
             self.held_out = self._load(self.val_path)
         assert_disjoint(self.train, self.held_out)
         self.report.counts |= {
-            "problems/train": len(self.train),
-            "problems/held_out": len(self.held_out),
+            "problems/train": len(set(map(problem_key, self.train))),
+            "problems/held_out": len(set(map(problem_key, self.held_out))),
             "problems/skipped": len(self.report.skipped),
         }
 

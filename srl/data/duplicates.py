@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from srl.errors import DataError
 
 SIZE = 13
+_WITHOUT_WIDTH = re.compile("[\u00ad\u200b-\u200d\u2060\ufeff]")
 _WORD = re.compile(r"[a-z0-9]+|[^\W_a-z0-9]")
 
 
@@ -78,12 +79,12 @@ class Overlap:
 
 
 def folded(text: str) -> str:
-    r"""A text without what tells no two of them apart: case, and the kind and amount of white space.
+    r"""A text without what tells no two of them apart: case, signs without width, kind and amount of space.
 
-    >>> folded("Find \n $X + 1$ "), folded("Find $X - 1$")
+    >>> folded("Find \n $X + 1$ "), folded("Fi\u200bnd $X - 1$")
     ('find $x + 1$', 'find $x - 1$')
     """
-    return " ".join(text.casefold().split())
+    return " ".join(_WITHOUT_WIDTH.sub("", text).casefold().split())
 
 
 class Seen:

@@ -94,7 +94,12 @@ def rows_of(path: str, hub_config: str | None, split: str, report: DataReport) -
         hub = hub_set(path, hub_config, split)
         report.files[path] = str(hub._fingerprint)
         return numbered_rows(path, hub)
-    file = Path(path).expanduser() if path != "-" else Path("./-")
+    if path == "-":
+        raise DataError(
+            "'-', which is stdin, is no data file for a run: it is read again by workers and by a resume. "
+            "Write it to a file (`python -m srl prepare - --output FILE`) and give the path of that"
+        )
+    file = Path(path).expanduser()
     if file.exists():  # else reading says what is wrong
         report.files[path] = sha256_of(file)
     return file_rows(str(file), split=split)
@@ -120,7 +125,7 @@ def split_by_problem(
 
 
 def assert_disjoint(train: Sequence[Trajectory], held_out: Sequence[Trajectory]) -> None:
-    """No problem text may stand on both sides (white space aside). Errors: DataError naming the first."""
+    """No problem text may stand on both sides (`problem_key`). Errors: DataError naming the first."""
     trained = {problem_key(one): one.uid for one in train}
     for one in held_out:
         if problem_key(one) in trained:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from srl.data import fields
+from srl.data.duplicates import folded
 from srl.errors import DataError
 from srl.rewards.constraints import FIELD as CONSTRAINTS
 from srl.rewards.constraints import read_field
@@ -187,8 +188,8 @@ def _check_place(index: int, value: dict[str, Any], name: str, where: str) -> No
 
 
 def problem_key(trajectory: Trajectory) -> str:
-    """The problem's text, white space aside: what makes two problems the same."""
-    return " ".join((trajectory.about or trajectory.problem).split())
+    """The problem's text, case and white space aside: what makes two problems the same (`folded`)."""
+    return folded(trajectory.about or trajectory.problem)
 
 
 @dataclass(frozen=True)

@@ -282,11 +282,13 @@ class ExampleBuilder:
 
     @property
     def step_shots(self) -> list[Shot]:
-        """Of each demonstration its second step, so that the model sees how earlier steps look."""
+        """Of each demonstration its second step, so that the model sees what stands before a step."""
         return [
             Shot(
                 self.renderer.request(
-                    shot.problem, [shot.steps[0].text], shot.steps[1].title if self.title_hint else ""
+                    shot.problem,
+                    self.renderer.past(shot, 1),
+                    shot.steps[1].title if self.title_hint else "",
                 ),
                 shot.steps[1].text,
             )

@@ -83,8 +83,8 @@ def test_held_out_problems_may_have_a_file_of_their_own(tmp_path):
 
 
 def test_a_problem_in_both_files_is_refused(tmp_path):
-    rows = expert_rows(6)
-    again = rows[1] | {"uid": "other", "problem": "  " + rows[1]["problem"].replace(" ", "\n")}
+    rows = [row | {"problem": f"Sum {row['problem']}"} for row in expert_rows(6)]
+    again = rows[1] | {"uid": "other", "problem": "  \u200bSUM\n" + rows[1]["problem"].removeprefix("Sum")}
     train, held = write(tmp_path / "a.jsonl", rows[:4]), write(tmp_path / "b.jsonl", [rows[4], again])
     message = "problem other is held out, but p1 in the training data is the same problem: remove it"
     with pytest.raises(DataError, match=message):
@@ -124,6 +124,20 @@ def test_all_problems_shown_as_demonstrations_leave_none_to_train_on(tmp_path):
 def test_max_problems_bounds_what_is_read(expert_file):
     made = ready(expert_file, max_problems=7)
     assert (len(made.train), len(made.held_out)) == (5, 2)
+
+
+def test_max_problems_and_the_report_count_problems_not_solutions(tmp_path):
+    rows = [row | {"uid": f"{row['uid']}-{k}"} for row in expert_rows(6) for k in range(3)]
+    made = ready(write(tmp_path / "x.jsonl", rows), 2, max_problems=5)
+    assert (len(made.train), len(made.held_out)) == (3 * 3, 2 * 3)
+    assert (made.report.counts["problems/train"], made.report.counts["problems/held_out"]) == (3, 2)
+
+
+@pytest.mark.parametrize("where", ["path", "val_path"])
+def test_stdin_is_no_data_file_for_a_run(expert_file, where):
+    paths = {"path": str(expert_file)} | {where: "-"}
+    with pytest.raises(DataError, match=r"stdin, is no data file .*prepare - --output FILE"):
+        ready(paths.pop("path"), problems=2, **paths)
 
 
 # -- examples ---------------------------------------------------------------------------------------------

@@ -244,14 +244,22 @@ def test_solving_by_steps_shows_the_models_own_steps_alone(tokenizer):
 
 def test_shots_are_the_second_step_or_the_whole_solution(tokenizer):
     made = builder(tokenizer, shots=[TITLED], think=False)
-    assert made.step_shots == [Shot("P?\n1. **Add**:\n1+1=2\nDouble\n", "2. **Double**:\n2*2=4")]
+    assert made.step_shots == [Shot("P?\nIntro.\n1. **Add**:\n1+1=2\nDouble\n", "2. **Double**:\n2*2=4")]
     assert made.solution_shots == [Shot("P?\n", TITLED.solution)]
     (step,), (whole,) = made.steps(PLAIN, "srl"), made.problem(PLAIN, "rlvr")
-    shown = "P?\n1. **Add**:\n1+1=2\nDouble\n2. **Double**:\n2*2=4\n\n"
+    shown = "P?\nIntro.\n1. **Add**:\n1+1=2\nDouble\n2. **Double**:\n2*2=4\n\n"
     assert text_of(tokenizer, step) == shown + "Q?\n"
     assert text_of(tokenizer, whole) == "P?\n" + TITLED.solution + "\n\nQ?\n"
     bare = builder(tokenizer, shots=[TITLED], think=False, title_hint=False)
-    assert bare.step_shots[0].request == "P?\n1. **Add**:\n1+1=2\n"
+    assert bare.step_shots[0].request == "P?\nIntro.\n1. **Add**:\n1+1=2\n"
+
+
+def test_a_demonstration_shows_what_was_printed_before_its_step(tokenizer):
+    first, *others = TITLED.steps
+    shown = replace(TITLED, steps=(replace(first, observation="ok"), *others))
+    agent = PromptRenderer(tokenizer, PromptFormat("raw", context_turns=3), think=False)
+    (shot,) = ExampleBuilder(agent, ResponseLimits(), think=False, shots=[shown]).step_shots
+    assert shot.request == "P?\n1. **Add**:\n1+1=2\nprinted:\nok\nDouble\n"
 
 
 @pytest.mark.parametrize(("ending", "opened"), [("<think>\n", True), ("", False)])
