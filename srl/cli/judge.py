@@ -36,9 +36,9 @@ def main(arguments: list[str]) -> None:
             "judge measures a checkpoint: write --ckpt_path, and test_time.judge without url or adapter"
         )
     positive, negative = how.pair.words if of_pairs else how.judge.words
-    settings = replace(
-        how.judge, votes=options.votes, temperature=options.temperature, positive=positive, negative=negative
-    )
+    votes = how.judge.votes if options.votes is None else options.votes
+    temperature = how.judge.temperature if options.temperature is None else options.temperature
+    settings = replace(how.judge, votes=votes, temperature=temperature, positive=positive, negative=negative)
     voter = OwnVoter(engine, data.builder, settings, options.seed)
     each: Any = judged_pairs(voter, how.pair, asked) if of_pairs else judged(voter, settings, asked)
     console = Console(file=sys.stdout)
@@ -47,9 +47,9 @@ def main(arguments: list[str]) -> None:
         for one in found:
             write(json.dumps(one.row()) + "\n")
     if of_pairs:
-        show_pairs(pair_figures(found, options.votes), console)
+        show_pairs(pair_figures(found, votes), console)
     else:
-        show(judge_figures(found, options.label, laws, options.votes), options.label, console)
+        show(judge_figures(found, options.label, laws, votes), options.label, console)
 
 
 def _solutions(options: argparse.Namespace) -> list[Any]:
@@ -76,14 +76,15 @@ def _options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     add("--output", type=Path, required=True, help="JSONL, the verdicts on a solution, or a pair, a line")
     add("--ckpt_path", help="the judge; with --config also last or best; without, the base")
     add("--solutions", type=int, help="so many, from the first on; all without it")
-    add("--votes", type=int, default=1, help="responses on each step; the majority counts")
-    add("--temperature", type=float, default=1.0, help="of the votes; 0 is greedy")
+    of_config = "; without it that of model.test.test_time.judge"
+    add("--votes", type=int, help="responses on each step, the majority counts" + of_config)
+    add("--temperature", type=float, help="of the votes, 0 is greedy" + of_config)
     add("--seed", type=int, default=0, help="of the votes, and of which solutions are pairs")
     add_laws(parser)
     add_tracking_uri(parser)
     options, rest = parser.split(arguments)
     check_counts("--", 1, votes=options.votes, solutions=options.solutions)
-    if options.temperature < 0:
+    if options.temperature is not None and options.temperature < 0:
         raise ConfigError(f"--temperature is {options.temperature}: write 0 for greedy, or more")
     return options, rest
 

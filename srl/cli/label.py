@@ -137,6 +137,7 @@ def _work(options: argparse.Namespace, rest: list[str]) -> _Work:
     asked = repr((data.limits, data.prompt, data.think, data.shots))
     identity = {
         "base": model.identity["base"],
+        "digests": model.identity["digests"],
         "weights": weights,
         "split": options.split,
         "data": _digest("\n".join(one.to_json() for one in found)),

@@ -93,8 +93,14 @@ def judged(
 
 
 def _asks(settings: JudgeSettings, one: Valued, place: int) -> str:
-    """What asks about the step at `place`, from 1."""
-    return settings.asks(one.problem, one.steps[: place - 1], one.steps[place - 1])
+    """What asks about the step at `place`, from 1, in the form in which a judge is asked elsewhere
+    (`srl.evaluation.judge_reward.requests_of`): before it the preamble, behind the last step the conclusion.
+    """
+    past, step = one.steps[: place - 1], one.steps[place - 1]
+    behind = one.conclusion if place == len(one.steps) else ""
+    return settings.asks(
+        one.problem, [text for text in (one.preamble, *past) if text], "\n".join(filter(None, (step, behind)))
+    )
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """A judge on a server: OpenAI-compatible chat completions, one request a vote.
 
 What may pass (no connection, no answer in time, 408, 429, 5xx, no chat completion) is asked again after a
-pause that doubles. Where the server has answered others, what fails TRIES times and for GRACE seconds is no
-vote. What it refuses (any other 4xx) is no vote at once. A server that answers nothing for `patience`
-seconds, or refuses all, is gone. Redirects are not followed: they would take the key along.
+pause that doubles. What fails TRIES times and for GRACE seconds, while the server still answers what it has
+answered before, is no vote. What it refuses (any other 4xx) is no vote at once. A server that answers nothing
+for `patience` seconds, or has refused all, is gone. Redirects are not followed: the key would go along.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from urllib.request import OpenerDirector, Request
 from srl.errors import ServerGone
 from srl.evaluation.votes import Voter, Votes, own_voter
 from srl.model.texts import ids_of
+from srl.response import CLOSE, OPEN
 from srl.rewards.judge import JudgeSettings
 from srl.rewards.verdict import verdict
 from srl.server import at_once, headers, opener, whole
@@ -55,13 +56,14 @@ class _Vote:
 @dataclass
 class ServerVoter:
     """count: tokens of a text, where the server does not say. stops: whether to give up at once. pause: the
-    first, in seconds."""
+    first, in seconds. _answered: what the server has answered last."""
 
     settings: JudgeSettings
     count: Callable[[str], int]
     stops: Callable[[], bool] = lambda: False
     pause: float = 1.0
     _opener: OpenerDirector = field(default_factory=opener)
+    _answered: str | None = None
 
     def ask(self, requests: Sequence[str]) -> dict[str, Votes]:
         """ServerGone: see there; also where the run is to stop while it is waited for."""
@@ -70,7 +72,8 @@ class ServerVoter:
         while open_votes := [vote for vote in votes if not vote.done]:
             round_ = _Round(self, headers(self.settings.key_variable))
             at_once(round_.take, open_votes, AT_ONCE)
-            if round_.answered:
+            if round_.answered is not None:
+                self._answered = round_.answered
                 since, pause = time.monotonic(), self.pause
             self._refusals(votes)
             self._give_up(votes, time.monotonic() - since)
@@ -89,7 +92,7 @@ class ServerVoter:
         refused = [vote for vote in votes if vote.refused and not vote.done]
         for vote in refused:
             vote.done = True
-        if refused and all(vote.refused for vote in votes):
+        if refused and self._answered is None and all(vote.refused for vote in votes):
             raise ServerGone(
                 f"the judge's server {self.settings.url} answers {refused[0].fault} to all requests: see "
                 "judge.url, judge.model and judge.tokens"
@@ -98,10 +101,15 @@ class ServerVoter:
             log.warning("the judge's server: %s: %d are no votes", refused[0].fault, len(refused))
 
     def _give_up(self, votes: Sequence[_Vote], seconds: float) -> None:
-        """On requests that keep failing where others have been answered."""
-        if not any(vote.done for vote in votes) or seconds < min(GRACE, self.settings.patience / 2):
-            return
+        """On requests that keep failing, if the server answers meanwhile what it has answered before: it
+        may be down."""
         lost = [vote for vote in votes if not vote.done and vote.tries >= TRIES]
+        if not lost or self._answered is None or seconds < min(GRACE, self.settings.patience / 2):
+            return
+        probe = _Vote(self._answered)
+        _Round(self, headers(self.settings.key_variable)).take(probe)
+        if not probe.done:
+            return
         for vote in lost:
             vote.done = True
         if lost:
@@ -120,11 +128,13 @@ class ServerVoter:
 
 
 class _Round:
-    """Each open vote asked once. answered: any came; asked_for: seconds that the server wants to rest."""
+    """Each open vote asked once. answered: a text that was; asked_for: seconds that the server wants to
+    rest."""
 
     def __init__(self, voter: ServerVoter, headers: dict[str, str]) -> None:
         self.voter, self.headers = voter, headers
-        self.answered, self.in_a_row, self.asked_for, self.last = False, 0, 0.0, ""
+        self.answered: str | None = None
+        self.in_a_row, self.asked_for, self.last = 0, 0.0, ""
 
     def take(self, vote: _Vote) -> None:
         if self.in_a_row >= AT_ONCE:  # the server is down: no use to wait for each
@@ -140,7 +150,7 @@ class _Round:
             vote.fault = self.last = str(passing)
             self.in_a_row += 1
             return
-        self.answered, self.in_a_row, vote.done = True, 0, True
+        self.answered, self.in_a_row, vote.done = vote.text, 0, True
 
     def _said(self, text: str) -> bytes:
         settings = self.voter.settings
@@ -196,10 +206,13 @@ class _Round:
             text = found["choices"][0]["message"]["content"] or ""
             usage = found.get("usage") or {}
             tokens = usage.get("completion_tokens")
+            if OPEN not in text.partition(CLOSE)[0] and CLOSE in text:  # opened by the server's template
+                text = OPEN + text
             known = verdict(text, self.voter.settings.words)
+            spent = tokens if isinstance(tokens, int) else self.voter.count(text)
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise _Passing(NO_COMPLETION) from error
-        return known, tokens if isinstance(tokens, int) else self.voter.count(text)
+        return known, spent
 
 
 class _Passing(Exception):

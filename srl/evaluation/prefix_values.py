@@ -58,8 +58,8 @@ class Valued:
     successes: right ones of `of` continuations, from the bare problem to the end of the last step. tokens: of
     the continuations, each prefix counted with the first solution that has it; own_tokens: of the solution,
     where the policy wrote it. first_error: the place from 1 of the first wrong step, 0 for none, null where
-    nothing tells steps apart. left_out: why it has no values. text: the whole solution, "" where that is its
-    steps.
+    nothing tells steps apart. left_out: why it has no values. text: the whole solution as it was written, ""
+    where that is its steps. preamble, conclusion: what stands before the first step and behind the last.
     """
 
     uid: str
@@ -74,6 +74,8 @@ class Valued:
     first_error: int | None = None
     left_out: str = ""
     text: str = ""
+    preamble: str = ""
+    conclusion: str = ""
 
     @property
     def solution(self) -> str:
@@ -95,10 +97,13 @@ class Valued:
 
 @dataclass
 class _Solution:
-    """trajectory: the solution as if it were an expert's. reason: why it cannot be valued."""
+    """trajectory: the solution as if it were an expert's. text: as it was written, which is what is right or
+    not: cutting it into steps drops signs. reason: why it cannot be valued.
+    """
 
     expert: Trajectory
     trajectory: Trajectory
+    text: str
     sample: int = 0
     tokens: int = 0
     reason: str = ""
@@ -120,13 +125,15 @@ def valued(
     digest = hashlib.sha256(f"{settings.seed}/label/{start}".encode()).digest()
     generator = torch.Generator(engine.device).manual_seed(int.from_bytes(digest[:6], "big"))
     if settings.source == "expert":
-        solutions = [_Solution(one, one) for one in batch]
+        solutions = [_Solution(one, one, one.solution) for one in batch]
     else:
         solutions = _own(engine, builder, batch, settings, generator)
     prefixes = [_prefixes(builder, one) if settings.continuations else [] for one in solutions]
     distinct = {example.prompt_ids: example for examples in prefixes for example in examples}
     successes, tokens = _continued(engine, list(distinct.values()), settings, generator)
-    rights = are_correct([(s.trajectory.solution, s.expert.answer, s.expert.answer_check) for s in solutions])
+    rights = are_correct(
+        [(s.text, s.expert.answer, s.expert.answer_check, s.expert.problem) for s in solutions]
+    )
     found = []
     for solution, examples, right in zip(solutions, prefixes, rights, strict=True):
         counts = [successes[one.prompt_ids] for one in examples]
@@ -138,7 +145,7 @@ def valued(
 
 def _valued(solution: _Solution, counts: Sequence[int], of: int, tokens: int, right: bool) -> Valued:
     steps = tuple(step.text for step in solution.trajectory.steps)
-    text = solution.trajectory.solution
+    text = solution.text
     return Valued(
         uid=solution.expert.uid,
         sample=solution.sample,
@@ -152,6 +159,8 @@ def _valued(solution: _Solution, counts: Sequence[int], of: int, tokens: int, ri
         first_error=first_error(solution.trajectory, solution.expert),
         left_out=solution.reason,
         text="" if text == "\n".join(steps) else text,
+        preamble=solution.trajectory.preamble,
+        conclusion=solution.trajectory.conclusion,
     )
 
 
@@ -199,25 +208,28 @@ def _own(
 def _by_steps(expert: Trajectory, place: int, one: Solved) -> _Solution:
     steps = tuple(Step(k, "", text) for k, text in enumerate(one.steps, 1))
     own = replace(expert, preamble="", steps=steps, conclusion="")
-    return _Solution(expert, own, place, one.tokens, "" if steps else "no step in the format")
+    text = "\n".join(one.steps)
+    return _Solution(expert, own, text, place, one.tokens, "" if steps else "no step in the format")
 
 
 def _whole(expert: Trajectory, place: int, one: Solved | None, think: bool) -> _Solution:
     bare = replace(expert, preamble="", steps=(), conclusion="")
     if one is None:
-        return _Solution(expert, bare, place, reason="the problem cannot be asked")
+        return _Solution(expert, bare, "", place, reason="the problem cannot be asked")
     parts = split_solution(one.text, think)
     if parts is None:
-        return _Solution(expert, bare, place, one.tokens, "outside the format")
+        return _Solution(expert, bare, "", place, one.tokens, "outside the format")
     cut = split_auto(Source(parts[1]))
     steps = cut.steps or (Step(1, "", parts[1]),)
     preamble = cut.preamble if cut.steps else ""
     own = replace(expert, preamble=preamble, steps=steps, conclusion=cut.conclusion)
-    return _Solution(expert, own, place, one.tokens)
+    return _Solution(expert, own, parts[1], place, one.tokens)
 
 
 def _prefixes(builder: ExampleBuilder, solution: _Solution) -> list[Example]:
     """One example for the bare problem and each step but the last; none, with the reason, if one fails."""
+    if not solution.reason and not solution.trajectory.steps:
+        solution.reason = "no steps"
     if solution.reason:
         return []
     before = len(builder.skipped)

@@ -73,8 +73,8 @@ class TestTime:
     tries: int = 5
     """Times that chunk_reset samples one step, at most; the last is kept whatever the judge says."""
     judge: JudgeSettings = JudgeSettings()  # noqa: RUF009 - frozen
-    """Who judges steps for chunk_reset and best_of_n_judge; and how the commands label and judge ask a
-    judge."""
+    """Who judges steps for chunk_reset and best_of_n_judge. The commands label and judge take its request
+    and words, and judge its votes and temperature; what judges there has the prompts and limits of data."""
     pair: PairSettings = PairSettings()  # noqa: RUF009 - frozen
     """How label and judge ask which of two solutions is right, with --role pair."""
 
@@ -151,11 +151,17 @@ class Work:
         for draft in cut:
             closing = f"{CLOSE}\n" if draft.thinks(self) else ""
             draft.ids += self._ids(closing + self.settings.forced_answer, "forced_answer")
-        said = self._sample([draft.asked(self.settings.forced_tokens) for draft in cut], generator)
-        for draft, completion in zip(cut, said, strict=True):
+        asked = [(draft, room) for draft in cut if (room := self._room(draft)) > 0]
+        said = self._sample([draft.asked(room) for draft, room in asked], generator)
+        for (draft, _), completion in zip(asked, said, strict=True):
             draft.ids += list(completion.ids)[: len(completion.ids) - completion.end_token]
             draft.tokens += len(completion.ids)
         return [draft.solved(self) for draft in drafts]
+
+    def _room(self, draft: _Draft) -> int:
+        """Tokens of a forced answer, fewer where the model's context ends before."""
+        left = self.engine.most_tokens - len(draft.example.prompt_ids) - len(draft.ids)
+        return min(self.settings.forced_tokens, left)
 
     def text(self, ids: Sequence[int]) -> str:
         return self.engine.text_of(list(ids))

@@ -97,11 +97,12 @@ def _read(path: Path, lines: Sequence[bytes]) -> tuple[dict[str, Any], list[Valu
 
 
 def _check(path: Path, header: dict[str, Any], settings: dict[str, Any]) -> None:
+    """A setting that a file of an earlier version does not name is not compared."""
     there = header["settings"]
     differing = [
-        f"{name} {there.get(name)!r} there, {settings.get(name)!r} here"
-        for name in sorted(there.keys() | settings.keys())
-        if there.get(name) != settings.get(name)
+        f"{name} {there[name]!r} there, {settings[name]!r} here"
+        for name in sorted(there.keys() & settings.keys())
+        if there[name] != settings[name]
     ]
     if differing:
         raise ConfigError(

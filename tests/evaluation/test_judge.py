@@ -12,6 +12,7 @@ from srl.curriculum.choice import Choice, by_class
 from srl.data.load import assert_disjoint, split_by_problem
 from srl.errors import ConfigError, DataError
 from srl.evaluation.judge import judge_figures, judge_rows, judged
+from srl.evaluation.judge_reward import requests_of
 from srl.evaluation.labels import LabelSettings
 from srl.evaluation.prefix_values import Valued
 from srl.evaluation.value_file import read_values
@@ -71,6 +72,19 @@ def test_judge_data_are_balanced_distinct_and_read_as_any_expert_file(tmp_path):
     assert {one.uid[0] for one in sides[1]} & {one.uid[0] for one in sides[0]} == set()
     with pytest.raises(DataError, match="is the same problem"):
         assert_disjoint(found, [replace(found[0], uid="other", problem="another step of p?")])
+
+
+def test_a_step_is_shown_in_the_data_as_it_is_to_a_judge_that_rewards():
+    """With what stands before the first step and behind the last, where the answer may be."""
+    judge = JudgeSettings(request="{problem} {past} {step}")
+    text = "Let us see.\nStep 1: 1+1=2\nStep 2: 2+2=4\n\nSo the answer is 5."
+    example = Example("u", "rlvr", 0, (1,), "", problem="p?", think=False)
+    (asked,) = requests_of((example, [Completion((5,), text, torch.zeros(1), True)]), judge)
+    more = {"preamble": "Let us see.", "conclusion": "So the answer is 5.", "text": text}
+    one = replace(row(steps=("1+1=2", "2+2=4"), successes=(2, 4, 0)), **more)
+    found, _ = judge_rows([one], "abs_q", LabelSettings(), 0, judge)
+    assert asked in [row.problem for row in found]
+    assert "p? Let us see. 1+1=2" in [row.problem for row in found]
 
 
 def test_a_judge_is_asked_and_answers_in_the_signs_of_a_small_vocabulary(tmp_path):

@@ -68,6 +68,8 @@ class Handler(BaseHTTPRequestHandler):
 
 def answer(text):
     verdict = r"So \\boxed{Positive}." if "right" in text else "hm"
+    if "opened" in text:  # by the server's template
+        verdict = r"\\boxed{Positive} or \\boxed{Negative}?</think>" + verdict
     choice = f'[{{"message": {{"content": "{verdict}"}}}}]'
     return f'{{"choices": {choice}, "usage": {{"completion_tokens": 7}}}}'.encode()
 
@@ -135,6 +137,29 @@ def test_a_request_that_is_refused_where_others_are_answered_is_no_vote_at_once(
     assert [one.read for one in found.values()] == [("Positive",) * 2, (None, None)]
     assert len(server.seen) == 4
     assert "HTTP 413: 2 are no votes" in caplog.text
+
+
+def test_a_request_that_is_refused_alone_is_no_vote_where_the_server_has_answered_before():
+    with serving(always=lambda text: 413 if "what" in text else None) as server:
+        asked = voter(server, votes=1)
+        asked.ask(["right?"])
+        assert asked.ask(["what?"])["what?"].read == (None,)
+
+
+def test_no_vote_is_given_up_on_while_the_server_is_down(monkeypatch):
+    monkeypatch.setattr(judge_server, "GRACE", 0.02)
+    down = threading.Event()
+    with serving(always=lambda text: "500" if down.is_set() else 413 if "what" in text else None) as server:
+        asked = voter(server, votes=1, patience=0.4)
+        asked.ask(["right?"])
+        down.set()
+        with pytest.raises(ServerGone, match="has answered nothing for"):
+            asked.ask(["right too?", "what?"])
+
+
+def test_thinking_that_the_servers_template_opened_is_no_part_of_the_verdict():
+    with serving() as server:
+        assert voter(server, votes=1).ask(["right, opened?"])["right, opened?"].read == ("Positive",)
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,37 @@ def test_own_samples_are_cut_and_equal_prefixes_counted_once(builder):
     assert (second.left_out, second.successes) == ("outside the format", ())
 
 
+@pytest.mark.parametrize(
+    ("check", "answer", "text", "right"),
+    [
+        ("exact", "a\n\nb", "a\n\nb", True),  # cut and joined it is a, b
+        ("exact", "x=1\ny=2", "Step 1: x=1\nStep 2: y=2", False),
+        ("own_rules.py:Knows", "p?", "1. one\n2. two", True),
+    ],
+)
+def test_what_an_own_sample_wrote_is_judged_and_kept_as_it_was_written(
+    builder, tmp_path, monkeypatch, check, answer, text, right
+):
+    """A rule of the user's is told the problem."""
+    (tmp_path / "own_rules.py").write_text(
+        "class Knows:\n    def __call__(self, response, answer, problem):\n        return problem == answer\n"
+    )
+    monkeypatch.chdir(tmp_path)
+
+    class One(Writer):
+        def completion(self, example, k, n):
+            return Completion((5,), text, torch.zeros(1), True)
+
+    settings = ValueSettings(source="own", samples=1, continuations=0)
+    (found,) = valued(One(), builder, [trajectory(answer=answer, check=check)], settings, 0)
+    assert (found.right, found.solution) == (right, text)
+
+
+def test_a_row_without_steps_has_no_values_and_says_so(builder):
+    (found,) = valued(Writer(), builder, [trajectory(steps=())], ValueSettings(continuations=4), 0)
+    assert (found.left_out, found.successes) == ("no steps", ())
+
+
 def test_the_first_error_is_known_only_where_no_other_steps_are_right():
     expert = trajectory()
     assert first_error(trajectory(steps=("a", "b")), expert) == 2  # ends too early
@@ -162,6 +193,8 @@ def test_a_cut_file_is_gone_on_with_and_others_are_refused(tmp_path):
     assert read_values(path) == ({"seed": 0}, rows)
     with pytest.raises(ConfigError, match="made with other settings \\(seed 0 there, 1 here\\)"):
         ValueFile(path, {"seed": 1})
+    named_since = {"digests": {"weights": "ab"}}
+    assert ValueFile(path, {"seed": 0} | named_since).rows == rows
     path.write_bytes(whole.replace(b'"tokens"', b'"token"', 1))
     with pytest.raises(DataError, match=r"values.jsonl:2: the line is damaged"):
         ValueFile(path, {"seed": 0})

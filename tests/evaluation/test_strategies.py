@@ -15,7 +15,8 @@ from srl.evaluation.choosing import at_tokens, chosen, chosen_by_judge
 from srl.evaluation.chunk_reset import Resets, chunk_resets
 from srl.evaluation.solving import Solved
 from srl.evaluation.spending import Outlay, curves, slope_per_doubling
-from srl.evaluation.strategies import _Draft
+from srl.evaluation.strategies import TestTime as HowTo
+from srl.evaluation.strategies import Work, _Draft
 from srl.evaluation.votes import Votes
 from srl.examples.builder import ExampleBuilder, ResponseLimits
 from srl.examples.prompts import PromptRenderer
@@ -88,6 +89,27 @@ def test_a_response_that_is_made_to_go_on_loses_its_answer_and_the_end_of_its_th
     assert draft.asked().max_new_tokens == 20 - len(draft.ids)
     draft.take(completion, [], work)  # no wait is left
     assert (draft.finished, draft.tokens) == (True, 2 * len(ids))
+
+
+def test_a_forced_answer_has_the_room_that_the_context_leaves(tokenizer):
+    """Of 12 tokens 4 and 2 are the prompt, 6 the cut response, 2 what forces: none and 2 are left."""
+    asked = []
+
+    class Engine(SimpleNamespace):
+        def generate(self, examples, n, sampling, generator):
+            asked.append([one.max_new_tokens for one in examples])
+            count = examples[0].max_new_tokens
+            return [
+                [Completion((5,) * one.max_new_tokens, "", torch.zeros(count), False)] for one in examples
+            ]
+
+    engine = Engine(tokenizer=tokenizer, most_tokens=12, text_of=lambda ids: text_of(tokenizer, ids))
+    examples = [replace(example(text, tokenizer), max_new_tokens=6) for text in ("Why?", "Q?")]
+    how = HowTo(forced_answer="= ", forced_tokens=9)
+    work = Work(engine, None, examples, [], Sampling(1.0), how, None, None, None)
+    found = work.forced(1, 0, torch.Generator())
+    assert asked == [[6, 6], [2]]
+    assert [one.tokens for one in found] == [6, 8]
 
 
 ASKED = Example("u", "test", 0, (1,), "", problem="Q", think=False)
