@@ -6,6 +6,7 @@ A line that is a task of a world (`textworld:rooms=2,seed=7`) is played, and sho
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -60,15 +61,24 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     return parser.parse_known_args(arguments)
 
 
+_LATEX = (
+    "abla|atural|cong|e|earrow|eg|eq|eqq|ewline|exists|geq|gtr|i|leftarrow|Leftarrow|leftrightarrow|leq|less|"
+    "mid|ot|otin|parallel|prec|rightarrow|Rightarrow|sim|subseteq|succ|supseteq|u|warrow"
+)
+_BREAK = re.compile(rf"\\n(?!(?:{_LATEX})(?![A-Za-z]))")
+
+
 def problems() -> Iterator[str]:
-    r"""Lines of standard input, blank ones left out; `\n` in a line stands for a line break."""
+    r"""Lines of standard input, blank ones left out; `\n` in a line stands for a line break, but where it
+    begins a command of LaTeX, as `\neq`.
+    """
     while True:
         try:
             line = input(PROMPT if sys.stdin.isatty() else "")
         except EOFError:
             return
         if line.strip():
-            yield line.strip().replace("\\n", "\n")
+            yield _BREAK.sub("\n", line.strip())
 
 
 def show(console: Console, thinking: str, action: str) -> None:

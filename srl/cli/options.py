@@ -32,7 +32,7 @@ def default_uri() -> str:
 
 
 def add_tracking_uri(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--tracking_uri", default=default_uri(), help=f"default {default_uri()}")
+    parser.add_argument("--tracking_uri", default=default_uri(), help="default %(default)s")
 
 
 def check_empty(folder: Path, allowed: tuple[str, ...] = ()) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -131,13 +131,25 @@ def _conditions(entries: list[str]) -> dict[str, str]:
     for entry in entries:
         if "=" not in entry:
             raise ConfigError(f"--where {entry}: write FIELD=VALUE")
-    return dict(entry.split("=", 1) for entry in entries)
+    pairs = [entry.split("=", 1) for entry in entries]
+    for place, (name, _) in enumerate(pairs):
+        if name in [other for other, _ in pairs[:place]]:
+            raise ConfigError(
+                f"--where {entries[place]}: {name} is asked for above, and no row has two values of it; "
+                "prepare each value apart, and then the files together"
+            )
+    return dict(pairs)
 
 
 def _overlap(options: argparse.Namespace) -> Overlap | None:
     """The 13-grams of the benchmark files, each called by its file's name."""
     from srl.data.benchmarks import read_rows
 
+    if not 0 <= options.overlap_share <= 1:
+        raise ConfigError(
+            f"--overlap_share is {options.overlap_share}: it is a share of the 13-grams; write 0 (any) to 1 "
+            "(all), such as 0.5 for half"
+        )
     paths: list[Path] = []
     for entry in options.benchmarks:
         path = Path(entry).expanduser()
@@ -278,10 +290,13 @@ def show(report: dict[str, Any]) -> None:
     console = Console(file=sys.stdout)
     rows, steps = report["rows"], report["steps"]
     console.print(
-        f"{report['output']}: {rows['kept']} of {rows['read']} rows kept, {rows['dropped']} dropped"
+        f"{report['output']}: {rows['kept']} of {rows['read']} rows kept, {rows['dropped']} dropped",
+        markup=False,
     )
     named = {name: report["row"].get(name) for name in ("problem", "solution", "answer", "messages", "style")}
-    console.print("Fields: " + ", ".join(f"{name}={value}" for name, value in named.items() if value))
+    console.print(
+        "Fields: " + ", ".join(f"{name}={value}" for name, value in named.items() if value), markup=False
+    )
     for title, entries in (("Dropped", report["dropped"]), ("Notes on rows kept", report["notes"])):
         if entries:
             table = Table("rows", "what", title=title)
@@ -321,4 +336,12 @@ def from_yaml(path: Path) -> dict[str, Any]:
             near = difflib.get_close_matches(str(key), known, n=1)
             meant = f"did you mean {near[0]}? There are" if near else "there are"
             raise ConfigError(f"--map {path}: no key {str(key)!r:.200}; {meant} {', '.join(known)}")
+    kinds = get_type_hints(RowFormat) | {"hub_config": str | None, "split": str}
+    for key, value in found.items():
+        if not isinstance(value, kinds[key]) or (isinstance(value, bool) and kinds[key] is not bool):
+            wanted = "true or false" if kinds[key] is bool else _KINDS[isinstance(5, kinds[key])]
+            raise ConfigError(f"--map {path}: {key} is {value!r:.200}; write {wanted}")
     return found
+
+
+_KINDS = ("text, in quotes where it looks like a number", "a whole number")

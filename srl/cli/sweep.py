@@ -211,8 +211,8 @@ def _arguments(files: list[str], seed: int, settings: dict[str, Any]) -> tuple[t
     configs = [part for file in files for part in ("--config", file)]
     found = list(configs)
     for key, value in settings.items():
-        text = value.replace("{seed}", str(seed)) if isinstance(value, str) else json.dumps(value)
-        found += [f"--{key}", text]
+        text = value if isinstance(value, str) else json.dumps(value, default=str)  # str: of a date
+        found += [f"--{key}", text.replace("{seed}", str(seed))]
     found += ["--seed_everything", str(seed)]
     digest = hashlib.sha256(json.dumps(found).encode())
     for part in with_extended(configs):

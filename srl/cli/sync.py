@@ -33,26 +33,38 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = OptionParser(
         prog="python -m srl sync", description="Copy runs to the server that tracking.mirror named for them."
     )
-    parser.add_argument("--store", default=default, help=f"the local store; default {default}")
+    parser.add_argument("--store", default=default, help="the local store; default %(default)s")
     parser.add_argument("--mirror", help="copy all runs of the store to this server, wherever they belong")
     parser.add_argument("--runs", help="ids, with commas between them; default all")
     return parser.parse_args(arguments)
 
 
 def sync(store: str, mirror: str | None = None, only: str | None = None) -> None:
-    """Oldest run first. A server that does not answer is asked once."""
+    """Oldest run first. A server that does not answer is asked once; one that refuses a run gets the others.
+
+    ConfigError: a run of `only` that is not there.
+    """
     client = open_store(store)
-    wanted = only.split(",") if only else []
-    runs = [run for run in runs_of(client, mirror) if not wanted or run.info.run_id in wanted]
+    runs = runs_of(client, mirror)
+    if only is not None:
+        wanted = [part.strip() for part in only.split(",")]
+        known = {run.info.run_id for run in runs}
+        for one in wanted:
+            if one not in known:
+                raise ConfigError(
+                    f"--runs {one}: no run of this id in {store} belongs on a server; see --mirror for those "
+                    "that belong on none"
+                )
+        runs = [run for run in runs if run.info.run_id in wanted]
     failed, away = "", set()
     for run in runs:
         uri = mirror or run.data.tags[MIRROR]
         if uri in away:
             continue
         _end(client, run)
-        wrong = _send(client, run, uri)
-        if wrong is not None:
-            failed = failed or wrong
+        wrong, gone = _send(client, run, uri)
+        failed = failed or wrong
+        if gone:
             away.add(uri)
     if failed:
         raise TrainingStopped(
@@ -61,10 +73,10 @@ def sync(store: str, mirror: str | None = None, only: str | None = None) -> None
     print(f"All {len(runs)} runs of {store} that belong on a server are there")
 
 
-def _send(client: Any, run: Any, uri: str) -> str | None:
-    """Copy one run, and say what was sent; what went wrong, if anything did."""
-    from mlflow.exceptions import MlflowException
-    from requests import RequestException
+def _send(client: Any, run: Any, uri: str) -> tuple[str, bool]:
+    """Copy one run, and say what was sent. What went wrong, "" for nothing; whether the server is away."""
+    from mlflow.exceptions import MlflowException, RestException
+    from requests import HTTPError, RequestException
 
     try:
         mirror = Mirror(client, uri)
@@ -73,11 +85,15 @@ def _send(client: Any, run: Any, uri: str) -> str | None:
             counts = ", ".join(f"{count} {name}" for name, count in sent.items())
             print(f"{run.info.run_name}: sent {counts}, as run {mirror.open(run)} of {uri}", flush=True)
     except ConfigError as error:
-        return str(error)
+        return str(error), True
     except (MlflowException, RequestException, OSError) as error:
         said = " ".join(str(error).split())
-        return f"{uri}: run {run.info.run_name}: {(said.partition('Caused by ')[2] or said)[:200]}"
-    return None
+        refused = isinstance(error, RestException | HTTPError)
+        return (
+            f"{uri}: run {run.info.run_name}: {(said.partition('Caused by ')[2] or said)[:200]}",
+            not refused,
+        )
+    return "", False
 
 
 def _end(client: Any, run: Any) -> None:

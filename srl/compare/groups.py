@@ -14,7 +14,8 @@ from srl.renamed import renamed_key
 IGNORED = (
     "seed_everything", "rollout.seed", "data.benchmarks", "checkpoint.", "trainer.logger", "rollout_tables.",
     "tracking.", "model.test.", "trainer.enable_progress_bar", "trainer.callbacks", "config", "extends",
-    "ckpt_path", "verbose", "weights_only", "return_predictions",
+    "ckpt_path", "verbose", "weights_only", "return_predictions", "plan.", "trainer.default_root_dir",
+    "trainer.log_every_n_steps", "rollout.vllm.adapters",
 )  # fmt: skip
 PATHS = ("data.path", "data.val_path", "model.base")  # compared by their last part
 PHASE = re.compile(r"(curriculum\.phases\.\d+)\.")
@@ -22,7 +23,7 @@ GROUPS = re.compile(r"curriculum\.phases\.\d+\.(?:mix|until)")  # of settings th
 GROUP = re.compile(rf"({GROUPS.pattern})\.(.+)")
 UNSET = ("", "None")  # a phase that there is has keys without a value
 Settings = dict[str, dict[str, str]]  # setting -> method -> value
-NAMED = 2  # settings named in a group's label
+NAMED, LONGEST = 2, 40  # settings named in a group's label, and characters of each value
 
 
 @dataclass
@@ -109,6 +110,14 @@ def _by_seed(run: Run) -> tuple[int, str]:
     return (int(run.seed), "") if run.seed.isdigit() else (1 << 60, run.seed)
 
 
+def _cut(value: str) -> str:
+    """
+    >>> _cut("one"), len(_cut("long " * 20))
+    ('one', 40)
+    """
+    return value if len(value) <= LONGEST else f"{value[: LONGEST - 1]}…"
+
+
 def _labels(method: str, runs: list[Run]) -> list[str]:
     """The method alone where its settings are the same in all runs; else with the first that differ."""
     if len(runs) == 1:
@@ -119,7 +128,7 @@ def _labels(method: str, runs: list[Run]) -> list[str]:
     ]
     labels = []
     for place, one in enumerate(found):
-        told = ", ".join(f"{key.rsplit('.', 1)[-1]} {one.get(key, 'not set')}" for key in keys[:NAMED])
+        told = ", ".join(f"{key.rsplit('.', 1)[-1]} {_cut(one.get(key, 'not set'))}" for key in keys[:NAMED])
         label = f"{method} ({told}{', ...' if len(keys) > NAMED else ''})"
         labels.append(label if label not in labels else f"{label} {place + 1}")
     return labels

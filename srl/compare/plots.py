@@ -28,6 +28,13 @@ def draw(comparison: Comparison, folder: Path) -> dict[str, Path]:
     import matplotlib
 
     matplotlib.use("Agg")
+    with matplotlib.rc_context({"text.parse_math": False}):  # a dollar in a run's settings is a dollar
+        return _drawn(comparison, folder)
+
+
+def _drawn(comparison: Comparison, folder: Path) -> dict[str, Path]:
+    import matplotlib
+
     palette = matplotlib.colormaps["tab10"]
     colours = {group.label: palette(place % 10) for place, group in enumerate(comparison.groups)}
     found: dict[str, Path] = {}

@@ -125,24 +125,31 @@ def _read(client: MlflowClient, run: Any) -> Run:
 def read_tables(client: MlflowClient, run: Run) -> list[str]:
     """Fill in the run's tables: rollouts, and held-out steps before and after.
 
-    Tables that it took over from a run that it goes on with stay where it has none itself. Returns what
-    could not be read, a line each.
+    Of the runs that it goes on with the first that has held-out steps says what was before, the last that
+    has a table what was after. Returns what could not be read, a line each.
     """
     from mlflow.exceptions import MlflowException
 
-    try:
-        steps = sorted(file.path for file in client.list_artifacts(run.run_id, "validation"))
-        there = {file.path for file in client.list_artifacts(run.run_id)}
-        names = {"before": steps[:1], "after": steps[-1:]}
-        names["rollouts"] = ["rollouts.json"] if "rollouts.json" in there else []
-        with tempfile.TemporaryDirectory() as folder:
-            for name, paths in names.items():
-                if paths and not (name == "before" and name in run.tables):
-                    path = client.download_artifacts(run.run_id, paths[0], folder)
-                    run.tables[name] = _rows(path, "rollouts" if name == "rollouts" else "steps")
-    except (MlflowException, OSError, ValueError, TypeError, KeyError) as error:
-        return [f"{run.name}: its tables cannot be read ({' '.join(str(error).split())[:120]})"]
-    return []
+    unread = []
+    for run_id in (*run.earlier, run.run_id):
+        try:
+            for name, path in _tables_of(client, run_id).items():
+                if name != "before" or name not in run.tables:
+                    with tempfile.TemporaryDirectory() as folder:
+                        file = client.download_artifacts(run_id, path, folder)
+                        run.tables[name] = _rows(file, "rollouts" if name == "rollouts" else "steps")
+        except (MlflowException, OSError, ValueError, TypeError, KeyError) as error:
+            unread.append(f"{run.name}: its tables cannot be read ({' '.join(str(error).split())[:120]})")
+    return unread
+
+
+def _tables_of(client: MlflowClient, run_id: str) -> dict[str, str]:
+    """Paths of what there is: held-out steps of the first and the last validation, and rollouts."""
+    names = sorted(file.path for file in client.list_artifacts(run_id, "validation"))
+    steps = [name for name in names if name.rpartition("/")[2].startswith("steps_")]
+    found = {"before": steps[0], "after": steps[-1]} if steps else {}
+    there = {file.path for file in client.list_artifacts(run_id)}
+    return found | ({"rollouts": "rollouts.json"} if "rollouts.json" in there else {})
 
 
 def _rows(path: str, kind: str) -> list[dict[str, Any]]:

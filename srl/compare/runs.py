@@ -16,7 +16,8 @@ class Run:
     """One run. history: metric -> its values by update; of several at one update the newest.
 
     started, ended: seconds since 1970; ended is None while it runs. before: seconds that runs took with which
-    it goes on; None where one has no end. tables: artifact -> rows, as read.
+    it goes on; None where one has no end. earlier: the ids of those, the oldest first. tables: artifact ->
+    rows, as read.
     """
 
     run_id: str
@@ -28,6 +29,7 @@ class Run:
     started: float = 0.0
     ended: float | None = None
     before: float | None = 0.0
+    earlier: list[str] = field(default_factory=list)
     tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     @property
@@ -118,7 +120,7 @@ def joined(runs: list[Run]) -> tuple[list[Run], list[str]]:
         for metric, series in before.history.items():
             run.history[metric] = _after(metric, series, run.history.get(metric, {}), first)
         run.before = before.seconds
-        run.tables = before.tables | run.tables
+        run.earlier = [*before.earlier, before.run_id]
         gone.add(before.run_id)
         notes.append(f"{run.name} goes on with {before.name} after update {first}: taken as one run")
     return [run for run in runs if run.run_id not in gone], notes

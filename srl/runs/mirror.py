@@ -12,7 +12,7 @@ import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -57,7 +57,7 @@ class Mirror:
         }  # fmt: skip
         sent: dict[str, int] = {}
         refused: list[Exception] = []
-        with locked(Path(tempfile.gettempdir()) / f"srl-mirror-{run_id}.lock"):
+        with _sending(run_id):
             run = self.local.get_run(run_id)
             there = self.server.get_run(self.open(run))
             for name, part in parts.items():
@@ -184,7 +184,10 @@ class Mirror:
             return str(found.get(value, value))
         if key in LINKS:
             before = local_run(self.local, value)
-            return self.open(before) if before is not None else find_run(self.server, value) or value
+            if before is None or MIRROR not in before.data.tags:  # it may be private, or be sent later
+                return find_run(self.server, value) or value
+            with _sending(value):
+                return self.open(before)
         return value
 
     def _status(self, run: Any, there: Any) -> None:
@@ -195,6 +198,11 @@ class Mirror:
             self.server.update_run(theirs.run_id, status=ours.status)
         else:
             self.server.set_terminated(theirs.run_id, ours.status, ours.end_time)
+
+
+def _sending(run_id: str) -> AbstractContextManager[None]:
+    """One process at a time makes and fills a run."""
+    return locked(Path(tempfile.gettempdir()) / f"srl-mirror-{run_id}.lock")
 
 
 def local_run(client: Any, run_id: str) -> Any:

@@ -138,12 +138,12 @@ def _check_sqlite(uri: str) -> None:
 
 def check_server(uri: str) -> None:
     """ConfigError where nothing answers; MLflow itself would try for minutes."""
-    parts = urlsplit(uri)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
     try:
+        parts = urlsplit(uri)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
         socket.create_connection((parts.hostname or "", port), timeout=WAIT).close()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: of a port or host that is none
         raise ConfigError(
-            f"{uri}: no tracking server answers ({error.strerror or error}); start it, or name another one "
-            "with MLFLOW_TRACKING_URI"
+            f"{uri}: no tracking server answers ({getattr(error, 'strerror', None) or error}); start it, or "
+            "name another one with MLFLOW_TRACKING_URI"
         ) from error

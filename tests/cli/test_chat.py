@@ -10,7 +10,7 @@ from compared import three_runs
 from conftest import tiny_tokenizer
 from rich.console import Console
 
-from srl.cli.chat import show
+from srl.cli.chat import problems, show
 from srl.cli.main import main
 
 STEP_TOKENS = 3
@@ -109,3 +109,9 @@ def test_a_task_of_a_world_is_played_turn_by_turn(made, monkeypatch, capsys):
     assert rest[0].startswith("> ")
     assert re.search(r"(turns|format|tokens|won|lost) after [1-3] turns", found)
     assert "world chess.py:Board:" in found  # and is not the end of the chat
+
+
+def test_a_typed_break_is_one_and_commands_of_latex_are_not(monkeypatch):
+    typed = r"Solve $x \neq 3$, $\nu \notin A$\nNext, eat\nnuts"
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{typed}\n\n"))
+    assert list(problems()) == ["Solve $x \\neq 3$, $\\nu \\notin A$\nNext, eat\nnuts"]

@@ -5,6 +5,7 @@ import json
 import re
 import sys
 from contextlib import redirect_stderr, redirect_stdout
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -154,13 +155,17 @@ def test_seeds_take_turns_and_reach_the_settings(swept, tmp_path):
     file, _ = swept
     values = yaml.safe_load(file.read_text())
     values |= {"seeds": [0, 1], "set": {"data.path": "data{seed}.jsonl", "budget.tokens": 5}}
+    values["set"] |= {"data.benchmarks": ["test{seed}.jsonl"], "trainer.logger": date(2026, 1, 2)}
     (tmp_path / "s.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
     found = read_sweep(tmp_path / "s.yaml")
     assert [(run.method, run.seed) for run in found] == [
         ("short", 0), ("longer", 0), ("short", 1), ("longer", 1),
     ]  # fmt: skip
     last = found[-1].arguments
-    assert last[-6:] == ("--data.path", "data1.jsonl", "--budget.tokens", "5", "--seed_everything", "1")
+    assert last[-10:] == (
+        "--data.path", "data1.jsonl", "--budget.tokens", "5", "--data.benchmarks", '["test1.jsonl"]',
+        "--trainer.logger", '"2026-01-02"', "--seed_everything", "1",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(

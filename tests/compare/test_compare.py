@@ -406,6 +406,7 @@ def test_a_database_of_another_version(refused, made, tmp_path):
 
 def test_a_server_that_does_not_answer(refused):
     assert "no tracking server answers" in refused(uri="http://127.0.0.1:9")
+    assert "no tracking server answers (Port could not be cast" in refused(uri="http://host:PORT")
 
 
 def test_a_run_is_refused_before_it_starts_where_it_could_not_be_logged(
@@ -449,6 +450,44 @@ def test_a_table_of_another_shape_is_noted_and_left_out(made, tmp_path, table):
     (note,) = read_tables(client, run)
     assert note.startswith(f"{run_id}: its tables cannot be read ("), uri
     assert not run.tables
+
+
+def table(*responses):
+    columns = ["uid", "position", "response", "expert_action", "reward"]
+    return json.dumps({"columns": columns, "data": [["u", 1, text, "e", 0.5] for text in responses]})
+
+
+def test_of_resumed_runs_that_play_the_held_out_steps_are_those_of_the_first_and_the_last(made, tmp_path):
+    """Tables of plays stand in the same folder."""
+    import mlflow
+
+    from srl.compare.reading import read_tables
+
+    client = mlflow.MlflowClient(f"sqlite:///{shutil.copy(made.folder / 'mlflow.db', tmp_path)}")
+    experiment = client.create_experiment("worlds", artifact_location=str(tmp_path / "artifacts"))
+    first, second = (client.create_run(experiment).info.run_id for _ in range(2))
+    for run_id, places in ((first, (0, 10)), (second, (20,))):
+        for place in places:
+            client.log_text(run_id, table(f"at {place}"), f"validation/steps_{place:06}.json")
+            client.log_text(
+                run_id, '{"columns": ["uid"], "data": []}', f"validation/episodes_{place:06}.json"
+            )
+    runs = [a_run(first, [0.1, 0.2]), a_run(second, [0.3], resumed_from_run=first)]
+    runs[1].history["train/loss"] = {20: 1.0}
+    ((run,), _) = joined(runs)
+    assert read_tables(client, run) == []
+    assert [run.tables[name][0]["response"] for name in ("before", "after")] == ["at 0", "at 20"]
+
+
+def test_settings_are_drawn_as_they_are_written_and_long_ones_cut(tmp_path):
+    """A dollar is no mathematics."""
+    from srl.compare.plots import draw
+
+    texts = (r"Put it in $\boxed{}$.", "Think for long, and then " * 9)
+    runs = [a_run(f"r{k}", [0.1], params={"data.prompt.step_system": text}) for k, text in enumerate(texts)]
+    found = compare(runs)
+    assert [len(group.label) for group in found.groups] == [len(f"m (step_system {texts[0]})"), 16 + 40]
+    assert draw(found, tmp_path)["accuracy"].is_file()
 
 
 # -- what the runs left in MLflow for it --------------------------------------------------------------------

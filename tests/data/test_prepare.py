@@ -372,6 +372,15 @@ def test_a_file_that_cannot_be_read_is_named_and_nothing_written(prepare, tmp_pa
         (["in.jsonl", "--map", "nowhere.yaml"], "--map nowhere.yaml: cannot be read"),
         (["in.jsonl", "--map", "bad.yaml"], "--map bad.yaml: no key 'problm'; did you mean problem?"),
         (["in.jsonl", "--where", "resolved"], "--where resolved: write FIELD=VALUE"),
+        (
+            ["in.jsonl", "--where", "a=1", "--where", "b=1", "--where", "a=2"],
+            "--where a=2: a is asked for above",
+        ),
+        (["in.jsonl", "--overlap_share", "50"], "--overlap_share is 50.0: .* write 0 .any. to 1"),
+        (["in.jsonl", "--overlap_share", "nan"], "--overlap_share is nan: "),
+        (["in.jsonl", "--map", "kinds.yaml"], "--map kinds.yaml: min_steps is '2'; write a whole number"),
+        (["in.jsonl", "--map", "texts.yaml"], r"--map texts.yaml: problem is \['a'\]; write text"),
+        (["in.jsonl", "--map", "bools.yaml"], "--map bools.yaml: boxed is 'no'; write true or false"),
         (["in.jsonl", "--benchmarks", "empty"], "--benchmarks empty: no data file"),
         (["in.jsonl", "--tokenizer", "./nowhere"], "--tokenizer ./nowhere: cannot be loaded"),
         (["nobody/nothing"], "nobody/nothing, split train: not a file here, and the hub did not give it"),
@@ -385,6 +394,9 @@ def test_wrong_options_are_named(prepare, tmp_path, monkeypatch, arguments, mess
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     write(tmp_path / "in.jsonl", [row(1)])
     (tmp_path / "bad.yaml").write_text("problm: q\n")
+    (tmp_path / "kinds.yaml").write_text("min_steps: '2'\n")
+    (tmp_path / "texts.yaml").write_text("problem: [a]\n")
+    (tmp_path / "bools.yaml").write_text("boxed: 'no'\n")
     (tmp_path / "empty").mkdir()
     done = prepare(*arguments)
     assert done.status == 2
