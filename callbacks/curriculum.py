@@ -78,6 +78,7 @@ class Curriculum(Callback):
         levels = tuple(dict.fromkeys(phase.level for phase in phases))
         choice = self.choice if levels == (None,) else replace(self.choice, levels=levels)
         datamodule.build_stream(list(names), size, choice)
+        datamodule.stream.largest_draw = max(map(self.draw_size, phases))
         if choice.levels:
             check_levels(phases, datamodule.stream.selectors)
 

@@ -16,7 +16,7 @@ from uuid import getnode
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from modules.longest import try_longest
+from modules.longest import Draws, try_longest
 from srl import ranks
 from srl.curriculum.stream import Draw
 from srl.engine.settings import Path as EnginePath
@@ -181,9 +181,14 @@ class Rollout(Callback):
         wanted = setting is True or (setting == "auto" and pl_module.device.type == "cuda")
         if not wanted or trainer.global_step or trainer.world_size > 1:
             return
-        stream = trainer.datamodule.stream  # type: ignore[attr-defined]
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        played = frozenset(name for name in data.stream.sources if self._plays[name] == "episode")
+        draws = Draws(
+            data.stream.largest_draw, self.num_generations, self.sampling, played,
+            data.limits.max_prompt_tokens, here=self.engine != "vllm",
+        )  # fmt: skip
         with trainer.precision_plugin.forward_context():
-            try_longest(pl_module, stream.sources, stream.batch_size, self.num_generations, self.sampling)
+            try_longest(pl_module, data.stream.sources, draws)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Draw, batch_idx: int) -> None:
         assert self._generator is not None

@@ -6,14 +6,14 @@ import itertools
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from srl.examples.lazy import StepExamples
 from srl.packing.micro_batches import Row
-from srl.types import Example, Sampling
+from srl.types import Completion, Example, Sampling
 
 if TYPE_CHECKING:
     from modules.policy import PolicyModule
@@ -23,10 +23,23 @@ log = logging.getLogger(__name__)
 LOOKED_AT = 4  # times as many of the longest texts are tokenised as are asked for
 
 
-def try_longest(
-    module: PolicyModule, sources: Mapping[str, Sequence[Example]], count: int, n: int, sampling: Sampling
-) -> None:
-    """Sample the `count` longest prompts of a source, n times each to its token limit, and train on them.
+@dataclass(frozen=True)
+class Draws:
+    """What the longest draw is: `count` prompts, n rollouts of each. played: of these sources the prompts are
+    first turns, and later ones of each play have up to `turn_tokens` of their own. here: whether the policy's
+    own engine samples.
+    """
+
+    count: int
+    n: int
+    sampling: Sampling
+    played: frozenset[str] = frozenset()
+    turn_tokens: int = 0
+    here: bool = True
+
+
+def try_longest(module: PolicyModule, sources: Mapping[str, Sequence[Example]], draws: Draws) -> None:
+    """Sample the longest prompts of a source, n times each to its token limit, and train on them.
 
     Rollouts hold the most while the prompts of the next wave are prefilled beside those in flight, so two
     waves of rows_in_flight are sampled: four hold what two do (tests/memory_plan/test_plan.py counts it). Two
@@ -36,10 +49,19 @@ def try_longest(
     optimizer, generators and metrics stay as they are; the optimizer's moments are not tried. It takes the
     time of one draw of which no rollout ends by itself. TrainingStopped, in words, for what no bound can make
     fit. It has not been run on CUDA.
+
+    Of plays a last turn is tried, all plays at once with a prompt of the most tokens each; that earlier turns
+    go into the same update is not, as its token budget splits them.
     """
     start = time.perf_counter()
-    found = [chosen for examples in sources.values() if (chosen := longest(examples, count))]
-    sampled = [examples for examples in found if not examples[0].target_ids]
+    found, sampled = list[list[Example]](), list[tuple[list[Example], int]]()
+    for name, examples in sources.items():
+        if chosen := longest(examples, draws.count):
+            found.append(chosen)
+            if name in draws.played:
+                sampled.append((last_turns(chosen, draws), 1))
+            elif not chosen[0].target_ids:
+                sampled.append((chosen, draws.n))
     rows = [
         Row(one.prompt_ids, one.target_ids, weight=1.0, nll=True)
         for examples in found
@@ -47,7 +69,7 @@ def try_longest(
         if one.target_ids
     ]
     if sampled:
-        rows += _sampled(module, max(sampled, key=lambda examples: size(examples[0])), n, sampling)
+        rows += _sampled(module, *max(sampled, key=lambda one: (size(one[0][0]), len(one[0]))), draws)
     _train(module, rows)
     most = max(len(row.prompt_ids) + len(row.action_ids) for row in rows)
     log.info("The longest draw fits: up to %d tokens, %.1f s", most, time.perf_counter() - start)
@@ -67,7 +89,19 @@ def longest(examples: Sequence[Example], count: int) -> list[Example]:
     return sorted((one for one in examples if one.prompt_ids), key=size, reverse=True)[:count]
 
 
-def _sampled(module: PolicyModule, examples: list[Example], n: int, sampling: Sampling) -> list[Row]:
+def last_turns(first: Sequence[Example], draws: Draws) -> list[Example]:
+    """Of n plays of each prompt a turn with the most tokens: the first one's, over and over, with another
+    token at the end of each, as no two plays share a prompt.
+    """
+    found = []
+    for place in range(len(first) * draws.n):
+        example = first[place // draws.n]
+        turn = itertools.islice(itertools.cycle(example.prompt_ids), draws.turn_tokens - 1)
+        found.append(replace(example, prompt_ids=(*turn, place)))
+    return found
+
+
+def _sampled(module: PolicyModule, examples: list[Example], n: int, draws: Draws) -> list[Row]:
     """Rollouts that nothing ends before their limit, as rows of an update that is not on-policy."""
     engine: Any = module.engine
     generator = torch.Generator(module.device).manual_seed(0)
@@ -75,7 +109,10 @@ def _sampled(module: PolicyModule, examples: list[Example], n: int, sampling: Sa
     endless = [replace(example, stop=()) for example in examples[:two_waves]]
     ends, engine.end_ids = engine.end_ids, frozenset()
     try:
-        groups = engine.generate(endless, n, sampling, generator)
+        if draws.here:
+            groups = engine.generate(endless, n, draws.sampling, generator)
+        else:
+            groups = [[_made_up(example)] * n for example in endless]
     finally:
         engine.end_ids = ends
     return [
@@ -92,6 +129,12 @@ def _sampled(module: PolicyModule, examples: list[Example], n: int, sampling: Sa
         for example, completions in zip(examples, groups, strict=True)
         for one in completions
     ]
+
+
+def _made_up(example: Example) -> Completion:
+    """As long as one may be, where it is not sampled here."""
+    count = example.max_new_tokens
+    return Completion((example.prompt_ids[0],) * count, "", torch.zeros(count), finished=False)
 
 
 def _train(module: PolicyModule, rows: list[Row]) -> None:

@@ -23,7 +23,8 @@ _MESSAGES = ("can't allocate memory", "CUDA error: out of memory", "_STATUS_ALLO
 
 
 def fewer_rows(rows: int, n: int) -> int:
-    """So many rollouts at once did not fit: half as many, but those of one prompt, as its n go together.
+    """So many rollouts at once did not fit: half as many, but those of one prompt, as its n go together; on
+    the slow path, where each row has its own prompt, n is 1.
 
     The bound is one from above, so that a lower number keeps the user's word. TrainingStopped where it was no
     more than one prompt's.
@@ -32,10 +33,11 @@ def fewer_rows(rows: int, n: int) -> int:
     (32, 8)
     """
     if rows <= n:
+        what = "one does" if n == 1 else f"the {n} of one prompt do"
         raise TrainingStopped(
-            f"out of memory in rollouts: the {n} of one prompt do not fit, and model.rows_in_flight cannot "
-            "split them. Lower rollout.num_generations, or data.limits.max_prompt_tokens, step_tokens or "
-            "solution_tokens, or set model.quantization: nf4"
+            f"out of memory in rollouts: {what} not fit, and model.rows_in_flight cannot split them. Lower "
+            f"{'' if n == 1 else 'rollout.num_generations, or '}data.limits.max_prompt_tokens, step_tokens "
+            "or solution_tokens, or set model.quantization: nf4"
         )
     bound = max(rows // 2, n)
     log.warning(

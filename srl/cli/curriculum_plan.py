@@ -13,7 +13,7 @@ from srl.curriculum.phases import Phase
 from srl.objectives.table import objectives
 
 SHOWN = 5  # reasons of skipped examples
-COLUMNS = ("phase", "objectives", "ends after", "groups an update", "rollouts an update", "updates a pass")
+COLUMNS = ("phase", "objectives", "ends after", "groups an update", "rollouts a draw", "updates a pass")
 
 
 def plan_of(config: Any) -> dict[str, Any]:
@@ -40,21 +40,24 @@ def plan_of(config: Any) -> dict[str, Any]:
 
 def _phase(phase: Phase, config: Any, counts: dict[str, int]) -> dict[str, Any]:
     known = objectives()
-    groups = phase.batch_groups or config.curriculum.batch_groups
-    sampled = any(known[name].samples for name in phase.objectives)
+    groups, draw = phase.batch_groups or config.curriculum.batch_groups, config.curriculum.draw_size(phase)
+    shares = phase.shares or dict.fromkeys(phase.objectives, 1 / len(phase.objectives))
+    sampled = sum(share for name, share in shares.items() if known[name].samples)
     max_steps = config.trainer.max_steps
+    never = "never by itself" if max_steps < 0 else f"update {max_steps} (trainer.max_steps)"
+    how = config.model.update_settings
     of_level = "" if phase.level is None else f"/level_{phase.level}"
     examples = sum(counts.get(f"examples/{name}{of_level}", 0) for name in phase.objectives)
     return {
         "name": phase.name,
         "level": phase.level,
         "mix": phase.shares or "per problem: " + " or ".join(phase.objectives),
-        "ends": f"update {max_steps} (trainer.max_steps)" if phase.until is None else str(phase.until),
+        "ends": never if phase.until is None else str(phase.until),
         "anneal": phase.anneal if isinstance(phase.anneal, int) else str(phase.anneal),
         "groups_an_update": groups,
-        "prompts_a_draw": config.curriculum.draw_size(phase),
-        "rollouts_an_update": groups * config.rollout.num_generations if sampled else 0,
-        "updates_a_pass": round(examples / groups, 1) if counts else None,
+        "prompts_a_draw": draw,
+        "rollouts_a_draw": round(draw * sampled * config.rollout.num_generations),
+        "updates_a_pass": round(examples / draw * how.mini_batches * how.epochs, 1) if counts else None,
         "lr": phase.lr,
     }
 
@@ -91,7 +94,7 @@ def show_plan(plan: dict[str, Any], console: Console) -> None:
         passes = phase["updates_a_pass"]
         cells = (
             phase["name"], mix, phase["ends"], str(phase["groups_an_update"]),
-            str(phase["rollouts_an_update"] or "none: imitates"), "-" if passes is None else str(passes),
+            str(phase["rollouts_a_draw"] or "none: imitates"), "-" if passes is None else str(passes),
         )  # fmt: skip
         table.add_row(*map(escape, cells))
     console.print(table)

@@ -20,9 +20,11 @@ def main(arguments: list[str]) -> None:
     options, rest = _options(arguments)
     config = _config(rest)
     memory = _memory(options.gpu_gib, str(config.trainer.accelerator))
-    job = job_of(config, memory.device)
+    job = job_of(config, memory.device, total=memory.total)
     try:
         plan = make_plan(job)
+        found = changes(plan, memory)
+        largest = {} if found else largest_settings(job, memory)
     except ConfigError:
         raise
     except Exception as error:  # whatever layers raise that only the slow path computes
@@ -30,8 +32,6 @@ def main(arguments: list[str]) -> None:
             f"model.base: no plan can be made of {type(job.build.config).__name__} "
             f"({type(error).__name__}: {first_line(error)}); fit begins without one"
         ) from error
-    found = changes(plan, memory)
-    largest = {} if found else largest_settings(job, memory)
     if options.json:
         print(json.dumps(as_json(plan, memory, found, largest)))
     else:

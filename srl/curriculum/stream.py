@@ -35,7 +35,7 @@ class Stream:
         self.sources = sources
         self.seed = seed
         self.mix: dict[str, float] = {}
-        self.batch_size = 1
+        self.batch_size = self.largest_draw = 1
         self.draws_per_epoch = draws_per_epoch
         self.selectors: Mapping[str, Selector] = selectors or {
             name: Shuffled(examples, name, seed) for name, examples in sources.items() if examples

@@ -91,7 +91,8 @@ class RolloutEngine:
                 history.clear()
             generator.set_state(state)
             release(self.device)  # what the failed attempt held is free once its exception is gone
-            self.rows_in_flight = fewer_rows(min(self.rows_in_flight, len(examples) * n), n)
+            together = 1 if self._slow(examples) else n
+            self.rows_in_flight = fewer_rows(min(self.rows_in_flight, len(examples) * n), together)
 
     def turns(
         self, sampling: Sampling, generator: torch.Generator
@@ -118,6 +119,10 @@ class RolloutEngine:
             advice = "; set rollout.engine: transformers" if compared is verify else ""
             raise ConfigError(f"{error}. This is on the first prompt of the data{advice}") from error
 
+    def _slow(self, examples: Sequence[Example]) -> bool:
+        longest = max((len(one.prompt_ids) + one.max_new_tokens for one in examples), default=0)
+        return not self.decoder.computes(longest)
+
     def text_of(self, ids: list[int]) -> str:
         return text_of(self.tokenizer, ids)
 
@@ -129,8 +134,7 @@ class RolloutEngine:
         generator: torch.Generator,
         history: History | None,
     ) -> list[list[Completion]]:
-        longest = max((len(one.prompt_ids) + one.max_new_tokens for one in examples), default=0)
-        slow = not self.decoder.computes(longest)
+        slow = self._slow(examples)
         lag = 0 if slow else self.decode.lag_on(self.device)
         scheduler = Scheduler(examples, n, self.rows_in_flight, self.device, lag)
         if (lag or slow) and sampling.temperature:

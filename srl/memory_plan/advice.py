@@ -11,6 +11,7 @@ from srl.memory_plan.plan import GIB, Plan, make_plan, micro_tokens
 
 MOST_ROWS, MOST_TOKENS = 1024, 32768
 GRAIN = 1024  # tokens: of the largest micro-batch that is told
+LEAST_VLLM = 0.1
 WORTH = 0.99  # a change that leaves more of the peak than this is not told
 
 Smaller = Callable[[Job], "tuple[str, Job] | None"]
@@ -71,12 +72,18 @@ def _validation(job: Job) -> tuple[str, Job] | None:
 
 
 def _rows(job: Job) -> tuple[str, Job] | None:
-    """Whole groups."""
+    """Whole groups, where the slow path does not take row by row."""
     calls = [call for stage in job.stages for call in stage.calls]
-    n = max((call.n for call in calls), default=1)
+    each = [(call.n, job.build_of(stage).slow) for stage in job.stages for call in stage.calls]
+    n = max((1 if slow else n for n, slow in each), default=1)
     now = min(job.rows_in_flight, max((call.prompts * call.n for call in calls), default=1))
     fewer = max(n, now // 2 // n * n)
     return (str(fewer), job.with_rows(fewer)) if fewer < now else None
+
+
+def _vllm(job: Job) -> tuple[str, Job] | None:
+    fewer = round(job.vllm / 2, 2)
+    return (str(fewer), replace(job, vllm=fewer)) if fewer >= LEAST_VLLM else None
 
 
 def _nf4(job: Job) -> tuple[str, Job] | None:
@@ -107,6 +114,7 @@ CHEAP: tuple[tuple[str, Smaller], ...] = (
     ("model.update.tokens_per_micro_batch", _tokens),
     ("data.validation.batch_size", _validation),
     ("model.rows_in_flight", _rows),
+    ("rollout.vllm.memory", _vllm),
 )
 """These cost time alone."""
 COSTLY: tuple[tuple[str, Smaller], ...] = (

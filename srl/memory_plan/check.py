@@ -45,14 +45,17 @@ def check_memory(config: Any, settings: PlanSettings, device: str) -> None:
     from srl.memory_plan.model_shapes import config_of
 
     memory = here(device)  # type: ignore[arg-type]
-    job = job_of(config, device, config_of(config.model.files, config.model.trust_remote_code))  # type: ignore[arg-type]
-    if device == "cpu" and generous_sum(job) < CLEARLY * memory.room:
-        return
+    shape = config_of(config.model.files, config.model.trust_remote_code)
+    job = job_of(config, device, shape, memory.total)  # type: ignore[arg-type]
     from srl.memory_plan.advice import changes
     from srl.memory_plan.plan import make_plan
 
     try:
+        if device == "cpu" and generous_sum(job) < CLEARLY * memory.room:
+            return
         plan = make_plan(job)
+        fits = memory.fits(plan)
+        found = [] if fits else changes(plan, memory)
     except ConfigError as error:
         if settings.check == "refuse":
             raise
@@ -61,12 +64,11 @@ def check_memory(config: Any, settings: PlanSettings, device: str) -> None:
     except Exception as error:  # whatever a model's own code raises on tensors without storage
         log.warning("memory: no plan could be made (%s: %s)", type(error).__name__, error)
         return
-    fits = memory.fits(plan)
     if device == "cuda" or plan.peak > TIGHT * memory.room:
         log.log(logging.INFO if fits else logging.WARNING, summary(plan, memory))
     if fits:
         return
-    advice = "; then ".join(str(change) for change in changes(plan, memory))
+    advice = "; then ".join(map(str, found))
     if settings.check == "refuse":
         raise ConfigError(
             f"{summary(plan, memory)}: by its plan this run does not fit. Set {advice}. See python -m srl "
@@ -96,11 +98,12 @@ def generous_sum(job: Job) -> int:
 
     A token of a layer leaves fewer than 32 tensors of the hidden size and 10 of the intermediate size behind.
     """
+    from srl.memory_plan.model_shapes import widest
     from srl.memory_plan.rollouts import PREFILL_TOKENS, own_columns
 
     text = job.build.config.get_text_config()
     hidden, layers, vocab = text.hidden_size, text.num_hidden_layers, text.vocab_size
-    wide = getattr(text, "intermediate_size", None) or 4 * hidden
+    wide = widest(text)
     weights = 2 * vocab * hidden + layers * (4 * hidden**2 + 3 * hidden * wide)
     a_token = layers * (32 * hidden + 10 * wide)
     tokens = max([job.token_budget, PREFILL_TOKENS, *(s.prompt + s.completion for s in job.stages)])

@@ -38,6 +38,20 @@ KNOWN: dict[str, dict[str, Any]] = {
 """Shapes of hub models, so that their plan needs no network; from the models' own config.json."""
 
 
+def widest(text: Any) -> int:
+    """The intermediate size of a layer, the largest where layers differ; four hidden sizes where the config
+    names none, as GPT-2's.
+
+    >>> from types import SimpleNamespace as Config
+    >>> widest(Config(intermediate_size=[8, 16])), widest(Config(hidden_size=5, intermediate_size=None))
+    (16, 20)
+    """
+    found = getattr(text, "intermediate_size", None) or getattr(text, "ffn_dim", None)
+    if isinstance(found, list | tuple):
+        found = max(found)
+    return int(found or 4 * text.hidden_size)
+
+
 def shape_of(source: str, sha256: str | None = None, trust_remote_code: bool = False) -> Any:
     """What `model.base` names -> its transformers config. ConfigError: see `srl.model.sources.resolve`."""
     known = KNOWN.get(source.partition("@")[0])

@@ -11,7 +11,7 @@ from srl.memory_plan.dry_run import update_pass
 from srl.memory_plan.fake_model import Build, Weights, weigh
 from srl.memory_plan.job import Job, Stage
 from srl.memory_plan.optimizer import OptimizerBytes, optimizer_bytes
-from srl.memory_plan.rollouts import rollout_parts
+from srl.memory_plan.rollouts import recorded, rollout_parts
 
 GIB = 2**30
 ATTENTION = ("attention", "full_attention", "sliding_attention", "chunked_attention")
@@ -77,6 +77,9 @@ def make_plan(job: Job) -> Plan:
             name = f"{stage.name}: {call.n} x {call.completion} tokens"
             parts = rollout_parts(job.build_of(stage), call, job.rows_in_flight)
             moments.append(Moment(name, parts, standing))
+        if stage.groups and job.vllm:
+            share = {"vLLM's share (rollout.vllm.memory)": int(job.vllm * job.total)}
+            moments.append(Moment(f"{stage.name}: vLLM samples", share, standing))
         if stage.groups:
             moments.append(Moment(f"{stage.name}: update", _update(job, stage, weights), standing))
     if trains:
@@ -127,9 +130,9 @@ def _always(build: Build, weights: Weights, state: OptimizerBytes, averaged: boo
 def _recorded(job: Job) -> int:
     """CUDA graphs hold one more copy of the keys and values in flight (`srl.engine.graphs`)."""
     calls = [(job.build_of(stage), call) for stage in job.stages for call in stage.calls]
-    parts = [rollout_parts(build, call, job.rows_in_flight) for build, call in calls if not build.slow]
-    kept = ("keys and values of prompts", "keys and values of rollouts")
-    return max((sum(one.get(name, 0) for name in kept) for one in parts), default=0)
+    return max(
+        (recorded(build, one, job.rows_in_flight) for build, one in calls if not build.slow), default=0
+    )
 
 
 def _base(always: dict[str, int]) -> int:

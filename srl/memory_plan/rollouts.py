@@ -15,6 +15,7 @@ from srl.engine.caches import FIRST_CAPACITY
 from srl.memory_plan.dry_run import prefill_pass
 from srl.memory_plan.fake_model import Build
 from srl.memory_plan.live_bytes import LiveBytes
+from srl.memory_plan.model_shapes import widest
 from srl.types import Sampling
 
 PREFILL_TOKENS = 8192
@@ -27,7 +28,8 @@ SCORE_BYTES = 12
 class Call:
     """One call of the engine: distinct prompts of `prompt` tokens, n rollouts of `completion` tokens each.
 
-    turns: of plays, whose prompts are kept for the next call (`srl.engine.history`).
+    turns: of plays, whose prompts are kept for the next call (`srl.engine.history`). sampling: what cuts the
+    distribution takes memory.
     """
 
     prompts: int
@@ -35,6 +37,25 @@ class Call:
     prompt: int
     completion: int
     turns: bool = False
+    sampling: Sampling = Sampling()  # noqa: RUF009 - frozen
+
+
+def keys_and_values(build: Build, call: Call, rows_in_flight: int) -> tuple[int, int]:
+    """Bytes of the prompts' and of the rows' own, of as many as start together."""
+    together = min(call.prompts, max(1, rows_in_flight // call.n))
+    chunk = min(together, max(1, PREFILL_TOKENS // call.prompt))
+    a_token = prefill_pass(build, chunk, call.prompt).kept / (chunk * call.prompt)
+    own = own_columns(together * call.n, call.completion, waiting=call.prompts > together)
+    return round(together * call.prompt * a_token), round(own * a_token)
+
+
+def recorded(build: Build, call: Call, rows_in_flight: int) -> int:
+    """Bytes of the copy that recorded steps hold (`srl.engine.static`). Where prompts wait, twice as many are
+    in flight as start together, as long as one row of each is left.
+    """
+    prompts, own = keys_and_values(build, call, rows_in_flight)
+    waiting = call.prompts > max(1, rows_in_flight // call.n)
+    return (1 + waiting) * prompts + own
 
 
 def rollout_parts(build: Build, call: Call, rows_in_flight: int) -> dict[str, int]:
@@ -49,9 +70,7 @@ def rollout_parts(build: Build, call: Call, rows_in_flight: int) -> dict[str, in
     waiting = call.prompts > together
     chunk = min(together, max(1, PREFILL_TOKENS // call.prompt))
     prefill = prefill_pass(build, chunk, call.prompt)
-    a_token = prefill.kept / (chunk * call.prompt)
-    prompts = round(together * call.prompt * a_token)
-    own = round(own_columns(rows, call.completion, waiting) * a_token)
+    prompts, own = keys_and_values(build, call, rows_in_flight)
     vocabulary = int(build.config.get_text_config().vocab_size)
     logits = 2 * 4 * together * vocabulary  # after each prompt, and once more stacked
     before = prompts if together > chunk else 0  # room for all is made when the first chunk is done
@@ -110,12 +129,12 @@ def _decode(build: Build, rows: int, call: Call, vocabulary: int) -> int:
     """Scratch of one step: the sampler's, or attention's with one unpacked weight."""
     text = build.config.get_text_config()
     scores = SCORE_BYTES * rows * text.num_attention_heads * (call.prompt + call.completion)
-    weight = text.hidden_size * text.intermediate_size * build.computes_in.itemsize if build.nf4 else 0
-    return max(sampler_bytes(rows, vocabulary, build.device), scores + weight)
+    weight = text.hidden_size * widest(text) * build.computes_in.itemsize if build.nf4 else 0
+    return max(sampler_bytes(rows, vocabulary, build.device, call.sampling), scores + weight)
 
 
 @lru_cache(maxsize=256)
-def sampler_bytes(rows: int, vocabulary: int, device: str) -> int:
+def sampler_bytes(rows: int, vocabulary: int, device: str, sampling: Sampling) -> int:
     """The peak of `srl.engine.sampling.sample` with the logits that it is given, run without storage."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -126,5 +145,5 @@ def sampler_bytes(rows: int, vocabulary: int, device: str) -> int:
     with FakeTensorMode() if where == "cpu" else torch.device("meta"), LiveBytes() as live:
         logits = torch.empty(rows, vocabulary, device=where)
         live.note(logits)
-        sample(logits, Sampling(), no_values)
+        sample(logits, sampling, no_values)
         return live.peak

@@ -304,9 +304,9 @@ def test_the_plan_of_the_quick_start(capsys):
     plan = json.loads(capsys.readouterr().out.strip().splitlines()[-1])["curriculum"]
     srl, rlvr = plan["phases"]
     assert (srl["name"], srl["mix"], srl["ends"]) == ("srl", {"srl": 1.0}, "20 updates")
-    assert (srl["groups_an_update"], srl["rollouts_an_update"]) == (16, 128)  # 16 prompts of 8
+    assert (srl["groups_an_update"], srl["rollouts_a_draw"]) == (16, 128)  # 16 prompts of 8
     assert srl["updates_a_pass"] == 18.8  # 100 problems of 3 steps, 16 at a time
-    assert (rlvr["ends"], rlvr["rollouts_an_update"]) == ("update 32 (trainer.max_steps)", 64)
+    assert (rlvr["ends"], rlvr["rollouts_a_draw"]) == ("update 32 (trainer.max_steps)", 64)
     assert plan["examples"] == {"val_steps": 288, "val_problems": 96, "srl": 300, "rlvr": 100}
     assert plan["notes"] == []
 

@@ -1,5 +1,6 @@
 """Out of memory in rollouts: fewer at a time, the same numbers again; and the longest draw tried first."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from conftest import expert_rows, fit, tiny_model, tiny_tokenizer
 from make import TEXTS, example
 
+from srl.engine import general
 from srl.engine.decoder import Decoder
 from srl.engine.engine import RolloutEngine
 from srl.errors import TrainingStopped
@@ -28,9 +30,9 @@ def limit_rows(monkeypatch, most, after=0):
     return raised
 
 
-def sampled(rows, generator):
+def sampled(rows, generator, path="auto"):
     tokenizer = tiny_tokenizer()
-    engine = RolloutEngine(tiny_model(vocab_size=len(tokenizer)), tokenizer, (1,), rows)
+    engine = RolloutEngine(tiny_model(vocab_size=len(tokenizer)), tokenizer, (1,), rows, path=path)
     examples = [example(text + str(i), tokenizer) for i, text in enumerate(TEXTS)]
     found = engine.generate(examples, 4, Sampling(), generator)
     return engine, [(c.ids, c.logprobs.tolist()) for group in found for c in group]
@@ -52,6 +54,22 @@ def test_what_is_sampled_after_a_failure_is_what_the_lower_bound_gives(monkeypat
         "out of memory with 20 rollouts at once: rows_in_flight is 10 from now on; sampling again",
         "out of memory with 10 rollouts at once: rows_in_flight is 5 from now on; sampling again",
     ]
+
+
+def test_on_the_slow_path_rows_of_one_prompt_go_apart(monkeypatch):
+    """4 of a prompt do not fit, 2 do: each row reads its own prompt."""
+    _, expected = sampled(2, torch.Generator().manual_seed(0), "transformers")
+    steps = general._steps
+
+    def limited(decoder, rows, *more):
+        if len(rows) > 2:
+            raise torch.OutOfMemoryError("out of memory")
+        return steps(decoder, rows, *more)
+
+    monkeypatch.setattr(general, "_steps", limited)
+    engine, found = sampled(256, torch.Generator().manual_seed(0), "transformers")
+    assert engine.rows_in_flight == 2
+    assert found == expected
 
 
 def test_the_rollouts_of_one_prompt_that_do_not_fit_end_in_words(monkeypatch):
@@ -136,7 +154,7 @@ def test_trying_the_longest_leaves_everything_as_it_was(model_folder, expert_fil
 
 
 def test_a_teacher_reads_the_longest_rows_too(tokenizer):
-    from modules.longest import _sampled, size
+    from modules.longest import Draws, _sampled, size
 
     knowing = example("Q?", tokenizer, teaching="size", taught_ids=(1, 2, 3, 4))
     peers = example("Q?", tokenizer, teaching="target")  # its teacher reads another response of the group
@@ -145,10 +163,39 @@ def test_a_teacher_reads_the_longest_rows_too(tokenizer):
         rows_in_flight=8, end_ids=frozenset(), generate=lambda examples, *_: [[said] for _ in examples]
     )
     module = SimpleNamespace(engine=engine, device=torch.device("cpu"))
-    rows = _sampled(module, [knowing, peers], 1, Sampling())
+    rows = _sampled(module, [knowing, peers], 1, Draws(2, 1, Sampling()))
     assert [row.taught_ids for row in rows] == [(1, 2, 3, 4), (*peers.prompt_ids, 7)]
     assert all(row.asks_teacher for row in rows)
     assert (size(knowing), size(peers)) == (4 + 12, 2 + 12)
+
+
+def test_of_plays_the_longest_turn_of_each_is_tried_and_what_vllm_samples_is_not_sampled(
+    tokenizer, monkeypatch
+):
+    """Two tasks of three plays each, none of which shares its prompt with another."""
+    import modules.longest
+    from modules.longest import Draws, try_longest
+
+    asked, trained = [], []
+
+    def generate(examples, n, *_):
+        asked.append([(one.prompt_ids, n) for one in examples])
+        return [[Completion((7,) * one.max_new_tokens, "", torch.zeros(12), False)] for one in examples]
+
+    engine = SimpleNamespace(rows_in_flight=8, end_ids=frozenset(), generate=generate)
+    module = SimpleNamespace(engine=engine, device=torch.device("cpu"))
+    monkeypatch.setattr(modules.longest, "_train", lambda _, rows: trained.append(rows))
+    sources = {"episode": [example("ab", tokenizer), example("cde", tokenizer), example("x", tokenizer)]}
+    sources["sft_step"] = [example("other", tokenizer, target_ids=(1, 2))]
+    draws = Draws(2, 3, Sampling(), frozenset({"episode"}), turn_tokens=9)
+    try_longest(module, sources, draws)
+    ((*prompts,),) = asked
+    assert len({ids for ids, _ in prompts}) == len(prompts) == 6
+    assert {(len(ids), n) for ids, n in prompts} == {(9, 1)}
+    assert sorted(len(row.prompt_ids) + len(row.action_ids) for row in trained[0]) == [5 + 2, *[9 + 12] * 6]
+    try_longest(module, sources, replace(draws, here=False))
+    assert len(asked) == 1
+    assert [len(row.action_ids) for row in trained[1]] == [len(row.action_ids) for row in trained[0]]
 
 
 def test_what_will_not_fit_fails_before_the_first_update(refused, monkeypatch):

@@ -43,6 +43,7 @@ from srl.model.merged_lora import merge_lora_forward
 from srl.model.sources import resolve
 from srl.packing.attention import NAME, chosen
 from srl.packing.micro_batches import micro_batches
+from srl.types import Sampling
 from srl.update.loss import logprobs_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -531,11 +532,12 @@ def test_a_4bit_base_without_an_adapter_is_refused(capsys, monkeypatch):
 def test_a_phase_is_planned_with_the_teacher_of_any_of_its_objectives_and_with_its_mean(folder):
     phases = [Phase(name, dict.fromkeys(mix, 1.0)) for name, mix in PLANNED.items()]
     config = SimpleNamespace(
-        data=SimpleNamespace(limits=ResponseLimits()), rollout=SimpleNamespace(num_generations=4),
+        data=SimpleNamespace(limits=ResponseLimits()), reward=SimpleNamespace(parts=[]),
+        rollout=SimpleNamespace(num_generations=4, engine="auto", sampling=Sampling(), own_thinking=0.0),
         curriculum=SimpleNamespace(schedule=Schedule(phases), draw_size=lambda _: 4, batch_groups=4),
         trainer=SimpleNamespace(max_steps=3),
     )  # fmt: skip
-    assert [stage.teaching for stage in job_module._phases(config)] == ["none", "size", "target"]
+    assert [stage.teaching for stage in job_module._phases(config, 4096)] == ["none", "size", "target"]
     weights = weigh(build_of(folder))
     always = plan_module._always(build_of(folder), weights, OptimizerBytes(0, 0), averaged=True)
     assert always["running mean of the adapter"] == weights.adapter > 0

@@ -1,0 +1,121 @@
+"""What a config asks of memory, beside its own rollouts: judges, plays, vLLM; and bases of other shapes."""
+
+import pytest
+from test_plan import ROOT, arguments
+from transformers import Gemma3nTextConfig, GPT2Config, OPTConfig
+
+from srl.cli.lightning import instantiated
+from srl.cli.plan import job_from
+from srl.memory_plan.advice import changes
+from srl.memory_plan.check import PlanSettings, check_memory, generous_sum
+from srl.memory_plan.job import job_of
+from srl.memory_plan.memory import GIB, Memory, card
+from srl.memory_plan.plan import make_plan
+from srl.memory_plan.rollouts import Call, sampler_bytes
+from srl.types import Sampling
+
+LIMITS = (
+    "--data.limits.max_prompt_tokens",
+    "100",
+    "--data.limits.step_tokens",
+    "8",
+    "--data.limits.max_turns",
+    "6",
+)
+AGENT = (*LIMITS, "--data.prompt.context_turns", "3")
+
+
+def job(tmp_path, mix, *more):
+    phases = f"[{{name: one, mix: {{{mix}: 1.0}}, batch_groups: 4}}]"
+    how = ("--curriculum.draw_prompts", "5", "--rollout.num_generations", "3", "--data.think", "false")
+    return job_from(arguments(tmp_path, "--curriculum.phases", phases, *how, *more), "cpu")
+
+
+def calls(job, place=0):
+    return [(one.prompts, one.n, one.prompt, one.completion, one.turns) for one in job.stages[place].calls]
+
+
+def test_a_judge_is_asked_about_every_response_by_the_engine(tmp_path):
+    """15 responses, two votes each; a judge on a server takes nothing here, nor does a vote on a play."""
+    asks = "judge: {votes: 2, max_prompt_tokens: 64, tokens: 7, temperature: 0.5}"
+    parts = ("--reward.parts", f"[{{kind: objective}}, {{kind: judge, {asks}}}]")
+    found = job(tmp_path, "srl", *LIMITS, *parts)
+    assert calls(found) == [(5, 3, 100, 8, False), (15, 2, 64, 7, False)]
+    assert found.stages[0].calls[1].sampling == Sampling(0.5)
+    served = "[{kind: objective}, {kind: judge, judge: {url: 'http://localhost:1/v1', model: m}}]"
+    assert calls(job(tmp_path, "srl", *LIMITS, "--reward.parts", served)) == [(5, 3, 100, 8, False)]
+
+
+def test_the_config_with_a_judge_fits_the_card_that_it_names():
+    plan = make_plan(job_from(["--config", str(ROOT / "configs" / "methods" / "judged.yaml")], "cuda"))
+    assert plan.highest.name == "srl: 2 x 1024 tokens"  # the judge's
+    assert card(12).fits(plan)
+
+
+def test_plays_to_a_state_and_own_thinking_are_sampled_one_each(tmp_path):
+    assert calls(job(tmp_path, "srl_own", *AGENT)) == [(5, 3, 100, 8, False), (5, 1, 100, 8, True)]
+    thinking = ("--data.think", "true", "--rollout.own_thinking", "0.5")
+    assert calls(job(tmp_path, "srl", *LIMITS, *thinking)) == [(5, 3, 100, 8, False), (5, 1, 100, 8, False)]
+
+
+def test_every_turn_of_every_play_is_a_row_of_the_update_and_validations_play(tmp_path):
+    held = ("--data.validation.max_play", "2", "--model.validation.attempts", "4")
+    found = job(tmp_path, "episode", *AGENT, *held)
+    assert calls(found) == [(15, 1, 100, 8, True)]
+    assert found.stages[0].tokens(share_prompt=True) == 4 * (3 * 100 + 3 * 6 * 8)
+    assert found.stages[0].tokens(share_prompt=False) == 4 * 3 * 6 * (100 + 8)
+    assert calls(found, 1)[-1] == (2 * 4, 1, 100, 8, True)
+    assert calls(job(tmp_path, "srl", *AGENT, *held), 1)[-1][-1] is False
+
+
+def test_vllm_takes_its_share_and_the_engine_samples_nothing(tmp_path):
+    wanted = ("--rollout.engine", "vllm", "--rollout.vllm.memory", "0.3")
+    here = job_of(
+        instantiated(arguments(tmp_path, *wanted, "--trainer.logger", "false")), "cpu", total=10 * GIB
+    )
+    assert not any(stage.calls for stage in here.stages if stage.groups)
+    plan = make_plan(here)
+    assert plan.highest.name.endswith(": vLLM samples")
+    assert plan.peak == sum(plan.always.values()) + 3 * GIB
+    found = {one.key: one.value for one in changes(plan, Memory("cpu", 10 * GIB, 8 * GIB, 0.0))}
+    assert found["rollout.vllm.memory"] == "0.15"
+    served = job_from(arguments(tmp_path, *wanted, "--rollout.vllm.server", "http://localhost:1"), "cpu")
+    assert (served.vllm, calls(served)) == (0.0, [])
+
+
+def test_what_cuts_the_distribution_is_planned(tmp_path):
+    plain, cut = (job(tmp_path, "srl", *LIMITS, *more) for more in ((), ("--rollout.top_p", "0.9")))
+    assert cut.stages[0].calls == (Call(5, 3, 100, 8, sampling=Sampling(top_p=0.9)),)
+    taken = [sampler_bytes(64, 1000, "cpu", of.stages[0].calls[0].sampling) for of in (plain, cut)]
+    assert taken[1] > taken[0]
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        GPT2Config(n_layer=2, n_embd=32, n_head=2, vocab_size=200),
+        OPTConfig(num_hidden_layers=2, hidden_size=32, ffn_dim=64, num_attention_heads=2, vocab_size=200,
+                  word_embed_proj_dim=32),
+    ],
+    ids=lambda one: one.model_type,
+)  # fmt: skip
+def test_a_base_without_an_intermediate_size_ends_no_run(shape, tmp_path, monkeypatch, caplog):
+    """Its plan, and what to change, are made; what cannot be is said in a line."""
+    from srl.memory_plan import memory
+
+    monkeypatch.setattr(memory, "here", lambda device: Memory("cpu", 1000, 0, 0.0))
+    monkeypatch.setattr("srl.memory_plan.model_shapes.config_of", lambda *_: shape)
+    config = instantiated(arguments(tmp_path))
+    assert generous_sum(job_of(config, "cpu", shape)) > 0
+    check_memory(config, PlanSettings(), "cpu")
+    assert "to make it fit set" in caplog.text
+
+
+def test_layers_of_several_widths_are_summed_by_the_widest(tmp_path):
+    given = instantiated(arguments(tmp_path))
+    sizes = {"num_hidden_layers": 2, "hidden_size": 32, "vocab_size": 200, "vocab_size_per_layer_input": 200}
+    narrow, wide = (
+        generous_sum(job_of(given, "cpu", Gemma3nTextConfig(intermediate_size=[64, last], **sizes)))
+        for last in (64, 128)
+    )
+    assert wide > narrow
