@@ -61,6 +61,7 @@ class DynamicSampling(Callback):
         self.draws = 0  # towards the batch that is being filled
         self.silent_draws = 0  # in a row without an informative group
         self.phase = ""
+        self.temperature: float | None = None  # of the groups that wait
         self.sums: dict[str, float] = defaultdict(float)  # since the last update
 
     def on_train_batch_start(
@@ -70,6 +71,9 @@ class DynamicSampling(Callback):
             return
         if batch.phase.name != self.phase:
             self._new_phase(batch)
+        if self.temperature not in (None, batch.temperature):  # gone on with at another one
+            self._new_temperature(batch.temperature)
+        self.temperature = batch.temperature
         kept = [group for group in batch.groups if self._informative(group)]
         self._count(batch, kept)
         self.silent_draws = 0 if kept else self.silent_draws + 1
@@ -126,6 +130,16 @@ class DynamicSampling(Callback):
         if len(stay) < len(self.buffer):
             log.info("%d groups that waited for an update left at the hand-off", len(self.buffer) - len(stay))
         self.buffer, self.draws, self.silent_draws, self.phase = stay, 0, 0, batch.phase.name
+
+    def _new_temperature(self, now: float) -> None:
+        """Log-probabilities of groups that wait are those of the temperature before."""
+        stay = [group for group in self.buffer if not group.completions]
+        if len(stay) < len(self.buffer):
+            log.warning(
+                "%d groups that waited for an update were sampled at temperature %s, not at %s: left out",
+                len(self.buffer) - len(stay), self.temperature, now,
+            )  # fmt: skip
+        self.buffer = stay
 
     # -- figures ----------------------------------------------------------------------------------------
 
@@ -235,13 +249,14 @@ class DynamicSampling(Callback):
             "draws": self.draws,
             "silent_draws": self.silent_draws,
             "phase": self.phase,
+            "temperature": self.temperature,
             "sums": dict(self.sums),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.buffer = [Group.from_state(group) for group in state_dict["buffer"]]
         self.draws, self.silent_draws = int(state_dict["draws"]), int(state_dict["silent_draws"])
-        self.phase = str(state_dict["phase"])
+        self.phase, self.temperature = str(state_dict["phase"]), state_dict.get("temperature")
         self.sums = defaultdict(float, state_dict["sums"])
 
 

@@ -97,7 +97,8 @@ class Health(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Draw, batch_idx: int) -> None:
         self._step = trainer.global_step
-        pl_module.lr_scale = 0.5**self.lowered
+        asked = "lower_lr" in self.on_alarm.values()  # a resumed run may have taken it out
+        pl_module.lr_scale = 0.5**self.lowered if asked else 1.0
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Draw, batch_idx: int

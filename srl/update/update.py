@@ -128,7 +128,7 @@ class Update:
             optimizer.step()  # without rows nothing moves, but it counts, or a run might never end
             # bitsandbytes' kernels write unseen by torch; srl.model.merged_lora goes by the weights' versions
             torch.autograd.graph.increment_version(weights)
-            if self.teacher.averaged is not None:
+            if rows and self.teacher.averaged is not None:
                 self.teacher.averaged.follow()
         optimizer.zero_grad()
         if rows:

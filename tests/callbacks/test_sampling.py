@@ -18,7 +18,7 @@ from srl.objectives.table import objectives
 from srl.types import Completion, Example, Group
 from srl.update.bad_numbers import BadUpdates
 
-SRL = Phase("srl", {"srl": 1.0})
+SRL, BOTH = Phase("srl", {"srl": 1.0}), Phase("both", {"srl": 1.0, "sft_step": 1.0})
 
 
 def group(*rewards, uid="u", objective="srl", step=1, tokens=2, finished=True, parts=None):
@@ -38,6 +38,7 @@ def draw(*groups, phase=SRL, size=2, seconds=0.0):
     batch = Draw([g.example for g in groups])
     batch.groups, batch.cost.rollout_seconds = list(groups), seconds
     batch.phase = PhaseOfDraw(phase, 0, frozenset(phase.objectives), 0, size)
+    batch.temperature = 1.0
     return batch
 
 
@@ -273,6 +274,19 @@ def test_a_restored_buffer_goes_on_as_the_first_would():
     assert again.buffer[0].example == waiting.example
     assert again.buffer[0].sampled_at == 7
     assert later(again) == later(first)
+
+
+def test_groups_that_wait_are_not_trained_at_another_temperature(said):
+    """What imitates has none."""
+    first, again = DynamicSampling(max_draws=9), DynamicSampling(max_draws=9)
+    feed(first, draw(group(*LOUD, uid="a"), group(uid="sft", objective="sft_step"), phase=BOTH, size=4))
+    again.load_state_dict(through_a_checkpoint(first.state_dict()))
+    later = draw(group(*LOUD, uid="b"), group(*LOUD, uid="c"), group(*LOUD, uid="d"), phase=BOTH, size=4)
+    later.temperature = 0.7
+    assert feed(again, later) == ["sft", "b", "c", "d"]
+    assert (
+        "1 groups that waited for an update were sampled at temperature 1.0, not at 0.7: left out" in said()
+    )
 
 
 def test_a_buffer_of_the_version_before_is_read_and_an_unknown_field_is_not():

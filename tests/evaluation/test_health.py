@@ -176,18 +176,20 @@ def test_an_alarm_halves_the_learning_rate_or_ends_the_run_where_on_alarm_says_s
     assert "the learning rate is half" in capsys.readouterr().err
     resume = ["--ckpt_path", "last", "--trainer.max_steps", "3"]
     assert fit(model_folder, expert_file, tmp_path / "run", *lower, *resume) == 0
+    without = ["--ckpt_path", "last", "--trainer.max_steps", "4"]
+    assert fit(model_folder, expert_file, tmp_path / "run", *common, *without) == 0
     stop = [*common, "--health.on_alarm", "{grad_norm: stop}", "--trainer.max_steps", "5"]
     assert fit(model_folder, expert_file, tmp_path / "other", *stop) == 0
     assert "the run ends here" in capsys.readouterr().err
     client = MlflowClient(tracking_uri(tmp_path))
-    stopped, second, first = client.search_runs([client.get_experiment_by_name("srl").experiment_id])
+    stopped, third, second, first = client.search_runs([client.get_experiment_by_name("srl").experiment_id])
     rates = [
         (point.step, point.value)
-        for run in (first, second)
+        for run in (first, second, third)
         for point in client.get_metric_history(run.info.run_id, "train/lr")
     ]
     whole = rates[0][1]
-    assert rates == [(1, whole), (2, whole / 2), (3, whole / 2)]
+    assert rates == [(1, whole), (2, whole / 2), (3, whole / 2), (4, whole)]
     assert [point.step for point in client.get_metric_history(stopped.info.run_id, "train/lr")] == [1]
     assert client.get_metric_history(stopped.info.run_id, "val/steps/reward")[-1].step == 1
 

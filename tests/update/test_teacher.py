@@ -163,6 +163,8 @@ def test_a_mean_of_the_weights_follows_them_and_reads_in_their_place():
     first = weight.detach().clone()
     assert not torch.equal(first, before)
     assert torch.allclose(averaged.state_dict()[name], 0.75 * before + 0.25 * first)
+    made.step([], [], optimizer, 1)  # an update of a silent batch moves nothing
+    assert torch.allclose(averaged.state_dict()[name], 0.75 * before + 0.25 * first)
     (micro,) = micro_batches(build_rows([other], LossSettings()), 10_000)
     seen = made.teacher.hidden(micro)
     assert torch.equal(weight, first), "the policy's weights stand again"
