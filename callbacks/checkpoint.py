@@ -133,7 +133,8 @@ class Checkpoint(LightningCheckpoint):
         due = due or bool(ranks.most(self._time_is_up()))  # of several devices all save, or none
         if self._ends(trainer):
             trainer.should_stop = True  # so that Lightning validates the final weights before it ends
-        if stopping or due or self._validation_is_next(trainer):
+        ends = trainer.should_stop and updated  # a run may validate nothing, and save nothing then
+        if stopping or due or ends or self._validation_is_next(trainer):
             self._save(trainer, self.last_path)
         if self.signalled:
             self._end(trainer)

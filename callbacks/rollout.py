@@ -16,11 +16,11 @@ from uuid import getnode
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from modules.longest import Draws, try_longest
+from modules.longest import LOOKED_AT, Draws, longest, try_longest
 from srl import ranks
 from srl.curriculum.stream import Draw
 from srl.engine.settings import Path as EnginePath
-from srl.engine.vllm import VllmEngine, check_vllm
+from srl.engine.vllm import VllmEngine, check_sampling, check_vllm
 from srl.engine.vllm_settings import VllmSettings
 from srl.errors import ConfigError, ServerGone
 from srl.evaluation.gap import LITTLE, gap, measurable
@@ -103,7 +103,8 @@ class Rollout(Callback):
             if trainer.world_size > 1:
                 raise ConfigError("rollout.engine is vllm: on one device only; set trainer.devices: 1")
             policy: Any = pl_module
-            check_vllm(self.vllm, policy.base, policy.lora.r if policy.lora else 0)
+            check_sampling(self.sampling)
+            check_vllm(self.vllm, policy.base, policy.lora.r if policy.lora else None)
         if self.own_thinking and stage == "fit":
             self._thinking = self._own_thinking(trainer.datamodule)  # type: ignore[attr-defined]
 
@@ -130,14 +131,14 @@ class Rollout(Callback):
         place = f"{platform.node()} {getnode()} {Path(getattr(last, 'dirpath', '.')).resolve()}"
         owner = hashlib.sha256(place.encode()).hexdigest()[:12]  # one run at a time has the folder
         stops = partial(getattr, last, "signalled", False)
-        self._vllm = VllmEngine(pl_module.engine, pl_module.files, self.vllm, owner, stops)
+        trusted = pl_module.trust_remote_code
+        self._vllm = VllmEngine(pl_module.engine, pl_module.files, self.vllm, owner, stops, trusted)
         sources = trainer.datamodule.stream.sources  # type: ignore[attr-defined]
         asked = [
             one
             for name, examples in sources.items()
             if self._samples[name]
-            for one in examples
-            if one.prompt_ids
+            for one in longest(examples, LOOKED_AT)  # not all: prompts of large data are made when drawn
         ]
         with trainer.precision_plugin.forward_context():
             self._vllm.begin(asked, self.sampling.temperature)
@@ -279,7 +280,8 @@ class Rollout(Callback):
         """The same examples, some of which show the policy's thinking before the earlier steps."""
         assert self._generator is not None
         wanted = [one for one in examples if self._has_history(one)]
-        drawn = thinking.draw(wanted, self._one_each(pl_module), self._generator)
+        room = self._sampler(pl_module).most_tokens
+        drawn = thinking.draw(wanted, self._one_each(pl_module), self._generator, room)
         batch.metrics |= drawn.metrics()
         batch.cost.history_tokens += batch.metrics["rollouts/history_tokens"]
         found = {id(before): after for before, after in zip(wanted, drawn.examples, strict=True)}

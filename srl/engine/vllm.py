@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from srl.engine.scheduler import Rollout, completion_of
-from srl.engine.vllm_adapter import Asked, Said, Sampler, rank_of
-from srl.engine.vllm_process import RANKS, VllmProcess, require
+from srl.engine.vllm_adapter import RANKS, Asked, Said, Sampler, rank_of
+from srl.engine.vllm_process import VllmProcess, require
 from srl.engine.vllm_server import VllmServer
 from srl.engine.vllm_settings import VllmSettings
 from srl.errors import ConfigError, TrainingStopped
@@ -27,12 +27,26 @@ if TYPE_CHECKING:
 
 PROBE = 64
 """Tokens of the first prompt by which a server's log-probabilities are looked at, at most."""
+NO_ADAPTER = "there is no adapter (model.lora), and nothing else is handed over"
 WIDE = 0.5
 """A mean gap between its log-probabilities and ours from which on it samples from other weights."""
 
 
-def check_vllm(settings: VllmSettings, base: str, rank: int) -> None:
-    """ConfigError, before weights are loaded: vLLM cannot be had, or the server cannot be used."""
+def check_sampling(sampling: Sampling) -> None:
+    """ConfigError: tokens are cut, which vLLM's log-probabilities would show."""
+    if sampling.top_p < 1 or sampling.top_k or sampling.min_p:
+        raise ConfigError(
+            "rollout.engine is vllm: with top_p, top_k or min_p its log-probabilities are those of the "
+            "cut distribution, which training does not compute; leave them out or set rollout.engine: own"
+        )
+
+
+def check_vllm(settings: VllmSettings, base: str, rank: int | None) -> None:
+    """ConfigError, before weights are loaded: vLLM cannot be had, or the server cannot be used. rank: of the
+    adapter, None for none.
+    """
+    if rank is None:
+        raise ConfigError(_refused(NO_ADAPTER))
     if settings.server is None:
         require()
     else:
@@ -46,7 +60,7 @@ class VllmEngine:
     trainer's: who trains on them must count the ratio. ConfigError for what it would sample otherwise than
     it trains: a quantised base, a model without adapter, a GGUF file, sampling with a cut.
 
-    owner, stops: see VllmServer.
+    owner, stops: see VllmServer. trusted: see VllmProcess.
     """
 
     def __init__(
@@ -56,17 +70,18 @@ class VllmEngine:
         settings: VllmSettings,
         owner: str = "",
         stops: Callable[[], bool] = lambda: False,
+        trusted: bool = False,
     ) -> None:
         _refuse(own, files)
         self.own, self.files, self.settings = own, files, settings
         self.server: VllmServer | None = None
         if settings.server is not None:
             self.server = VllmServer(settings, files.source, rank_of(own.decoder.model), owner, stops)
-        self.sampler: Sampler = self.server or VllmProcess(own, files, settings)
+        self.sampler: Sampler = self.server or VllmProcess(own, files, settings, trusted)
 
     def begin(self, examples: Sequence[Example], temperature: float = 1.0) -> None:
         """ConfigError, before training begins: an example too long, a server that does not sample from the
-        policy. examples: all whose prompts are known."""
+        policy. examples: the longest of those to sample."""
         if self.server is not None:
             self.server.connect()
             self.server.begin(self.own.decoder.model, tuple(self.own.end_ids))
@@ -92,11 +107,7 @@ class VllmEngine:
         vLLM samples until an end token or the limit. Where a response ends by its text is found here, by the
         rule of our own engine, as a stop string inside the thinking does not count: what follows is dropped.
         """
-        if sampling.top_p < 1 or sampling.top_k or sampling.min_p:
-            raise ConfigError(
-                "rollout.engine is vllm: with top_p, top_k or min_p its log-probabilities are those of the "
-                "cut distribution, which training does not compute; leave them out or set rollout.engine: own"
-            )
+        check_sampling(sampling)
         if not examples:
             return []
         for example in examples:
@@ -172,10 +183,14 @@ def _refuse(own: RolloutEngine, files: ModelFiles) -> None:
     if getattr(unwrapped(own.decoder.model), "is_quantized", False):
         why = "the base is quantised (model.quantization), which vLLM would do by rules of its own"
     elif not isinstance(own.decoder.model, PeftModel):
-        why = "there is no adapter (model.lora), and nothing else is handed over"
+        why = NO_ADAPTER
     elif files.gguf_file:
         why = "the base is a GGUF file, which vLLM reads with other weights"
     elif rank_of(own.decoder.model) > RANKS[-1]:
         why = f"model.lora.r is above {RANKS[-1]}"
     if why:
-        raise ConfigError(f"rollout.engine is vllm, but {why}; change that or set rollout.engine: own")
+        raise ConfigError(_refused(why))
+
+
+def _refused(why: str) -> str:
+    return f"rollout.engine is vllm, but {why}; change that or set rollout.engine: own"

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # of adapters, that vLLM makes room for
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -53,6 +55,8 @@ class AdapterFiles:
             before = self.folder / str(self._number)
             self._number += 1
             self.model.save_pretrained(self.folder / str(self._number), save_embedding_layers=False)
+            for file in (self.folder / str(self._number)).iterdir():
+                file.chmod(0o644)  # safetensors writes for its own user alone; a server may be another's
             self._versions = versions
             shutil.rmtree(before, ignore_errors=True)
         return self._number, self.folder / str(self._number)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from srl.engine.vllm_adapter import AdapterFiles, Asked, Said, rank_of
+from srl.engine.vllm_adapter import RANKS, AdapterFiles, Asked, Said, rank_of
 from srl.errors import ConfigError
 from srl.model.adapters import unwrapped
 from srl.model.sources import ModelFiles
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from srl.engine.engine import RolloutEngine
     from srl.engine.vllm_settings import VllmSettings
 
-RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # of adapters, that vLLM makes room for
 SHARED_MEMORY = Path("/dev/shm")
 
 
@@ -34,10 +33,14 @@ def require() -> Any:
 
 
 class VllmProcess:
-    """A `Sampler` from the base's files `files` and the adapter of `own`, on its device."""
+    """A `Sampler` from the base's files `files` and the adapter of `own`, on its device. trusted: code of the
+    base's may run (model.trust_remote_code).
+    """
 
-    def __init__(self, own: RolloutEngine, files: ModelFiles, settings: VllmSettings) -> None:
-        self.own, self.files, self.settings = own, files, settings
+    def __init__(
+        self, own: RolloutEngine, files: ModelFiles, settings: VllmSettings, trusted: bool = False
+    ) -> None:
+        self.own, self.files, self.settings, self.trusted = own, files, settings, trusted
         self._llm: Any = None
         self._folder = tempfile.TemporaryDirectory(
             prefix="srl-adapter-", dir=SHARED_MEMORY if SHARED_MEMORY.is_dir() else None
@@ -82,12 +85,13 @@ class VllmProcess:
                 self._llm.wake_up()
             return self._llm
         model: Any = unwrapped(self.own.decoder.model)
-        rank = rank_of(self.own.decoder.model)
+        rank, context = rank_of(self.own.decoder.model), self.own.decoder.context
         self._llm = require().LLM(
             model=self.files.path_or_id,
             revision=self.files.revision,
             dtype=str(model.dtype).removeprefix("torch."),
-            max_model_len=self.settings.max_tokens or self.own.decoder.context,
+            max_model_len=min(self.settings.max_tokens or context, context),
+            trust_remote_code=self.trusted,
             gpu_memory_utilization=self.settings.memory,
             enforce_eager=self.settings.eager,
             enable_lora=True,

@@ -18,8 +18,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from srl.engine.vllm_adapter import AdapterFiles, Asked, Said
+from srl.engine.vllm_adapter import RANKS, AdapterFiles, Asked, Said
 from srl.errors import ConfigError, ServerGone, few
+from srl.model.sources import is_local
 from srl.server import Client, Passing, Refusal, at_once
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ PLAIN = {  # what a server would else take from the model's generation_config.js
 }  # fmt: skip
 START = (
     "start it with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True vllm serve {base} --enable-lora "
-    "--max-lora-rank {rank} --generation-config vllm --logprobs-mode processed_logprobs"
+    "--max-lora-rank {room} --generation-config vllm --logprobs-mode processed_logprobs"
 )
 
 
@@ -145,6 +146,11 @@ class VllmServer:
             return f"{where} has no room for model.lora.r {self.rank} ({said}): {self._start()}"
         if "LoRA is not enabled" in said or "no attribute 'lora" in said:
             return f"{where} has adapters switched off ({said}): {self._start()}"
+        if "Permission denied" in said:
+            return (
+                f"{where} may not read the adapter's files ({said}): set rollout.vllm.adapters to a folder "
+                "that its user may read"
+            )
         if "HTTP 404" in said or "No such file" in said or "No adapter found" in said:
             return (
                 f"{where} does not see the adapter's files ({said}): set rollout.vllm.adapters to a folder "
@@ -153,7 +159,9 @@ class VllmServer:
         return f"{where} does not load the adapter: {said}"
 
     def _start(self) -> str:
-        return START.format(base=self.base, rank=self.rank)
+        name, _, revision = (self.base, "", "") if is_local(self.base) else self.base.partition("@")
+        base = f"{name} --revision {revision}" if revision else name
+        return START.format(base=base, room=next((size for size in RANKS if size >= self.rank), RANKS[-1]))
 
     # -- draws -------------------------------------------------------------------------------------------
 
@@ -236,7 +244,7 @@ class VllmServer:
             "vLLM's server %s: %s; waiting for it, %.0f s at most; then the draw is taken again, as it was",
             self.url, fault, patience,
         )  # fmt: skip
-        self._rest(self.pause * 2 ** (failed - 1), since, fault)
+        self._rest(min(self.pause * 2 ** (failed - 1), patience / 2), since, fault)
         while True:
             try:
                 self.connect()

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from srl.errors import ConfigError
+from srl.errors import ConfigError, check_counts
 from srl.server import check_address, check_variable
 
 HERE = ("localhost", "127.0.0.1", "::1")
@@ -41,6 +41,7 @@ class VllmSettings:
         where = "rollout.vllm."
         if not 0 < self.memory < 1:
             raise ConfigError(f"{where}memory is {self.memory}: write a share between 0 and 1")
+        check_counts(where, 1, max_tokens=self.max_tokens)
         for name in ("patience", "time_limit"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):

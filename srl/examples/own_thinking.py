@@ -53,10 +53,16 @@ class OwnThinking:
 
     def __init__(self, builder: ExampleBuilder, trajectories: Sequence[Trajectory], share: float) -> None:
         self.builder, self.trajectories, self.share = builder, trajectories, share
+        self._room: int | None = None
         self._places = {trajectory.uid: place for place, trajectory in enumerate(trajectories)}
 
-    def draw(self, examples: Sequence[Example], sample: Sample, generator: torch.Generator) -> Drawn:
-        """sample: one completion for each example, from the weights that train; called once a position."""
+    def draw(
+        self, examples: Sequence[Example], sample: Sample, generator: torch.Generator, room: int | None = None
+    ) -> Drawn:
+        """sample: one completion for each example, from the weights that train; called once a position. room:
+        tokens that it takes, of a prompt with its response.
+        """
+        self._room = room
         histories = [self._history(example) for example in examples]
         steps = sum(len(one.thoughts) for one in histories)
         tosses = (torch.rand(steps, generator=generator, device=generator.device) < self.share).tolist()
@@ -90,12 +96,13 @@ class OwnThinking:
         return one.example if found is None else found
 
     def _prompt(self, one: _History, step: int) -> Example | None:
-        """The prompt of a step behind the history so far; None where it is over the limit."""
+        """The prompt of a step behind the history so far; None where it is over the limit or the room."""
         known, asked = len(self.builder.skipped), one.example
         teaching = asked.teaching if step == asked.step else "none"  # of an earlier step nothing is trained
         found = self.builder.step(one.trajectory, step, asked.objective, False, one.thoughts, teaching)
         del self.builder.skipped[known:]  # no example is left out for it
-        return found[0] if found else None
+        size = len(found[0].prompt_ids) + found[0].max_new_tokens if found else 0
+        return found[0] if found and (self._room is None or size <= self._room) else None
 
 
 @dataclass

@@ -53,6 +53,16 @@ def test_a_budget_ends_the_run_with_a_validation_and_a_resumed_run_counts_on(
     assert again["tokens_generated"] == whole["tokens_generated"]
 
 
+@pytest.mark.parametrize(
+    "end", [("--budget.tokens", "1"), ("--trainer.max_steps", "1"), ("--trainer.max_epochs", "1")]
+)
+def test_a_run_that_validates_nothing_ends_with_its_weights(model_folder, expert_file, tmp_path, end):
+    more = ["--trainer.max_steps", "9", "--trainer.limit_val_batches", "0", "--data.draws_per_epoch", "2"]
+    more += ["--dynamic_sampling.enabled", "false", *end]
+    assert fit(model_folder, expert_file, tmp_path / "run", *more) == 0
+    assert totals(tmp_path / "run")[0] == (2 if "--trainer.max_epochs" in end else 1)
+
+
 def test_a_run_killed_in_the_validation_after_its_budget_makes_that_and_no_update_more(
     model_folder, expert_file, tmp_path, monkeypatch
 ):

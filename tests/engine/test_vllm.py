@@ -186,6 +186,27 @@ def test_a_run_trains_on_its_rollouts_by_the_ratio_to_them(vllm, model_folder, e
     assert numbers[-1] == 2, "after the first update there is another adapter; the second ends the run"
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--rollout.top_p", "0.9", "with top_p, top_k or min_p"),
+        ("--model.lora", "null", "there is no adapter (model.lora)"),
+    ],
+)
+def test_what_it_cannot_sample_is_refused_before_weights_are_loaded(
+    vllm, refused, monkeypatch, option, value, said
+):
+    monkeypatch.setattr("srl.model.loading.load_base", None)
+    assert said in refused("--rollout.engine", "vllm", option, value)
+
+
+def test_no_more_tokens_are_asked_of_it_than_the_model_attends_to(engine):
+    most = engine.own.decoder.context
+    engine.sampler.settings = VllmSettings(max_tokens=most + 1)
+    sampled(engine, [example(TEXTS[0], engine.own.tokenizer)])
+    assert StandIn.made[0].options["max_model_len"] == most
+
+
 def test_without_vllm_the_error_names_the_extra(refused):
     assert "pip install 'srl[vllm]'" in refused("--rollout.engine", "vllm")
 

@@ -20,7 +20,7 @@ from vllm_stand_in import serving
 
 from srl.engine.engine import RolloutEngine
 from srl.engine.vllm import VllmEngine, VllmSettings
-from srl.engine.vllm_adapter import Asked
+from srl.engine.vllm_adapter import AdapterFiles, Asked
 from srl.engine.vllm_server import VllmServer, said_of
 from srl.errors import ConfigError, ServerGone
 from srl.model.loading import load_base, load_tokenizer
@@ -193,7 +193,7 @@ def test_a_run_whose_server_stays_away_stops_with_a_checkpoint_and_goes_on(
         ({"updating": False}, "cannot change adapters .*VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"),
         ({"name": "other/model"}, "serves other/model, but model.base is"),
         ({"key": "Bearer k"}, "wants its key in the environment variable SRL_VLLM_KEY"),
-        ({"rank": 2}, r"no room for model\.lora\.r 4 .*--max-lora-rank 4"),
+        ({"rank": 2}, r"no room for model\.lora\.r 4 .*--max-lora-rank 8 "),
         ({"enabled": False}, "adapters switched off .*--enable-lora"),
         ({"fault": "blind"}, "does not see the adapter's files .*set rollout.vllm.adapters"),
         ({"context": 20}, r"the server takes 20: start it with --max-model-len"),
@@ -206,6 +206,32 @@ def test_a_server_that_cannot_be_trained_with_is_refused_before(options, said, s
         engine = engine_of(model_folder, server.url, tmp_path / "shared")
         with pytest.raises(ConfigError, match=said):
             engine.begin(asked(engine), 1.3)
+
+
+@pytest.mark.parametrize(
+    ("base", "rank", "said"),
+    [
+        ("org/model@abc", 24, "vllm serve org/model --revision abc --enable-lora --max-lora-rank 32 "),
+        ("org/model", 8, "vllm serve org/model --enable-lora --max-lora-rank 8 "),
+    ],
+)
+def test_the_command_that_is_named_is_one_that_vllm_takes(base, rank, said):
+    with pytest.raises(ConfigError, match=said):
+        VllmServer(VllmSettings(server="http://127.0.0.1:9"), base, rank).connect()
+
+
+def test_the_adapters_files_can_be_read_by_a_server_of_another_user(model_folder, tmp_path):
+    base = load_base(resolve(str(model_folder)), quantization="none", device=torch.device("cpu"))
+    _, folder = AdapterFiles(lora(base), tmp_path).newest()
+    assert {file.stat().st_mode & 0o777 for file in folder.iterdir()} == {0o644}
+
+
+def test_a_server_is_asked_again_before_patience_ends(monkeypatch):
+    server = VllmServer(VllmSettings(server="http://127.0.0.1:9", patience=0.4), "base", 8)
+    asked = []
+    monkeypatch.setattr(server, "connect", lambda: asked.append(1))
+    server._wait("no answer", 3)  # else it would rest for four seconds
+    assert asked == [1]
 
 
 def test_no_server_is_said_before_weights_are_loaded(refused):
@@ -223,6 +249,7 @@ def test_no_server_is_said_before_weights_are_loaded(refused):
         ({"server": "10.0.0.2:8000"}, "server is no address; write one such as http://localhost:8000"),
         ({"server": "http://u:p@h:1"}, "holds more than host and path"),
         ({"server": "http://10.0.0.2:8000"}, "is another machine, and rollout.vllm.adapters is not set"),
+        ({"max_tokens": 0}, r"rollout\.vllm\.max_tokens is 0: it must be at least 1"),
         ({"patience": 0}, "patience is 0: write seconds above 0"),
         ({"key_variable": "sk-1"}, "names? no|is no name of an environment variable"),
     ],

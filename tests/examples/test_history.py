@@ -65,6 +65,17 @@ def test_the_thinking_is_the_policys_and_the_steps_stay_the_experts(tokenizer):
     assert found.examples[0] is examples[0]
 
 
+def test_a_sampler_with_less_room_than_the_limits_is_asked_for_nothing_longer(tokenizer):
+    """Of the longest bare prompt and a response: that of step 2 may show thinking, that of step 3 not."""
+    policy, made = Told(tokenizer, "<think>x</think>a=1", "b=2"), builder(tokenizer, step_tokens=8)
+    examples = made.steps(THREE, "srl")
+    room = max(len(one.prompt_ids) for one in examples) + 8
+    found = OwnThinking(made, [THREE], 1.0).draw(examples, policy, torch.Generator().manual_seed(0), room)
+    assert max(len(one.prompt_ids) for one in found.examples) + 8 == room
+    assert (found.shown, found.too_long) == (1, 1)
+    assert found.examples[2] is examples[2]
+
+
 def test_a_teacher_stays_and_reads_the_same_thinking(tokenizer):
     policy, made = Told(tokenizer, "<think>x</think>a=1"), builder(tokenizer)
     (before,) = made.step(THREE, 2, "rlsd_step", False, teaching="size")
