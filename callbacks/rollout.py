@@ -85,6 +85,7 @@ class Rollout(Callback):
         self.sampling = Sampling(temperature, top_p, top_k, min_p)
         self.seed, self.engine, self.vllm = seed, engine, vllm
         self._vllm: VllmEngine | None = None
+        self.prepares_fit = False  # set before the validation of step 0, so that a wrong engine fails first
         self._thinking: OwnThinking | None = None
         self._samples = {name: one.samples for name, one in objectives().items()}
         self._plays = {name: one.plays for name, one in objectives().items()}
@@ -99,7 +100,7 @@ class Rollout(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """ConfigError, before weights are loaded, where vLLM is wanted and cannot be had."""
-        if self.engine == "vllm" and stage == "fit":
+        if self.engine == "vllm" and (stage == "fit" or self.prepares_fit):
             if trainer.world_size > 1:
                 raise ConfigError("rollout.engine is vllm: on one device only; set trainer.devices: 1")
             policy: Any = pl_module

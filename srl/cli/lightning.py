@@ -319,7 +319,7 @@ class SRLCLI(LightningCLI):
         path = kwargs.get("ckpt_path")
         config = self.config_init[self.subcommand]
         check_memory(config, config.plan, self.trainer.strategy.root_device.type)
-        config.curriculum.prepares_fit = True
+        config.curriculum.prepares_fit = config.rollout.prepares_fit = True
         if path is not None:
             self.info.differences = differences(path, model, datamodule, self.info.flat)
         else:
