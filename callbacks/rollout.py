@@ -187,7 +187,7 @@ class Rollout(Callback):
         played = frozenset(name for name in data.stream.sources if self._plays[name] == "episode")
         draws = Draws(
             data.stream.largest_draw, self.num_generations, self.sampling, played,
-            data.limits.max_prompt_tokens, here=self.engine != "vllm",
+            data.limits.max_prompt_tokens, pl_module.engine.most_tokens, here=self.engine != "vllm",
         )  # fmt: skip
         with trainer.precision_plugin.forward_context():
             try_longest(pl_module, data.stream.sources, draws)

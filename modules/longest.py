@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,8 +27,8 @@ LOOKED_AT = 4  # times as many of the longest texts are tokenised as are asked f
 @dataclass(frozen=True)
 class Draws:
     """What the longest draw is: `count` prompts, n rollouts of each. played: of these sources the prompts are
-    first turns, and later ones of each play have up to `turn_tokens` of their own. here: whether the policy's
-    own engine samples.
+    first turns, and later ones of each play have up to `turn_tokens` of their own, as long as they and a
+    response have no more than `room`. here: whether the policy's own engine samples.
     """
 
     count: int
@@ -35,6 +36,7 @@ class Draws:
     sampling: Sampling
     played: frozenset[str] = frozenset()
     turn_tokens: int = 0
+    room: int = sys.maxsize
     here: bool = True
 
 
@@ -90,14 +92,16 @@ def longest(examples: Sequence[Example], count: int) -> list[Example]:
 
 
 def last_turns(first: Sequence[Example], draws: Draws) -> list[Example]:
-    """Of n plays of each prompt a turn with the most tokens: the first one's, over and over, with another
-    token at the end of each, as no two plays share a prompt.
+    """Of n plays of each prompt a turn with the most tokens: the first one's, over and over, with three of
+    their tokens at the end of each that no other play has there, as plays share no prompt.
     """
+    known = sorted({token for example in first for token in example.prompt_ids})
+    ends = itertools.cycle(itertools.product(known, repeat=3))
     found = []
-    for place in range(len(first) * draws.n):
-        example = first[place // draws.n]
-        turn = itertools.islice(itertools.cycle(example.prompt_ids), draws.turn_tokens - 1)
-        found.append(replace(example, prompt_ids=(*turn, place)))
+    for example in first:
+        most = max(4, min(draws.turn_tokens, draws.room - example.max_new_tokens))
+        turn = tuple(itertools.islice(itertools.cycle(example.prompt_ids), most - 3))
+        found += [replace(example, prompt_ids=(*turn, *next(ends))) for _ in range(draws.n)]
     return found
 
 
@@ -126,7 +130,7 @@ def _sampled(module: PolicyModule, examples: list[Example], n: int, draws: Draws
             teaching=example.teaching,
             taught_ids=example.taught_ids or (*example.prompt_ids, *one.ids),  # of sdpo: a peer's response
         )
-        for example, completions in zip(examples, groups, strict=True)
+        for example, completions in zip(endless, groups, strict=True)
         for one in completions
     ]
 

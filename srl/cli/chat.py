@@ -61,16 +61,18 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     return parser.parse_known_args(arguments)
 
 
+_MATHS = re.compile(r"\$[^$]*\$|\\\(.*?\\\)|\\\[.*?\\\]")
 _LATEX = (
-    "abla|atural|cong|e|earrow|eg|eq|eqq|ewline|exists|geq|gtr|i|leftarrow|Leftarrow|leftrightarrow|leq|less|"
-    "mid|ot|otin|parallel|prec|rightarrow|Rightarrow|sim|subseteq|succ|supseteq|u|warrow"
+    "abla|atural|cong|e|earrow|eg|eq|eqq|ewline|exists|geq|geqslant|gtr|i|leftarrow|Leftarrow|leftrightarrow|leq|"
+    "leqslant|less|mid|orm|ot|otin|parallel|prec|preceq|rightarrow|Rightarrow|sim|subseteq|succ|succeq|supseteq|"
+    "u|vdash|vDash|warrow"
 )
 _BREAK = re.compile(rf"\\n(?!(?:{_LATEX})(?![A-Za-z]))")
 
 
 def problems() -> Iterator[str]:
     r"""Lines of standard input, blank ones left out; `\n` in a line stands for a line break, but where it
-    begins a command of LaTeX, as `\neq`.
+    begins a command of LaTeX in mathematics, as in $x \neq y$.
     """
     while True:
         try:
@@ -78,7 +80,19 @@ def problems() -> Iterator[str]:
         except EOFError:
             return
         if line.strip():
-            yield _BREAK.sub("\n", line.strip())
+            yield broken(line.strip())
+
+
+def broken(line: str) -> str:
+    r"""
+    >>> broken(r"Is $a \neq b$?\nu = 3"), broken(r"It costs $5.\nAnd $6?")
+    ('Is $a \\neq b$?\nu = 3', 'It costs $5.\nAnd $6?')
+    """
+    found, end = "", 0
+    for maths in _MATHS.finditer(line):
+        found += line[end : maths.start()].replace("\\n", "\n") + _BREAK.sub("\n", maths[0])
+        end = maths.end()
+    return found + line[end:].replace("\\n", "\n")
 
 
 def show(console: Console, thinking: str, action: str) -> None:

@@ -45,7 +45,7 @@ def _phase(phase: Phase, config: Any, counts: dict[str, int]) -> dict[str, Any]:
     sampled = sum(share for name, share in shares.items() if known[name].samples)
     max_steps = config.trainer.max_steps
     never = "never by itself" if max_steps < 0 else f"update {max_steps} (trainer.max_steps)"
-    how = config.model.update_settings
+    steps = config.model.update_settings.mini_batches * config.model.update_settings.epochs  # of an update
     of_level = "" if phase.level is None else f"/level_{phase.level}"
     examples = sum(counts.get(f"examples/{name}{of_level}", 0) for name in phase.objectives)
     return {
@@ -57,7 +57,7 @@ def _phase(phase: Phase, config: Any, counts: dict[str, int]) -> dict[str, Any]:
         "groups_an_update": groups,
         "prompts_a_draw": draw,
         "rollouts_a_draw": round(draw * sampled * config.rollout.num_generations),
-        "updates_a_pass": round(examples / draw * how.mini_batches * how.epochs, 1) if counts else None,
+        "updates_a_pass": round(examples / max(draw, groups) * steps, 1) if counts else None,
         "lr": phase.lr,
     }
 

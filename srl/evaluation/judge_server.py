@@ -76,7 +76,8 @@ class ServerVoter:
                 self._answered = round_.answered
                 since, pause = time.monotonic(), self.pause
             self._refusals(votes)
-            self._give_up(votes, time.monotonic() - since)
+            if self._give_up(votes, time.monotonic() - since):
+                since, pause = time.monotonic(), self.pause
             if any(not vote.done for vote in votes):
                 self._wait(max(pause, round_.asked_for), since, round_.last)
                 pause = min(2 * pause, LONGEST_PAUSE)
@@ -100,20 +101,20 @@ class ServerVoter:
         if refused:
             log.warning("the judge's server: %s: %d are no votes", refused[0].fault, len(refused))
 
-    def _give_up(self, votes: Sequence[_Vote], seconds: float) -> None:
-        """On requests that keep failing, if the server answers meanwhile what it has answered before: it
-        may be down."""
+    def _give_up(self, votes: Sequence[_Vote], seconds: float) -> bool:
+        """On requests that keep failing, if the server answers meanwhile what it has answered before: else
+        it may be down. Whether it did."""
         lost = [vote for vote in votes if not vote.done and vote.tries >= TRIES]
         if not lost or self._answered is None or seconds < min(GRACE, self.settings.patience / 2):
-            return
+            return False
         probe = _Vote(self._answered)
         _Round(self, headers(self.settings.key_variable)).take(probe)
         if not probe.done:
-            return
+            return False
         for vote in lost:
             vote.done = True
-        if lost:
-            log.warning("the judge's server: %s, again and again: %d are no votes", lost[0].fault, len(lost))
+        log.warning("the judge's server: %s, again and again: %d are no votes", lost[0].fault, len(lost))
+        return True
 
     def _wait(self, seconds: float, since: float, last: str) -> None:
         end = time.monotonic() + seconds

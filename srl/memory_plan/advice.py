@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from srl.memory_plan.fake_model import weigh
 from srl.memory_plan.job import Job
 from srl.memory_plan.memory import Memory
 from srl.memory_plan.plan import GIB, Plan, make_plan, micro_tokens
 
 MOST_ROWS, MOST_TOKENS = 1024, 32768
 GRAIN = 1024  # tokens: of the largest micro-batch that is told
-LEAST_VLLM = 0.1
+ROOM_OF_VLLM = 1.25  # times its weights
 WORTH = 0.99  # a change that leaves more of the peak than this is not told
 
 Smaller = Callable[[Job], "tuple[str, Job] | None"]
@@ -76,14 +77,18 @@ def _rows(job: Job) -> tuple[str, Job] | None:
     calls = [call for stage in job.stages for call in stage.calls]
     each = [(call.n, job.build_of(stage).slow) for stage in job.stages for call in stage.calls]
     n = max((1 if slow else n for n, slow in each), default=1)
-    now = min(job.rows_in_flight, max((call.prompts * call.n for call in calls), default=1))
+    now = min(job.rows_in_flight, max((call.distinct * call.n for call in calls), default=1))
     fewer = max(n, now // 2 // n * n)
     return (str(fewer), job.with_rows(fewer)) if fewer < now else None
 
 
 def _vllm(job: Job) -> tuple[str, Job] | None:
-    fewer = round(job.vllm / 2, 2)
-    return (str(fewer), replace(job, vllm=fewer)) if fewer >= LEAST_VLLM else None
+    """No less than the base, as it is and with some room for keys and values, takes there."""
+    if not job.vllm:
+        return None
+    least = ROOM_OF_VLLM * weigh(job.build).plain / job.total
+    fewer = round(max(job.vllm / 2, least), 2)
+    return (str(fewer), replace(job, vllm=fewer)) if fewer < job.vllm else None
 
 
 def _nf4(job: Job) -> tuple[str, Job] | None:
@@ -99,6 +104,12 @@ def _optimizer(job: Job) -> tuple[str, Job] | None:
     if job.build.device != "cuda" or job.optimizer is small:
         return None
     return "bitsandbytes.optim.AdamW8bit", replace(job, optimizer=small)
+
+
+def _judge(job: Job) -> tuple[str, Job] | None:
+    calls = [call for stage in job.stages for call in stage.calls if call.judge]
+    size = max((call.completion for call in calls), default=0) // 2 // 64 * 64
+    return (f"{size} at most", job.judged_with(size)) if size else None
 
 
 def _shorter(what: str) -> Smaller:
@@ -120,6 +131,7 @@ CHEAP: tuple[tuple[str, Smaller], ...] = (
 COSTLY: tuple[tuple[str, Smaller], ...] = (
     ("model.quantization", _nf4),
     ("model.optimizer", _optimizer),
+    ("judge.tokens (reward.parts)", _judge),
     ("data.limits.solution_tokens and step_tokens", _shorter("completion")),
     ("data.limits.max_prompt_tokens", _shorter("prompt")),
 )
@@ -133,7 +145,7 @@ def largest_settings(job: Job, memory: Memory) -> dict[str, int]:
     """
     trained = [stage for stage in job.stages if stage.groups]
     n = max((call.n for stage in trained for call in stage.calls), default=1)
-    useful = max((call.prompts * call.n for stage in job.stages for call in stage.calls), default=0)
+    useful = max((call.distinct * call.n for stage in job.stages for call in stage.calls), default=0)
     tokens = max((stage.tokens(job.shares(stage)) for stage in trained), default=0)
     rows = _largest(lambda k: memory.fits(make_plan(job.with_rows(k * n))), min(MOST_ROWS, useful) // n)
     tokens = _largest(

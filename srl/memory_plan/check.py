@@ -109,10 +109,10 @@ def generous_sum(job: Job) -> int:
     tokens = max([job.token_budget, PREFILL_TOKENS, *(s.prompt + s.completion for s in job.stages)])
     keys = 0
     for stage, call in ((one, call) for one in job.stages for call in one.calls):
-        together = min(call.prompts, max(1, job.rows_in_flight // call.n))
+        together = min(call.distinct, max(1, job.rows_in_flight // call.n))
         columns = 2 * together * call.prompt + own_columns(together * call.n, call.completion, waiting=True)
         if job.build_of(stage).slow:
-            rows = min(job.rows_in_flight, call.prompts * call.n)
+            rows = min(job.rows_in_flight, call.distinct * call.n)
             tokens, columns = max(tokens, rows * call.prompt), rows * (call.prompt + 2 * call.completion)
         keys = max(keys, 2 * layers * hidden * columns + 16 * together * call.n * vocab)
     return int(4 * SAFETY * (6 * weights + tokens * a_token + keys + 3 * 2**24))

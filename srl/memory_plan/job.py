@@ -90,10 +90,19 @@ class Job:
 
         def smaller(stage: Stage) -> Stage:
             of_calls = sizes.keys() - ({"prompts"} if stage.groups else set())
-            calls = tuple(cut(call, of_calls) for call in stage.calls)
+            calls = tuple(call if call.judge else cut(call, of_calls) for call in stage.calls)
             return replace(cut(stage, sizes.keys() - {"prompts"}), calls=calls)
 
         return replace(self, stages=tuple(map(smaller, self.stages)))
+
+    def judged_with(self, tokens: int) -> Job:
+        """The same with verdicts of judges of at most so many tokens."""
+
+        def cut(call: Call) -> Call:
+            return replace(call, completion=min(call.completion, tokens)) if call.judge else call
+
+        stages = (replace(stage, calls=tuple(map(cut, stage.calls))) for stage in self.stages)
+        return replace(self, stages=tuple(stages))
 
 
 def job_of(config: Any, device: Literal["cuda", "cpu"], shape: Any = None, total: int = 0) -> Job:
@@ -161,7 +170,7 @@ def _phases(config: Any, context: int) -> list[Stage]:
         plays = any(one.plays == "episode" for one in every)
         draw = config.curriculum.draw_size(phase)
         calls = _sampled(config, every, draw, max(sampled)) if sampled and rollout.engine != "vllm" else []
-        if sampled and not plays:
+        if any(one.samples and one.plays != "episode" for one in every):
             calls += _judged(config, draw * n, context)
         groups = phase.batch_groups or config.curriculum.batch_groups
         longest = max(limits.tokens(one.unit) for one in every)
@@ -179,7 +188,7 @@ def _sampled(config: Any, every: list[Any], draw: int, tokens: int) -> list[Call
     kinds = {one.plays for one in every}
     calls = [Call(draw, n, prompt, tokens, sampling=how)]
     if "episode" in kinds:  # each episode has a history of its own
-        calls = [Call(draw * n, 1, prompt, tokens, turns=True, sampling=how)]
+        calls = [Call(draw, 1, prompt, tokens, turns=True, plays=n, sampling=how)]
     if "state" in kinds:  # the policy plays to the states that are asked about
         calls.append(Call(draw, 1, prompt, limits.step_tokens, turns=True, sampling=how))
     if rollout.own_thinking:
@@ -195,7 +204,7 @@ def _judged(config: Any, responses: int, context: int) -> list[Call]:
     return [
         Call(
             responses, one.votes, max(1, min(one.max_prompt_tokens, context - one.tokens)), one.tokens,
-            sampling=Sampling(one.temperature),
+            sampling=Sampling(one.temperature), judge=True,
         )
         for one in judges
     ]  # fmt: skip
@@ -217,7 +226,8 @@ def _validation(config: Any) -> list[Stage]:
         if settings.attempts:
             calls.append(Call(solve, settings.attempts, prompt, limits.solution_tokens))
     if play and _plays(config):
-        calls.append(Call(play * max(1, settings.attempts), 1, prompt, limits.step_tokens, turns=True))
+        attempts = max(1, settings.attempts)
+        calls.append(Call(play, 1, prompt, limits.step_tokens, turns=True, plays=attempts))
     return [Stage("validation", tuple(calls), prompt, limits.solution_tokens)] if calls else []
 
 

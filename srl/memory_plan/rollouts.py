@@ -28,8 +28,9 @@ SCORE_BYTES = 12
 class Call:
     """One call of the engine: distinct prompts of `prompt` tokens, n rollouts of `completion` tokens each.
 
-    turns: of plays, whose prompts are kept for the next call (`srl.engine.history`). sampling: what cuts the
-    distribution takes memory.
+    turns: of plays, whose prompts are kept for the next call (`srl.engine.history`). plays: of each prompt,
+    every one with a prompt of its own in the end. sampling: what cuts the distribution takes memory. judge:
+    of a reward's judge, whose lengths are its own.
     """
 
     prompts: int
@@ -37,15 +38,22 @@ class Call:
     prompt: int
     completion: int
     turns: bool = False
+    plays: int = 1
     sampling: Sampling = Sampling()  # noqa: RUF009 - frozen
+    judge: bool = False
+
+    @property
+    def distinct(self) -> int:
+        """Prompts that no other row shares."""
+        return self.prompts * self.plays
 
 
 def keys_and_values(build: Build, call: Call, rows_in_flight: int) -> tuple[int, int]:
     """Bytes of the prompts' and of the rows' own, of as many as start together."""
-    together = min(call.prompts, max(1, rows_in_flight // call.n))
+    together = min(call.distinct, max(1, rows_in_flight // call.n))
     chunk = min(together, max(1, PREFILL_TOKENS // call.prompt))
     a_token = prefill_pass(build, chunk, call.prompt).kept / (chunk * call.prompt)
-    own = own_columns(together * call.n, call.completion, waiting=call.prompts > together)
+    own = own_columns(together * call.n, call.completion, waiting=call.distinct > together)
     return round(together * call.prompt * a_token), round(own * a_token)
 
 
@@ -54,7 +62,7 @@ def recorded(build: Build, call: Call, rows_in_flight: int) -> int:
     in flight as start together, as long as one row of each is left.
     """
     prompts, own = keys_and_values(build, call, rows_in_flight)
-    waiting = call.prompts > max(1, rows_in_flight // call.n)
+    waiting = call.distinct > max(1, rows_in_flight // call.n)
     return (1 + waiting) * prompts + own
 
 
@@ -65,9 +73,9 @@ def rollout_parts(build: Build, call: Call, rows_in_flight: int) -> dict[str, in
     """
     if build.slow:
         return _slow_parts(build, call, rows_in_flight)
-    together = min(call.prompts, max(1, rows_in_flight // call.n))
+    together = min(call.distinct, max(1, rows_in_flight // call.n))
     rows = together * call.n
-    waiting = call.prompts > together
+    waiting = call.distinct > together
     chunk = min(together, max(1, PREFILL_TOKENS // call.prompt))
     prefill = prefill_pass(build, chunk, call.prompt)
     prompts, own = keys_and_values(build, call, rows_in_flight)
@@ -100,7 +108,7 @@ def _slow_parts(build: Build, call: Call, rows_in_flight: int) -> dict[str, int]
     """As `srl.engine.general` does it: every row reads its own prompt, all of a batch at once, and keeps its
     keys and values until the batch ends. A step makes those of one layer anew, a token longer.
     """
-    rows = min(call.prompts * call.n, rows_in_flight)
+    rows = min(call.distinct * call.n, rows_in_flight)
     text = build.config.get_text_config()
     prefill = prefill_pass(build, rows, call.prompt)
     kept = round(prefill.kept * (call.prompt + call.completion) / call.prompt)

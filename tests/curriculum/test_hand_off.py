@@ -309,6 +309,13 @@ def test_the_plan_of_the_quick_start(capsys):
     assert (rlvr["ends"], rlvr["rollouts_a_draw"]) == ("update 32 (trainer.max_steps)", 64)
     assert plan["examples"] == {"val_steps": 288, "val_problems": 96, "srl": 300, "rlvr": 100}
     assert plan["notes"] == []
+    more = ["--curriculum.draw_prompts", "8", "--model.update.mini_batches", "2", "--trainer.max_steps", "-1"]
+    phases = "[{name: both, mix: {srl: 1.0, sft_step: 3.0}, batch_groups: 16}]"
+    shown = ["--config", "configs/quickstart.yaml", "--no_prompts", "--json", "--curriculum.phases", phases]
+    assert main(["inspect", *shown, *more]) == 0
+    (both,) = json.loads(capsys.readouterr().out.strip().splitlines()[-1])["curriculum"]["phases"]
+    assert (both["ends"], both["rollouts_a_draw"]) == ("never by itself", 8 * 8 // 4)
+    assert both["updates_a_pass"] == 2 * 600 / 16  # two draws fill a batch, which makes two updates
 
 
 def test_the_plan_loads_no_weights_and_warns_of_a_phase_that_never_comes(model_folder, tmp_path, capsys):

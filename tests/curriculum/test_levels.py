@@ -43,7 +43,7 @@ def test_a_row_of_two_constraints_is_two_rows_that_are_held_out_together():
     assert [one.problem for one in found] == ["Name it.\nTwo words.", "Name it.\nTwo words.\nBe kind."]
     assert [json.loads(one.constraints) for one in found] == [[SHORT], [SHORT, KIND]]
     assert [(one.solution, one.without) for one in found] == [("a b", "a b c"), ("dear\n1. a", "a b")]
-    assert {problem_key(one) for one in found} == {"Name it."}
+    assert {problem_key(one) for one in found} == {"name it."}
     assert [level_below(one) for one in found] == ["Name it.", "Name it.\nTwo words."]
     again, _ = from_rows([("f:1", json.loads(found[1].to_json()))])
     assert again[0] == found[1]
@@ -170,6 +170,7 @@ def test_the_figures_of_each_level_are_over_all_draws_since_the_last_update():
     metrics = {}
     for part in (groups[:1], groups[1:]):
         draw = Draw([])
+        draw.temperature = 1.0
         draw.groups, draw.phase = (
             list(part),
             SimpleNamespace(name="p", batch_groups=2, objectives={"holistic"}),

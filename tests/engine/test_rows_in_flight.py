@@ -196,6 +196,10 @@ def test_of_plays_the_longest_turn_of_each_is_tried_and_what_vllm_samples_is_not
     try_longest(module, sources, replace(draws, here=False))
     assert len(asked) == 1
     assert [len(row.action_ids) for row in trained[1]] == [len(row.action_ids) for row in trained[0]]
+    engine.rows_in_flight = 2  # two waves of two plays, of six
+    try_longest(module, sources, replace(draws, turn_tokens=99, room=20))
+    assert {len(ids) for ids, _ in asked[1]} == {20 - 12}
+    assert len(trained[2]) == 1 + 4
 
 
 def test_what_will_not_fit_fails_before_the_first_update(refused, monkeypatch):

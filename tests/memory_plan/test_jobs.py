@@ -1,13 +1,16 @@
 """What a config asks of memory, beside its own rollouts: judges, plays, vLLM; and bases of other shapes."""
 
+from dataclasses import replace
+
 import pytest
 from test_plan import ROOT, arguments
 from transformers import Gemma3nTextConfig, GPT2Config, OPTConfig
 
 from srl.cli.lightning import instantiated
 from srl.cli.plan import job_from
-from srl.memory_plan.advice import changes
+from srl.memory_plan.advice import _validation, _vllm, changes
 from srl.memory_plan.check import PlanSettings, check_memory, generous_sum
+from srl.memory_plan.fake_model import weigh
 from srl.memory_plan.job import job_of
 from srl.memory_plan.memory import GIB, Memory, card
 from srl.memory_plan.plan import make_plan
@@ -42,6 +45,8 @@ def test_a_judge_is_asked_about_every_response_by_the_engine(tmp_path):
     found = job(tmp_path, "srl", *LIMITS, *parts)
     assert calls(found) == [(5, 3, 100, 8, False), (15, 2, 64, 7, False)]
     assert found.stages[0].calls[1].sampling == Sampling(0.5)
+    both = ("--curriculum.phases", "[{name: one, mix: {srl: 1.0, episode: 1.0}, batch_groups: 4}]")
+    assert calls(job(tmp_path, "srl", *AGENT, *parts, *both))[-1] == (15, 2, 64, 7, False)
     served = "[{kind: objective}, {kind: judge, judge: {url: 'http://localhost:1/v1', model: m}}]"
     assert calls(job(tmp_path, "srl", *LIMITS, "--reward.parts", served)) == [(5, 3, 100, 8, False)]
 
@@ -50,6 +55,34 @@ def test_the_config_with_a_judge_fits_the_card_that_it_names():
     plan = make_plan(job_from(["--config", str(ROOT / "configs" / "methods" / "judged.yaml")], "cuda"))
     assert plan.highest.name == "srl: 2 x 1024 tokens"  # the judge's
     assert card(12).fits(plan)
+
+
+def test_what_is_advised_is_what_the_config_has():
+    """Limits of the data shorten no verdict, and a batch of plays is counted in tasks."""
+    given = job_from(["--config", str(ROOT / "configs" / "methods" / "judged.yaml")], "cuda")
+    given = given.with_rows(8).with_tokens(2560)
+    plan = make_plan(given)
+    assert plan.highest.name == "srl: 2 x 1024 tokens"
+    shorter = given.at_most(completion=64, prompt=64)
+    judged = next(one for one in make_plan(shorter).moments if one.name == plan.highest.name)
+    assert judged.peak == plan.peak
+    little = Memory("cuda", int(0.9 * plan.peak), 0, 0.0)
+    assert "judge.tokens (reward.parts)" in [one.key for one in changes(plan, little)]
+
+
+def test_a_batch_of_plays_is_halved_in_tasks(tmp_path):
+    held = (
+        "--data.validation.max_play",
+        "16",
+        "--data.validation.max_solve",
+        "1",
+        "--model.validation.attempts",
+        "9",
+    )
+    more = ("--data.validation.max_examples", "2", "--data.validation.batch_size", "16")
+    found = _validation(job(tmp_path, "episode", *AGENT, *held, *more))
+    assert found is not None
+    assert found[0] == "8"
 
 
 def test_plays_to_a_state_and_own_thinking_are_sampled_one_each(tmp_path):
@@ -61,10 +94,12 @@ def test_plays_to_a_state_and_own_thinking_are_sampled_one_each(tmp_path):
 def test_every_turn_of_every_play_is_a_row_of_the_update_and_validations_play(tmp_path):
     held = ("--data.validation.max_play", "2", "--model.validation.attempts", "4")
     found = job(tmp_path, "episode", *AGENT, *held)
-    assert calls(found) == [(15, 1, 100, 8, True)]
+    assert calls(found) == [(5, 1, 100, 8, True)]
+    assert found.stages[0].calls[0].distinct == 5 * 3
     assert found.stages[0].tokens(share_prompt=True) == 4 * (3 * 100 + 3 * 6 * 8)
     assert found.stages[0].tokens(share_prompt=False) == 4 * 3 * 6 * (100 + 8)
-    assert calls(found, 1)[-1] == (2 * 4, 1, 100, 8, True)
+    assert calls(found, 1)[-1] == (2, 1, 100, 8, True)
+    assert found.stages[1].calls[-1].distinct == 2 * 4
     assert calls(job(tmp_path, "srl", *AGENT, *held), 1)[-1][-1] is False
 
 
@@ -79,6 +114,9 @@ def test_vllm_takes_its_share_and_the_engine_samples_nothing(tmp_path):
     assert plan.peak == sum(plan.always.values()) + 3 * GIB
     found = {one.key: one.value for one in changes(plan, Memory("cpu", 10 * GIB, 8 * GIB, 0.0))}
     assert found["rollout.vllm.memory"] == "0.15"
+    crowded = replace(here, total=weigh(here.build).plain * 5)  # a fifth of it is the base's
+    assert _vllm(crowded) == ("0.25", replace(crowded, vllm=0.25))
+    assert _vllm(replace(crowded, vllm=0.25)) is None
     served = job_from(arguments(tmp_path, *wanted, "--rollout.vllm.server", "http://localhost:1"), "cpu")
     assert (served.vllm, calls(served)) == (0.0, [])
 
