@@ -33,11 +33,11 @@ def fewer_rows(rows: int, n: int) -> int:
     (32, 8)
     """
     if rows <= n:
-        what = "one does" if n == 1 else f"the {n} of one prompt do"
+        what, fewer = ("one", "") if n == 1 else (f"the {n} of one prompt", "rollout.num_generations, or ")
         raise TrainingStopped(
-            f"out of memory in rollouts: {what} not fit, and model.rows_in_flight cannot split them. Lower "
-            f"{'' if n == 1 else 'rollout.num_generations, or '}data.limits.max_prompt_tokens, step_tokens "
-            "or solution_tokens, or set model.quantization: nf4"
+            f"out of memory in rollouts: no room for {what}, and model.rows_in_flight cannot split that; "
+            f"lower {fewer}data.limits.max_prompt_tokens, step_tokens or solution_tokens, or set "
+            "model.quantization: nf4"
         )
     bound = max(rows // 2, n)
     log.warning(

@@ -74,7 +74,7 @@ def test_on_the_slow_path_rows_of_one_prompt_go_apart(monkeypatch):
 
 def test_the_rollouts_of_one_prompt_that_do_not_fit_end_in_words(monkeypatch):
     limit_rows(monkeypatch, 3)
-    with pytest.raises(TrainingStopped, match="the 4 of one prompt do not fit"):
+    with pytest.raises(TrainingStopped, match="no room for the 4 of one prompt"):
         sampled(256, torch.Generator().manual_seed(0))
 
 
