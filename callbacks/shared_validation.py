@@ -14,6 +14,7 @@ from srl.rewards.rules import is_own
 from srl.worlds.table import repeats
 
 log = logging.getLogger(__name__)
+NO_SHAPE = ("_name_or_path", "transformers_version")  # of a base's config
 
 
 class SharedValidation(Callback):
@@ -64,7 +65,11 @@ class SharedValidation(Callback):
         builder = data.builder
         prompts = (builder.limits, builder.shots, builder.think, builder.title_hint, builder.include_last)
         template = getattr(module.tokenizer, "chat_template", None)
-        ends = getattr(unwrapped(module.policy).generation_config, "eos_token_id", None)
+        base: Any = unwrapped(module.policy)
+        ends = getattr(base.generation_config, "eos_token_id", None)
         tokens = (sorted(module.tokenizer.get_vocab().items()), module.tokenizer.eos_token_id, ends)
-        parts = (held, prompts, str(data.day), template, tokens)
+        shape = sorted(
+            (name, str(one)) for name, one in base.config.to_dict().items() if name not in NO_SHAPE
+        )
+        parts = (held, prompts, str(data.day), template, tokens, shape, module.path)
         return key_of(module.policy, self.config, parts)

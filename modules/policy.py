@@ -141,12 +141,12 @@ class PolicyModule(LightningModule):
         if self._tokenizer is None:
             from srl.model.loading import load_tokenizer
 
-            self._tokenizer = load_tokenizer(self.files)
+            self._tokenizer = load_tokenizer(self.files, self.trust_remote_code)
         return self._tokenizer
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What tells the policy's base and adapter from others; its files are looked at once."""
+        """What tells the policy's base and adapter from others; its files are looked at once, and again when it is loaded."""
         if self._identity is None:
             self._identity = identity_of(self.base, self.lora, self.files)
         return self._identity
@@ -221,6 +221,7 @@ class PolicyModule(LightningModule):
         if self.gradient_checkpointing:
             enable_gradient_checkpointing(model)
         self.policy = model
+        self._identity = None  # the files may have been fetched, or fetched anew, meanwhile
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         optimizer = self.optimizer_of([one for one in self.parameters() if one.requires_grad])

@@ -83,10 +83,10 @@ def weights_digest(policy: nn.Module) -> str | None:
             if "lora_B" in name and bool(tensor.any()):
                 return None
             continue
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         if tensor.data_ptr() in seen:  # tied weights
             continue
         seen.add(tensor.data_ptr())
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
 

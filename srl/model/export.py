@@ -85,6 +85,8 @@ def _untie(policy: Any) -> list[str]:
         if not isinstance(layer, BaseTunerLayer):
             continue
         plain: Any = layer.get_base_layer()
+        if getattr(plain, "weight", None) is None:  # fused experts, which share with none
+            continue
         if owners[id(plain.weight)] > 1:
             owners[id(plain.weight)] -= 1
             plain.weight = nn.Parameter(plain.weight.detach().clone(), requires_grad=False)

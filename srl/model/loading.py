@@ -183,14 +183,19 @@ def _keep_layout(model: nn.Module) -> None:
 
 
 def _remove_dropout(model: nn.Module) -> None:
-    """A policy must give the same probabilities when it samples (eval) and when it trains."""
-    from torch import nn
+    """A policy must give the same probabilities when it samples (eval) and when it trains.
+
+    Layers keep theirs in modules, in numbers of their own (OPT, StarCoder2) or read them of the config (Falcon).
+    """
+    from torch.nn.modules.dropout import _DropoutNd
 
     for module in model.modules():
-        if isinstance(module, nn.Dropout):
+        if isinstance(module, _DropoutNd):
             module.p = 0.0
-        if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0  # type: ignore[assignment]
+        for holder in (module, getattr(module, "config", None)):
+            for name, value in list(vars(holder).items()) if holder is not None else ():
+                if "dropout" in name and isinstance(value, float):
+                    setattr(holder, name, 0.0)
 
 
 def _converted(files: ModelFiles, what: Literal["tokenizer", "model"]) -> str:

@@ -63,13 +63,24 @@ def _knows(tokenizer: PreTrainedTokenizerBase, sign: str) -> bool:
 
 
 def check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: nn.Module) -> None:
-    """ConfigError: tokens that the model has no row for; padding aside, which no model of ours is shown."""
+    """ConfigError: tokens that the model has no row for.
+
+    No model of ours is shown padding, nor the special tokens that data are kept free of (`NeutralText`) and
+    the chat template does not write, such as Gemma 3's for images.
+    """
     shown: Any = model
+    ours = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id}
+    added: Any = getattr(tokenizer, "added_tokens_decoder", {})
+    template = str(getattr(tokenizer, "chat_template", None) or "")
+    unseen = {
+        number for number, token in added.items()
+        if token.special and number not in ours and str(token) not in template
+    } | {tokenizer.pad_token_id}  # fmt: skip
     rows = shown.get_input_embeddings().weight.shape[0]
     beyond = {
         token: number
         for token, number in tokenizer.get_vocab().items()
-        if number >= rows and number != tokenizer.pad_token_id
+        if number >= rows and number not in unseen
     }
     if beyond:
         named = few([repr(token) for token in sorted(beyond, key=lambda token: beyond[token])])

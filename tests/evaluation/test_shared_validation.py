@@ -1,6 +1,7 @@
 """The validation before the first update is measured once for runs that would measure the very same."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -58,10 +59,14 @@ def test_a_second_run_takes_the_figures_and_trains_as_if_it_had_measured_them(
 
     assert len(run("c", "--seed_everything", "0", "--model.lora.r", "2")[0]) == len(again)  # a new adapter
     assert len(run("d", "--model.validation.attempts", "3")[0]) == len(measured)
-    (file, other) = (tmp_path / "cache" / "validation").iterdir()
-    for one in (file, other):
+    assert len(run("e", "--rollout.engine", "transformers")[0]) == len(measured)  # it draws otherwise
+    for one in (tmp_path / "cache" / "validation").iterdir():
         one.write_text(one.read_text()[:-9])  # torn
-    assert len(run("e")[0]) == len(measured)
+    assert len(run("f")[0]) == len(measured)
+    config = json.loads((model_folder / "config.json").read_text())
+    scaled = shutil.copytree(model_folder, tmp_path / "scaled" / model_folder.name)
+    (scaled / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 0.5}))
+    assert len(run("g", "--model.base", str(scaled))[0]) == len(measured)  # its weights are the same
 
 
 def test_without_share_and_for_users_callbacks_it_is_measured(model_folder, expert_file, tmp_path, steps):

@@ -3,12 +3,14 @@
 import json
 import shutil
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import tiny_model, tiny_tokenizer
 from safetensors.torch import load_file, save_file
 
+from modules.policy import PolicyModule
 from srl.errors import ConfigError
 from srl.model.checkpoint import identity_of, read_trained, write_trained
 from srl.model.digests import base_digests
@@ -121,3 +123,16 @@ def test_a_checkpoint_refuses_another_base_of_its_name_and_one_without_digests_l
     assert "\n" not in str(error.value)
     before = {name: value for name, value in one.items() if name != "digests"}  # of an earlier version
     assert read_trained(checkpoint(before), model, other) == {"skipped": 3}
+
+
+def test_the_files_that_were_loaded_tell_the_base_not_those_that_stood_there_before(model_folder, tmp_path):
+    """On a resume the base is asked for before it is fetched."""
+    folder = shutil.copytree(model_folder, tmp_path / "base")
+    module = PolicyModule(str(folder), quantization="none")
+    before = module.identity["digests"]["weights"]
+    retrained(folder)
+    assert module.identity["digests"]["weights"] == before
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    module.trainer = SimpleNamespace(strategy=strategy, precision="32-true")
+    module.configure_model()
+    assert module.identity["digests"]["weights"] != before

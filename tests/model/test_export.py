@@ -224,6 +224,28 @@ def test_merging_into_a_head_that_is_the_embedding_gives_each_its_own_weights(ta
     torch.testing.assert_close(logprobs(adapter), expected, atol=1e-4, rtol=1e-4)
 
 
+def test_experts_that_are_fused_are_merged():
+    """They have no weight of their own name, and share none."""
+    from transformers import AutoModelForCausalLM, Qwen3MoeConfig
+
+    from srl.model.adapters import LoraSettings, attach_lora
+    from srl.model.export import merged
+
+    config = Qwen3MoeConfig(
+        vocab_size=64, hidden_size=16, intermediate_size=32, moe_intermediate_size=8, num_hidden_layers=1,
+        head_dim=8, num_attention_heads=2, num_key_value_heads=1, num_experts=4, num_experts_per_tok=2,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    policy = attach_lora(AutoModelForCausalLM.from_config(config), LoraSettings(r=2, alpha=4), seed=0)
+    with torch.no_grad():
+        for name, one in policy.named_parameters():
+            if "lora_B" in name:
+                one.normal_(std=0.1)
+        ids = torch.arange(3, 13)[None]
+        expected = policy(ids).logits
+        assert torch.allclose(merged(policy)(ids).logits, expected, atol=1e-4)
+
+
 def test_the_end_of_a_chat_turn_goes_with_the_adapter_and_with_the_whole_model(tmp_path):
     """The tokenizer ends with <eos> (1), the template's turns with <|im_end|>, which nobody else names."""
     from conftest import tiny_model

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 
+from modules.policy import PolicyModule
 from srl.errors import ConfigError
 from srl.files import file_sha256, fresh_folder
 from srl.model.adapters import (
@@ -341,6 +343,41 @@ def test_dropout_is_off_so_that_training_and_sampling_agree(tmp_path):
     model = base(save(tmp_path, attention_dropout=0.5))
     with torch.no_grad():
         assert torch.equal(model.train()(tokens()).logits, model.eval()(tokens()).logits)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        transformers.OPTConfig(
+            vocab_size=64, hidden_size=16, ffn_dim=32, num_hidden_layers=1, num_attention_heads=2, dropout=0.5,
+            word_embed_proj_dim=16, layerdrop=0.0,
+        ),
+        transformers.Starcoder2Config(
+            vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+            num_key_value_heads=1, residual_dropout=0.5, embedding_dropout=0.5,
+        ),
+        transformers.FalconConfig(
+            vocab_size=64, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, hidden_dropout=0.5,
+        ),
+    ],
+    ids=lambda one: one.model_type,
+)  # fmt: skip
+def test_dropout_that_layers_call_as_a_function_is_off_too(config, tmp_path):
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    model = base(tmp_path).train()
+    ids = torch.arange(3, 13)[None]
+    with torch.no_grad():
+        assert torch.equal(model(ids).logits, model(ids).logits)
+
+
+def test_a_tokenizer_of_the_bases_own_code_loads_where_that_is_trusted(tmp_path):
+    folder = save(tmp_path)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    config |= {"auto_map": {"AutoTokenizer": [None, "own.Own"]}, "tokenizer_class": "Own"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    code = "from transformers import PreTrainedTokenizerFast\nclass Own(PreTrainedTokenizerFast):\n    pass\n"
+    (folder / "own.py").write_text(code)
+    assert type(PolicyModule(str(folder), trust_remote_code=True).tokenizer).__name__ == "Own"
 
 
 def test_damaged_tokenizer_is_one_line(folders, tmp_path):

@@ -49,6 +49,20 @@ def test_a_token_without_a_row_in_the_embedding_is_refused_but_for_padding():
     check_vocabulary(tokenizer, tiny_model(vocab_size=len(tokenizer) - 1))
 
 
+def test_a_special_token_that_nothing_writes_needs_no_row():
+    """As Gemma 3's for images; one of the chat template or that ends a response does."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|image|>"]})
+    small = tiny_model(vocab_size=len(tokenizer) - 1)
+    check_vocabulary(tokenizer, small)
+    tokenizer.chat_template = "<|image|>{{ messages }}"
+    with pytest.raises(ConfigError, match=r"no row for '<\|image\|>'"):
+        check_vocabulary(tokenizer, small)
+    tokenizer.chat_template, tokenizer.eos_token = None, "<|image|>"
+    with pytest.raises(ConfigError, match=r"no row for '<\|image\|>'"):
+        check_vocabulary(tokenizer, small)
+
+
 def test_fit_says_in_one_line_that_the_tokenizer_is_of_another_model(expert_file, tmp_path, capsys):
     tokenizer = tiny_tokenizer()
     tiny_model(vocab_size=len(tokenizer) - 2).save_pretrained(tmp_path / "model")
