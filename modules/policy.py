@@ -146,7 +146,8 @@ class PolicyModule(LightningModule):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What tells the policy's base and adapter from others; its files are looked at once, and again when it is loaded."""
+        """What tells the policy's base and adapter from others; its files are looked at once, and when it is
+        loaded."""
         if self._identity is None:
             self._identity = identity_of(self.base, self.lora, self.files)
         return self._identity

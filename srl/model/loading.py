@@ -185,7 +185,7 @@ def _keep_layout(model: nn.Module) -> None:
 def _remove_dropout(model: nn.Module) -> None:
     """A policy must give the same probabilities when it samples (eval) and when it trains.
 
-    Layers keep theirs in modules, in numbers of their own (OPT, StarCoder2) or read them of the config (Falcon).
+    Layers keep theirs in modules, in numbers of their own (OPT, StarCoder2), or in the config (Falcon).
     """
     from torch.nn.modules.dropout import _DropoutNd
 

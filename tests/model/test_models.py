@@ -349,8 +349,8 @@ def test_dropout_is_off_so_that_training_and_sampling_agree(tmp_path):
     "config",
     [
         transformers.OPTConfig(
-            vocab_size=64, hidden_size=16, ffn_dim=32, num_hidden_layers=1, num_attention_heads=2, dropout=0.5,
-            word_embed_proj_dim=16, layerdrop=0.0,
+            vocab_size=64, hidden_size=16, ffn_dim=32, num_hidden_layers=1, num_attention_heads=2,
+            dropout=0.5, word_embed_proj_dim=16, layerdrop=0.0,
         ),
         transformers.Starcoder2Config(
             vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
