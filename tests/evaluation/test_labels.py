@@ -116,17 +116,18 @@ def test_own_samples_are_cut_and_equal_prefixes_counted_once(builder):
     [
         ("exact", "a\n\nb", "a\n\nb", True),  # cut and joined it is a, b
         ("exact", "x=1\ny=2", "Step 1: x=1\nStep 2: y=2", False),
-        ("own_rules.py:Knows", "p?", "1. one\n2. two", True),
+        ("OWN", "p?", "1. one\n2. two", True),
     ],
 )
 def test_what_an_own_sample_wrote_is_judged_and_kept_as_it_was_written(
-    builder, tmp_path, monkeypatch, check, answer, text, right
+    builder, tmp_path, check, answer, text, right
 ):
     """A rule of the user's is told the problem."""
-    (tmp_path / "own_rules.py").write_text(
+    rule = tmp_path / "own_rules.py"
+    rule.write_text(
         "class Knows:\n    def __call__(self, response, answer, problem):\n        return problem == answer\n"
     )
-    monkeypatch.chdir(tmp_path)
+    check = f"{rule}:Knows" if check == "OWN" else check
 
     class One(Writer):
         def completion(self, example, k, n):

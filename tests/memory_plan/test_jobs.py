@@ -8,11 +8,12 @@ from transformers import Gemma3nTextConfig, GPT2Config, OPTConfig
 
 from srl.cli.lightning import instantiated
 from srl.cli.plan import job_from
-from srl.memory_plan.advice import _validation, _vllm, changes
+from srl.memory_plan.advice import COSTLY, _judge, _validation, _vllm
 from srl.memory_plan.check import PlanSettings, check_memory, generous_sum
 from srl.memory_plan.fake_model import weigh
 from srl.memory_plan.job import job_of
 from srl.memory_plan.memory import GIB, Memory, card
+from srl.memory_plan.model_shapes import widest
 from srl.memory_plan.plan import make_plan
 from srl.memory_plan.rollouts import Call, sampler_bytes
 from srl.types import Sampling
@@ -61,13 +62,12 @@ def test_what_is_advised_is_what_the_config_has():
     """Limits of the data shorten no verdict, and a batch of plays is counted in tasks."""
     given = job_from(["--config", str(ROOT / "configs" / "methods" / "judged.yaml")], "cuda")
     given = given.with_rows(8).with_tokens(2560)
-    plan = make_plan(given)
-    assert plan.highest.name == "srl: 2 x 1024 tokens"
-    shorter = given.at_most(completion=64, prompt=64)
-    judged = next(one for one in make_plan(shorter).moments if one.name == plan.highest.name)
-    assert judged.peak == plan.peak
-    little = Memory("cuda", int(0.9 * plan.peak), 0, 0.0)
-    assert "judge.tokens (reward.parts)" in [one.key for one in changes(plan, little)]
+    (_, judge), (found, same) = given.stages[0].calls, given.at_most(completion=64, prompt=64).stages[0].calls
+    assert (found.completion, found.prompt) == (64, 64)
+    assert same == judge
+    value, better = _judge(given)
+    assert (value, better.stages[0].calls[1].completion) == ("512 at most", 512)
+    assert "judge.tokens (reward.parts)" in [key for key, _ in COSTLY]
 
 
 def test_a_batch_of_plays_is_halved_in_tasks(tmp_path):
@@ -112,8 +112,7 @@ def test_vllm_takes_its_share_and_the_engine_samples_nothing(tmp_path):
     plan = make_plan(here)
     assert plan.highest.name.endswith(": vLLM samples")
     assert plan.peak == sum(plan.always.values()) + 3 * GIB
-    found = {one.key: one.value for one in changes(plan, Memory("cpu", 10 * GIB, 8 * GIB, 0.0))}
-    assert found["rollout.vllm.memory"] == "0.15"
+    assert _vllm(here) == ("0.15", replace(here, vllm=0.15))
     crowded = replace(here, total=weigh(here.build).plain * 5)  # a fifth of it is the base's
     assert _vllm(crowded) == ("0.25", replace(crowded, vllm=0.25))
     assert _vllm(replace(crowded, vllm=0.25)) is None
@@ -132,28 +131,29 @@ def test_what_cuts_the_distribution_is_planned(tmp_path):
     "shape",
     [
         GPT2Config(n_layer=2, n_embd=32, n_head=2, vocab_size=200),
-        OPTConfig(num_hidden_layers=2, hidden_size=32, ffn_dim=64, num_attention_heads=2, vocab_size=200,
-                  word_embed_proj_dim=32),
+        OPTConfig(num_hidden_layers=2, hidden_size=32, ffn_dim=64, num_attention_heads=2, vocab_size=200),
+        Gemma3nTextConfig(
+            num_hidden_layers=2, hidden_size=32, intermediate_size=[64, 128], vocab_size=200,
+            vocab_size_per_layer_input=200,
+        ),
     ],
     ids=lambda one: one.model_type,
 )  # fmt: skip
-def test_a_base_without_an_intermediate_size_ends_no_run(shape, tmp_path, monkeypatch, caplog):
-    """Its plan, and what to change, are made; what cannot be is said in a line."""
+def test_a_base_without_one_intermediate_size_is_summed(shape, tmp_path):
+    given = job_of(instantiated(arguments(tmp_path)), "cpu", shape)
+    assert widest(shape) == {"gpt2": 128, "opt": 64}.get(shape.model_type, 128)
+    assert generous_sum(given) > 0
+
+
+@pytest.mark.parametrize("what", ["generous_sum", "changes"])
+def test_what_cannot_be_planned_ends_no_run(what, tmp_path, monkeypatch, caplog):
     from srl.memory_plan import memory
 
+    def fails(*_):
+        raise AttributeError("a config of tomorrow")
+
+    where = {"generous_sum": "srl.memory_plan.check", "changes": "srl.memory_plan.advice"}[what]
+    monkeypatch.setattr(f"{where}.{what}", fails)
     monkeypatch.setattr(memory, "here", lambda device: Memory("cpu", 1000, 0, 0.0))
-    monkeypatch.setattr("srl.memory_plan.model_shapes.config_of", lambda *_: shape)
-    config = instantiated(arguments(tmp_path))
-    assert generous_sum(job_of(config, "cpu", shape)) > 0
-    check_memory(config, PlanSettings(), "cpu")
-    assert "to make it fit set" in caplog.text
-
-
-def test_layers_of_several_widths_are_summed_by_the_widest(tmp_path):
-    given = instantiated(arguments(tmp_path))
-    sizes = {"num_hidden_layers": 2, "hidden_size": 32, "vocab_size": 200, "vocab_size_per_layer_input": 200}
-    narrow, wide = (
-        generous_sum(job_of(given, "cpu", Gemma3nTextConfig(intermediate_size=[64, last], **sizes)))
-        for last in (64, 128)
-    )
-    assert wide > narrow
+    check_memory(instantiated(arguments(tmp_path)), PlanSettings(), "cpu")
+    assert "no plan could be made (AttributeError: a config of tomorrow)" in caplog.text
