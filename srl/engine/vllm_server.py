@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from srl.engine.vllm_adapter import RANKS, AdapterFiles, Asked, Said
 from srl.errors import ConfigError, ServerGone, few
-from srl.model.sources import is_local
+from srl.model.sources import name_and_revision
 from srl.server import Client, Passing, Refusal, at_once
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ class VllmServer:
         return f"{where} does not load the adapter: {said}"
 
     def _start(self) -> str:
-        name, _, revision = (self.base, "", "") if is_local(self.base) else self.base.partition("@")
+        name, revision = name_and_revision(self.base)
         base = f"{name} --revision {revision}" if revision else name
         return START.format(base=base, room=next((size for size in RANKS if size >= self.rank), RANKS[-1]))
 

@@ -13,7 +13,7 @@ from typing import Any
 from srl.errors import ConfigError, few
 from srl.model.adapters import unwrapped
 from srl.model.loading import end_token_ids
-from srl.model.sources import is_local
+from srl.model.sources import name_and_revision
 
 log = logging.getLogger(__name__)
 _NEEDS_US = (
@@ -121,7 +121,7 @@ class Card:
     def text(self) -> str:
         head = ["---", f"library_name: {'peft' if self.adapter else 'transformers'}"]
         head += [
-            f"base_model: {json.dumps(_named(self.base)[0])}",
+            f"base_model: {json.dumps(name_and_revision(self.base)[0])}",
             "tags: [srl, lora]" if self.adapter else "tags: [srl]",
         ]
         lines = [*head, "---", "", f"# {self.name}", "", self._what(), "", "## Load", "", *self._load(), ""]
@@ -179,21 +179,11 @@ def _loaded_by_us(base: str) -> str:
     return f'load_base(resolve({json.dumps(base)}), quantization="none", device=torch.device("cpu"))'
 
 
-def _named(base: str) -> tuple[str, str]:
-    """Name and revision: a local path wins over a hub id, of which alone `@` parts the revision.
-
-    >>> _named("org/name@v1"), _named("./a@b")
-    (('org/name', 'v1'), ('./a@b', ''))
-    """
-    name, _, revision = (base, "", "") if is_local(base) else base.partition("@")
-    return name, revision
-
-
 def _loaded(base: str) -> str:
     """
     >>> _loaded("org/name@v1")
     'AutoModelForCausalLM.from_pretrained("org/name", revision="v1")'
     """
-    name, revision = _named(base)
+    name, revision = name_and_revision(base)
     given = f"{json.dumps(name)}, revision={json.dumps(revision)}" if revision else json.dumps(name)
     return f"AutoModelForCausalLM.from_pretrained({given})"

@@ -81,6 +81,16 @@ def is_local(source: str) -> bool:
     return Path(source).expanduser().exists() or _looks_like_path(source)
 
 
+def name_and_revision(source: str) -> tuple[str, str]:
+    """Of a hub id, of which alone `@` parts the revision, "" for none; a local path is all name.
+
+    >>> name_and_revision("org/name@v1"), name_and_revision("./a@b")
+    (('org/name', 'v1'), ('./a@b', ''))
+    """
+    name, _, revision = (source, "", "") if is_local(source) else source.partition("@")
+    return name, revision
+
+
 def _looks_like_path(source: str) -> bool:
     return (
         source.startswith((".", "/", "~"))
@@ -123,7 +133,7 @@ def _hub_files(source: str, cache: Path) -> ModelFiles:
 
     # huggingface_hub's errors share a base with those of its HTTP library, which changes between versions
     unreachable: tuple[type[BaseException], ...] = (OSError, HfHubHTTPError.__bases__[0])
-    model_id, _, revision = source.partition("@")
+    model_id, revision = name_and_revision(source)
     try:
         HfApi().model_info(model_id, revision=revision or None, timeout=_HUB_SECONDS)
     except HFValidationError as error:
