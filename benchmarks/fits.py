@@ -150,6 +150,33 @@ def rounded(series: dict[int, float]) -> list[list[float]]:
     return [[step, round(value, 4)] for step, value in sorted(series.items())]
 
 
+class Earlier:
+    """The runs of a result that this benchmark wrote on another machine: none of them is made again."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = path
+        self.result: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+
+    def __contains__(self, run: tuple[str, int]) -> bool:
+        """Of a method and a seed."""
+        return any((one["method"], one["seed"]) == run for one in self.result["runs"])
+
+    def beside(self, result: dict[str, Any], methods: Sequence[str]) -> dict[str, Any]:
+        """The new result with the runs of both, in the order of the methods; an earlier run stays as it was.
+
+        Errors: ValueError where the two are not of the same experiment.
+        """
+        for key, value in result.items():
+            before = self.result.get(key, value)
+            if key not in ("command", "base", "runs") and before != value:
+                raise ValueError(f"{self.path}: {key} is {before}, here it is {value}: another experiment")
+        new = [run for run in result["runs"] if (run["method"], run["seed"]) not in self]
+        runs = sorted(
+            [*self.result["runs"], *new], key=lambda one: (methods.index(one["method"]), one["seed"])
+        )
+        return {**self.result, **result, "base": self.result.get("base", result.get("base")), "runs": runs}
+
+
 def dumped(result: dict[str, Any]) -> str:
     """JSON with a line for each key, and for each of the runs."""
     lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in result.items() if key != "runs"]

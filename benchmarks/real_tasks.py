@@ -9,8 +9,8 @@ three numbers, 100 held out, more from UFT's test rows. Every method begins with
 imitation on whole solutions (`start`) and goes on until its tokens, generated and trained on, reach the
 budget of configs/real_tasks/TASK.yaml; `start` is what that beginning had reached. Then each solves the
 further problems greedily. Interrupt it when you like: what is finished is found in MLflow, or by its file,
-and not made again. Writes real_tasks_TASK.json to the output folder, prints a table, and the JSON as the last
-line.
+and not made again; nor is what the result of --earlier holds. Writes real_tasks_TASK.json to the output
+folder, prints a table, and the JSON as the last line.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import knights
-from fits import BASES, ROOT, Fit, Store, dumped, options, share
+from fits import BASES, ROOT, Earlier, Fit, Store, dumped, options, share
 
 Row = dict[str, Any]
 
@@ -229,6 +229,7 @@ def main() -> None:
     parser.add_argument("--methods", type=lambda text: text.split(","), help="all that the task has")
     parser.add_argument("--seeds", type=lambda text: [int(one) for one in text.split(",")], default=[0])
     parser.add_argument("--tests", type=int, default=200, help="more problems that each method solves")
+    parser.add_argument("--earlier", type=Earlier, help="a real_tasks_TASK.json made elsewhere")
     chosen = parser.parse_args()
     task = TASKS[chosen.task]
     store = Store(chosen.output / chosen.base / chosen.task, "real_tasks")
@@ -236,13 +237,16 @@ def main() -> None:
     data = written(store.folder / f"{chosen.task}.jsonl", rows)
     more = written(store.folder / f"tests_{chosen.tests}.jsonl", islice(task.more(chosen.uft), chosen.tests))
     for seed in chosen.seeds:
-        for method in ("start", *(chosen.methods or methods_of(task))):
+        methods = chosen.methods or methods_of(task)
+        left = [one for one in methods if chosen.earlier is None or (one, seed) not in chosen.earlier]
+        for method in ("start", *left) if left else ():
             for fit, seconds in store.make([fit_of(store, chosen.base, task, data, method, seed)], jobs=1):
                 print(f"{fit.name}: {seconds:.0f} s", file=sys.stderr, flush=True)
             if chosen.tests:
                 tested(store, chosen.base, task, data, more, f"{method}-{seed}")
-            result = summary(store, chosen.base, task)
+            result = summary(store, chosen.base, task, chosen.earlier)
             (store.folder / f"real_tasks_{chosen.task}.json").write_text(dumped(result))
+    result = summary(store, chosen.base, task, chosen.earlier)
     print(report(result), file=sys.stderr)
     print(json.dumps(result))
 
@@ -289,7 +293,7 @@ def tested(store: Store, base: str, task: Task, data: Path, puzzles: Path, name:
 # -- what there is ------------------------------------------------------------------------------------------
 
 
-def summary(store: Store, base: str, task: Task) -> dict[str, Any]:
+def summary(store: Store, base: str, task: Task, earlier: Earlier | None) -> dict[str, Any]:
     """The newest validation of every finished run, its costs, and its curves by update."""
     runs = []
     for run in store.client.search_runs([store.identity], "attributes.status = 'FINISHED'"):
@@ -311,7 +315,8 @@ def summary(store: Store, base: str, task: Task) -> dict[str, Any]:
     order = ["start", *METHODS]
     runs.sort(key=lambda one: (order.index(one["method"]), one["seed"]))
     command = f"python benchmarks/real_tasks.py --uft FOLDER --task {task.name} --base {base}"
-    return {"command": command, "base_model": base, "held_out": task.held_out, "runs": runs}
+    result = {"command": command, "base_model": base, "held_out": task.held_out, "runs": runs}
+    return earlier.beside(result, order) if earlier else result
 
 
 def right_of(store: Store, task: Task, name: str) -> dict[str, Any]:

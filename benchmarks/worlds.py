@@ -10,8 +10,8 @@ tokens and much time. Each plays the unseen games greedily, once each; `base` is
 them. Phases that hand over to play do so after --first updates, by default those of FIRST. `meta` (RLVMR)
 has the prompts and limits of configs/worlds/meta.yaml, with room to think, and its start imitates the same
 games' plays with thinking made by rule (`prepare --tagged`). Interrupt it when you like: what is finished is
-found in MLflow and not made again. Writes worlds.json to the output folder, prints a table, and the JSON as
-the last line.
+found in MLflow and not made again; nor is what the result of --earlier holds. Writes worlds.json to the
+output folder, prints a table, and the JSON as the last line.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from fits import BASES, ROOT, Fit, Store, dumped, options, rounded, share
+from fits import BASES, ROOT, Earlier, Fit, Store, dumped, options, rounded, share
 from scipy.stats import binomtest
 
 CONFIG = ROOT / "configs" / "worlds" / "textworld.yaml"
@@ -130,6 +130,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, help="updates of a first phase before it hands over to play")
     parser.add_argument("--rate", type=float, default=5e-4, help="learning rate of all that is no imitation")
     parser.add_argument("--max_turns", type=int, default=6)
+    parser.add_argument("--earlier", type=Earlier, help="a worlds.json of these games made elsewhere")
     chosen = parser.parse_args()
     if chosen.start < 1:
         parser.error("--start must be at least 1: every method goes on from it")
@@ -154,7 +155,8 @@ def main() -> None:
     store = Store(chosen.output / name, "worlds")
     data = games(store.folder, SIZES[chosen.size], chosen.games, chosen.play, chosen.unseen or UNSEEN)
     for seed in chosen.seeds:
-        for method in dict.fromkeys(one for it in chosen.methods for one in (start_of(it), it)):
+        left = [one for one in chosen.methods if chosen.earlier is None or (one, seed) not in chosen.earlier]
+        for method in dict.fromkeys(one for it in left for one in (start_of(it), it)):
             if method == "start_meta":
                 tag(store.folder, SIZES[chosen.size], chosen.games, data[0])
             fit = fit_of(store.folder, data, method, seed, chosen)
@@ -275,13 +277,14 @@ def summary(store: Store, chosen: argparse.Namespace) -> dict[str, Any]:
     order = list(METHODS)
     runs.sort(key=lambda one: (order.index(one["method"]), one["seed"]))
     unseen = len(read(store.folder / "unseen.jsonl"))
-    said = re.sub(r"--output[ =]\S+ ?", "", " ".join(sys.argv[1:])).strip()  # not a reader's folder
-    return {
+    said = re.sub(r"--(output|earlier)[ =]\S+ ?", "", " ".join(sys.argv[1:])).strip()  # a reader has neither
+    result = {
         "command": "python benchmarks/worlds.py " + said, "games": SIZES[chosen.size],
         "base_model": chosen.base, "max_turns": chosen.max_turns, "recorded": chosen.games,
         "played": chosen.play, "start": chosen.start, "rate": chosen.rate, "unseen": unseen, "base": base,
         "runs": runs,
     }  # fmt: skip
+    return chosen.earlier.beside(result, list(METHODS)) if chosen.earlier else result
 
 
 def won(store: Store, run: str) -> str:

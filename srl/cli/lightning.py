@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import date
@@ -107,6 +108,7 @@ class Launch:
 
 def launched(call: Launch) -> SRLCLI:
     """Parse, make the objects, run. Errors: ConfigError in one line for anything wrong in the config."""
+    call.ends.callback(_name_store, os.environ.get("MLFLOW_TRACKING_URI"))
     try:
         return SRLCLI(call)
     except OWN:
@@ -122,6 +124,14 @@ def launched(call: Launch) -> SRLCLI:
         raise ended_by(error, call.store) from error
     finally:
         call.ends.close()
+
+
+def _name_store(uri: str | None) -> None:
+    """MLflow leaves a run's store in the environment, where the process's next command would log."""
+    if uri is None:
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+    else:
+        os.environ["MLFLOW_TRACKING_URI"] = uri
 
 
 def with_strategies(arguments: list[str]) -> list[str]:

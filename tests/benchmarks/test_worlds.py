@@ -1,5 +1,6 @@
 """The comparison in text games: every method is a config, and the table follows from the figures."""
 
+import json
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -11,6 +12,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import worlds
 import worlds_plot
+from fits import Earlier
 
 from srl.cli.lightning import instantiated
 
@@ -124,6 +126,20 @@ def test_by_game_each_rival_is_of_the_same_seed_and_the_start_is_only_a_rival():
         "| SRL | 2:0 3:1 (p = 0.22) |  | 1:0 (p = 1) |",
         "| RLVR (episodes) | 2:1 (p = 1) | 0:1 (p = 1) |  |",
     ]
+
+
+def test_runs_of_an_earlier_result_stand_beside_new_ones_of_the_same_games(tmp_path):
+    path, base = tmp_path / "earlier.json", {"success": 0.1}
+    first = {"method": "sft", "seed": 1, "success": 0.3}
+    path.write_text(json.dumps({"command": "before", "unseen": 4, "base": base, "runs": [first]}))
+    earlier = Earlier(path)
+    assert ("sft", 1) in earlier
+    assert ("sft", 0) not in earlier
+    new = [{"method": "srl", "seed": 0}, {"method": "sft", "seed": 1, "success": 0.4}]
+    found = earlier.beside({"command": "now", "unseen": 4, "base": {}, "runs": new}, ["sft", "srl"])
+    assert found == {"command": "now", "unseen": 4, "base": base, "runs": [first, new[0]]}
+    with pytest.raises(ValueError, match="unseen is 4, here it is 5: another experiment"):
+        earlier.beside({"unseen": 5, "runs": []}, [])
 
 
 def test_the_picture_shows_the_committed_runs_and_is_drawn_from_them(tmp_path):

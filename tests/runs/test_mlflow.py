@@ -6,7 +6,10 @@ import re
 import pytest
 import torch
 import yaml
-from conftest import fit
+from conftest import fit, tracking_uri
+
+from srl.cli.options import default_uri
+from srl.runs.store import LOCAL_STORE
 
 # The same in every phase. The letters have two steps.
 STEPS = ("reward", "format", "exact", "exact_step_1", "exact_step_2", "verbatim_copy", "truncated", "tokens")
@@ -186,3 +189,15 @@ def test_after_the_validation_of_step_0_the_run_is_not_over(
     assert fit(model_folder, expert_file, tmp_path / "run") == 0
     assert seen[0].info.status == "RUNNING"
     assert "val/steps/reward" in seen[0].data.metrics
+
+
+def test_a_runs_store_is_not_where_the_next_command_of_the_process_logs(
+    logging_ready, model_folder, expert_file, tmp_path, monkeypatch
+):
+    """A notebook: MLflow leaves it in the environment."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    left = []
+    monkeypatch.setattr("lightning.pytorch.Trainer.fit", lambda *_, **__: left.append(default_uri()))
+    assert fit(model_folder, expert_file, tmp_path / "run") == 0
+    assert left == [tracking_uri(tmp_path)]  # or the test shows nothing
+    assert default_uri() == LOCAL_STORE
