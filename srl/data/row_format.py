@@ -20,6 +20,7 @@ from srl.errors import ConfigError, DataError
 from srl.rewards.answers import extract_answer
 from srl.rewards.constraints import read_field
 from srl.rewards.rules import MATH, rule
+from srl.rewards.user_pattern import UserPattern
 
 NO_ANSWER = "rows without the field of the answer"
 
@@ -85,10 +86,7 @@ class RowFormat:
             raise ConfigError(
                 f"observation_chars is {self.observation_chars}; write 100 or more, or null for all"
             )
-        try:
-            re.compile(self.remove or "")
-        except re.error as error:
-            raise ConfigError(f"remove is {self.remove!r}, not a regular expression: {error}") from error
+        UserPattern(self.remove or "", "remove")
 
     def read(self, row: dict[str, Any], where: str, notes: Counter[str] | None = None) -> Trajectory:
         """Read one row: expert (it has a list `steps`), an agent's or raw. DataError: missing or wrong field.
@@ -218,7 +216,7 @@ class RowFormat:
         text = "" if value is None else fields.text(value, name, where)
         thinking, text = take_out(text, name, where)
         thinking = "\n\n".join(part for part in (_untagged(own, name, where), thinking) if part)
-        text = re.sub(self.remove, "", text) if self.remove else text
+        text = UserPattern(self.remove, "remove").removed_from(text) if self.remove else text
         return _Solution(text, thinking, task, self._listed(text))
 
     def _listed(self, text: str) -> tuple[Step, ...]:

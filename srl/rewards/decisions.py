@@ -16,6 +16,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from srl.errors import ConfigError
+from srl.rewards.user_pattern import UserPattern
 
 Find = Callable[[str], list[str]]
 _NUMBER = r"-?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)"
@@ -46,11 +47,8 @@ def finder(kind: str, key: str = "reward.key.kind") -> Find:
         raise ConfigError(
             f"{key} is {kind!r}: write numbers, last_number, equations, or a regular expression"
         )
-    try:
-        pattern = re.compile(kind)
-    except re.error as error:
-        raise ConfigError(f"{key} {kind!r} is no regular expression: {error}") from error
-    return lambda text: [" ".join(found.groups("") or [found[0]]).lower() for found in pattern.finditer(text)]
+    pattern = UserPattern(kind, key)
+    return lambda text: [" ".join(groups).lower() for groups in pattern.groups(text)]
 
 
 def numbers(text: str) -> list[str]:

@@ -22,6 +22,7 @@ from fractions import Fraction
 from srl.errors import ConfigError
 from srl.own_class import is_class_name
 from srl.response import after_thinking, without_thinking
+from srl.rewards.user_pattern import UserPattern
 from srl.rewards.verdict import BOXED, NEGATIVE, POSITIVE, VERDICT, Words, verdict, words_of
 
 MATH = "math"
@@ -79,14 +80,11 @@ def is_own(check: str) -> bool:
 
 
 def _by_pattern(pattern: str) -> Rule:
-    try:
-        compiled = re.compile(pattern, re.MULTILINE)
-    except re.error as error:
-        raise ConfigError(f"reward.verifier {pattern!r} is no regular expression: {error}") from error
+    compiled = UserPattern(pattern, "reward.verifier", multiline=True)
 
     def states(response: str) -> str | None:
-        found = list(compiled.finditer(after_thinking(response) or ""))
-        return (found[-1].groups("") or (found[-1][0],))[0].strip() if found else None
+        found = list(compiled.groups(after_thinking(response) or ""))
+        return found[-1][0].strip() if found else None
 
     return Rule(states, lambda said, gold: said == gold.strip())
 
