@@ -30,6 +30,8 @@ def test_every_method_is_a_config_that_goes_on_from_its_start(first):
         max_turns=3,
     )
     for method, (_, phases) in worlds.METHODS.items():
+        if first is not None and len(phases) < 2:
+            continue  # nothing hands over
         fit = worlds.fit_of(Path("made"), (Path("a.jsonl"), Path("b.jsonl")), method, 1, chosen)
         given, start = (
             dict(zip(fit.arguments[::2], fit.arguments[1::2], strict=True)),
