@@ -24,7 +24,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-# Two tests run at a time, each on one thread, and so do the processes that they start.
+# Three tests run at a time, as some wait, each on one thread, and so do the processes that they start.
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Time limits would fail a test for what else the machine does.

@@ -137,8 +137,9 @@ def test_a_class_of_the_users_scores_beside_other_checks_in_one_call(rules: str)
     ],
 )
 def test_one_that_fails_gives_no_number_is_named_once_and_counted(
-    rules: str, name: str, said: str, caplog: pytest.LogCaptureFixture
+    rules: str, name: str, said: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(verifier, "TIME_LIMIT", 1.5)
     before = verifier.counts.faults
     with caplog.at_level(logging.WARNING):
         found = scores([("a", "7", f"{rules}.{name}"), ("b", "7", f"{rules}.{name}")])
