@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
@@ -61,6 +62,11 @@ def alive(env: Any) -> bool:
 
 
 def need_java(kind: str) -> None:
-    """ConfigError: there is no Java, with what to install."""
+    """ConfigError: there is no Java, or one that does not start, with what to install."""
+    install = "install a Java runtime, as openjdk-17-jre"
     if shutil.which("java") is None:
-        raise ConfigError(f"world {kind}: there is no java; install a Java runtime, as openjdk-17-jre")
+        raise ConfigError(f"world {kind}: there is no java; {install}")
+    asked = subprocess.run(["java", "-version"], capture_output=True, text=True, errors="replace")
+    if asked.returncode:
+        said = (asked.stderr.strip() or asked.stdout.strip() or "it says nothing").splitlines()[-1]
+        raise ConfigError(f"world {kind}: java does not start (status {asked.returncode}: {said}); {install}")

@@ -161,12 +161,26 @@ def _from_file(name: str) -> tuple[Any, Path | None]:
     path = Path(name).expanduser()
     try:
         game = Game.load(str(path.with_suffix(".json")))
-        if path.suffix != ".json" and path.read_bytes()[:1] not in (b"\x05", b"\x08"):
-            raise ValueError("not a story file of version 5 or 8")
+        if path.suffix != ".json":
+            _check_story(path.read_bytes())
     except Exception as error:  # whatever a damaged file leads its reader to
         said = f"{type(error).__name__}: {first_line(error)[:200]}"
         raise DataError(f"{path}: no whole TextWorld game ({said}); make it again with tw-make") from error
     return game, None if path.suffix == ".json" else path
+
+
+def _check_story(story: bytes) -> None:
+    """ValueError: not whole. A torn one would take the process along that plays it.
+
+    Source: the Z-machine standard 1.1, section 11: version, length in units of 4 or 8 bytes, sum of bytes.
+    """
+    if story[:1] not in (b"\x05", b"\x08"):
+        raise ValueError("not a story file of version 5 or 8")
+    said, length = story[28:30], int.from_bytes(story[26:28], "big") * (4 if story[0] == 5 else 8)
+    if len(story) < max(length, 64):
+        raise ValueError(f"{len(story)} bytes of {max(length, 64)}")
+    if length and sum(story[64:length]) % 2**16 != int.from_bytes(said, "big"):
+        raise ValueError("the sum of its bytes is not the one that it states")
 
 
 def _plain(feedback: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 from srl.errors import ConfigError, DataError
 from srl.worlds.pool import Worlds
 from srl.worlds.table import world_of
-from srl.worlds.world import Lost, Observation
+from srl.worlds.world import Observation
 
 pytest.importorskip("textworld", reason="needs the extra: pip install -c constraints.txt -e '.[textworld]'")
 
@@ -137,9 +137,16 @@ def test_a_game_of_a_file_is_played_in_its_own_prose_and_a_damaged_one_is_refuse
         damage.write_bytes(whole)
     with pytest.raises(DataError, match="no whole TextWorld game \\(FileNotFoundError"):
         TextWorld().reset(f"file={tmp_path / 'none.z8'}")
-    path.write_bytes(path.read_bytes()[:2000])  # a story file that breaks off
-    (torn,) = worlds.reset([f"textworld:file={path}"])
-    assert isinstance(torn.seen, Lost)
+    whole = path.read_bytes()
+    changed = whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:]
+    for story, said in (
+        (whole[:2000], "2000 bytes of"),
+        (changed, "the sum of its bytes"),
+        (whole[:9], "9 bytes"),
+    ):
+        path.write_bytes(story)
+        with pytest.raises(DataError, match=f"no whole TextWorld game \\(ValueError: {said}.*tw-make"):
+            TextWorld().reset(f"file={path}")
     worlds.close()
 
 
