@@ -27,7 +27,7 @@ class UserPattern:
         try:
             self.compiled = regex.compile(pattern, regex.MULTILINE if multiline else 0)
         except regex.error as error:
-            raise ConfigError(f"{key} {pattern!r} is no regular expression: {error}") from error
+            raise ConfigError(f"{key} is {pattern!r}, no regular expression: {error}") from error
 
     def groups(self, text: str) -> Iterator[tuple[str, ...]]:
         """Of each match in order its groups, "" for one that took no part, or the match where there are none.

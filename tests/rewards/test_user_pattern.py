@@ -52,5 +52,5 @@ def test_what_is_found_and_removed_is_what_re_finds(pattern, text):
 
 
 def test_what_is_none_is_refused_with_its_key():
-    with pytest.raises(ConfigError, match=r"remove '\(' is no regular expression: missing \)"):
+    with pytest.raises(ConfigError, match=r"remove is '\(', no regular expression: missing \)"):
         RowFormat(remove="(")
