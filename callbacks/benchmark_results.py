@@ -23,7 +23,10 @@ from srl.files import no_link, put, whole_file
 from srl.runs.keys import key
 
 log = logging.getLogger(__name__)
-SHOWN = ("accuracy", "avg_at", "pass_at", "maj_at", "mean_of", "format", "truncated", "words", "tokens")
+SHOWN = (
+    "accuracy", "avg_at", "pass_at", "maj_at", "mean_of", "informative", "score", "turns", "invalid",
+    "repeated", "format", "truncated", "words", "tokens",
+)  # fmt: skip
 
 
 class BenchmarkResults(Callback):

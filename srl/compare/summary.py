@@ -22,7 +22,8 @@ HELD_OUT = (
     "val/episode/repeated", "val/steps/reward", "val/steps/exact", "val/steps/format", "val/steps/tokens",
 )  # fmt: skip
 BENCHMARK = re.compile(
-    r"(test|test_steps|test_episodes)/(.+)/(accuracy|avg_at_\d+|pass_at_\d+|maj_at_\d+|mean_of_figures|slope)"
+    r"(test|test_steps)/(.+)/(accuracy|avg_at_\d+|pass_at_\d+|maj_at_\d+|mean_of_figures|slope)"
+    r"|test_episodes/.+/(accuracy|avg_at_\d+|pass_at_\d+|mean_of_figures|score|turns|invalid|repeated|informative)"
 )
 INTERVALS = (
     "Mean ± half of the 95 % interval over seeds (Student's t). One seed has none; seeds that came out alike "

@@ -45,5 +45,5 @@ def _solved(example: Example, played: Played) -> Solved:
         tokens=sum(len(turn.ids) for turn in turns),
         correct=episode.won,
         steps=tuple(actions),
-        end=episode.end,
+        episode=episode,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -25,8 +26,10 @@ from srl.evaluation.metrics import (
     percentile_interval,
 )
 from srl.evaluation.solving import Solved, answer_classes
+from srl.types import Episode
 
 Record = dict[str, Any]
+OF_PLAYS = ("score", "turns", "invalid", "repeated")
 
 
 def records_of(
@@ -67,12 +70,12 @@ def prediction_of(benchmark: str, trajectory: Trajectory, greedy: Solved) -> Rec
 
 def _attempt(solved: Solved) -> Record:
     steps = {"steps": list(solved.steps)} if solved.steps else {}
-    end = {"end": solved.end} if solved.end else {}
+    played = {} if solved.episode is None else _play(solved.episode)
     return {
         "response": solved.text,
         **steps,
         "answer": solved.answer,
-        **end,
+        **played,
         "correct": solved.correct,
         "finished": solved.finished,
         "in_format": solved.in_format,
@@ -81,12 +84,20 @@ def _attempt(solved: Solved) -> Record:
     }
 
 
+def _play(episode: Episode) -> Record:
+    """seen: what the world answered to each of the steps. invalid, repeated: shares of the turns."""
+    shares = {name: getattr(episode, name) / max(episode.turns, 1) for name in ("invalid", "repeated")}
+    return {
+        "end": episode.end, "score": episode.score, "turns": episode.turns, **shares, "seen": [*episode.seen]
+    }  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Score:
     """What a benchmark, or the mean over several, came to.
 
-    values: figure -> value; those in `intervals` are accuracies, with the bounds of their 95 % percentile
-    bootstrap interval over problems. draws: figure -> the bootstrap means [resamples] behind them.
+    values: figure -> value; those in `intervals` have the bounds of their 95 % percentile bootstrap interval
+    over problems. draws: figure -> the bootstrap means [resamples] behind them.
     """
 
     name: str
@@ -108,8 +119,9 @@ class Score:
 def score(name: str, records: Sequence[Record], pass_k: Iterable[int], resamples: int, seed: int) -> Score:
     """The figures of one benchmark: accuracy, format, truncated, words and tokens of the greedy responses.
 
-    With n samples a problem also avg_at_n, pass_at_k for each k of `pass_k`, and maj_at_n, which plays have
-    not: they state no answer.
+    With n samples a problem also avg_at_n, pass_at_k for each k of `pass_k`, and maj_at_n. Of plays, which
+    state no answer to vote for, instead of it informative (some samples won and some not), and of the greedy
+    ones score, turns, and invalid and repeated actions; one that the worlds lost counts with what it had.
     """
     figures = _figures(records, pass_k)
     table = torch.stack(list(figures.values()), dim=1)  # [problems, figures]
@@ -132,14 +144,19 @@ def score(name: str, records: Sequence[Record], pass_k: Iterable[int], resamples
 def _figures(records: Sequence[Record], pass_k: Iterable[int]) -> dict[str, Tensor]:
     """Figure -> its value for each problem, float32 [problems]."""
     found = {"accuracy": mean_of(torch.tensor([[record["correct"]] for record in records]))}
+    played = "end" in records[0]
+    if played:
+        found |= {name: torch.tensor([float(record[name]) for record in records]) for name in OF_PLAYS}
     n = len(records[0]["samples"])
     if n:
         correct = torch.tensor([[one["correct"] for one in record["samples"]] for record in records])
         classes = torch.tensor([[one["class"] for one in record["samples"]] for record in records])  # [p, n]
         found[f"avg_at_{n}"] = mean_of(correct)
         found |= {f"pass_at_{k}": pass_of(correct, k) for k in pass_k}
-        if "end" not in records[0]:
+        if not played:
             found[f"maj_at_{n}"] = majority_of(classes, correct)
+        else:
+            found["informative"] = mean_of(correct.any(1, keepdim=True) & ~correct.all(1, keepdim=True))
     return found
 
 
@@ -147,8 +164,8 @@ def problem_rows(records: Sequence[Record]) -> list[Record]:
     """One flat row a problem, for a table: the greedy response, and what the n samples came to.
 
     avg_at_n: the share of right samples. right_of_n: their number, on which pass@k rests. maj_at_n: whether
-    the most frequent answer is right, a share where several are equally frequent; plays have their end
-    instead.
+    the most frequent answer is right, a share where several are equally frequent. A play has instead how it
+    ended and its figures, and reads as a dialogue.
     """
     n = len(records[0]["samples"])
     sampled = {name: value.tolist() for name, value in _figures(records, ()).items() if name != "accuracy"}
@@ -169,8 +186,15 @@ def problem_rows(records: Sequence[Record]) -> list[Record]:
             row[f"truncated_of_{n}"] = sum(not one["finished"] for one in record["samples"])
             row["tokens_samples"] = sum(one["tokens"] for one in record["samples"]) / n
         row |= {"truncated": not record["finished"], "in_format": record["in_format"]}
-        rows.append(row | {"tokens": record["tokens"], "response": record["response"]})
+        text = _dialogue(record) if "end" in record else record["response"]
+        rows.append(row | {"tokens": record["tokens"], "response": text})
     return rows
+
+
+def _dialogue(record: Record) -> str:
+    """`> action` and what the world answered, in turn; what ended a play outside the world has no answer."""
+    turns = zip_longest(record.get("steps", ()), record["seen"], fillvalue="")
+    return "\n".join(f"> {action}\n{answer}".rstrip() for action, answer in turns)
 
 
 def mean_score(scores: Sequence[Score]) -> Score:

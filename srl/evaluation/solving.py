@@ -16,7 +16,7 @@ from srl.examples.builder import ExampleBuilder
 from srl.rewards.answers import are_correct, are_equal, extract_answer
 from srl.rewards.extract import states_answer
 from srl.rewards.rules import rule
-from srl.types import Completion, Example, Sampling
+from srl.types import Completion, Episode, Example, Sampling
 
 GREEDY = Sampling(temperature=0.0)
 MAX_TURNS = 16
@@ -36,7 +36,7 @@ class Solved:
     the expert took steps. in_format: every response followed the format. answer: what the text states, None
     for nothing. marked: it is right and stands in a box, tags, behind a label or ####. words, tokens: of all
     that was written, thinking included. logprob: mean of its tokens, of sampling; whole responses only.
-    steps: the actions, by steps and by play. end: how a play ended (`srl.types.End`), "" for no play.
+    steps: the actions, by steps and by play. episode: what a play came to, None for no play.
     """
 
     uid: str
@@ -50,7 +50,7 @@ class Solved:
     answer: str | None = None
     logprob: float = 0.0
     steps: tuple[str, ...] = ()
-    end: str = ""
+    episode: Episode | None = None
 
 
 def solve_whole(

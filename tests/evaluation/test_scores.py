@@ -11,6 +11,7 @@ from srl.data.trajectory import Trajectory
 from srl.evaluation.metrics import bootstrap_means, percentile_interval
 from srl.evaluation.scores import mean_score, prediction_of, problem_rows, records_of, score
 from srl.evaluation.solving import Solved
+from srl.types import Episode
 
 
 def solved(correct=False, answer="1", finished=True, in_format=True, words=2, tokens=3, steps=()):
@@ -85,7 +86,7 @@ def test_the_figures_by_hand(records):
 def test_plays_have_no_answer_to_vote_for():
     """Three that were won ended alike, which makes them no majority over five that were lost in five ways."""
     ends = ["won", "won", "won", "lost", "turns", "tokens", "format", "gone"]
-    plays = [replace(solved(end == "won", None), end=end) for end in ends]
+    plays = [replace(solved(end == "won", None), episode=Episode(end, 1)) for end in ends]
     made = records_of("b", [trajectory("p")], plays[:1], [plays])
     found = score("b", made, (8,), 10, 0)
     assert (found.values["avg_at_8"], found.values["pass_at_8"]) == (3 / 8, 1.0)
@@ -94,6 +95,43 @@ def test_plays_have_no_answer_to_vote_for():
     (row,) = problem_rows(made)
     assert (row["end"], row["greedy_answer"], row["right_of_8"]) == ("won", None, 3)
     assert "maj_at_8" not in row
+
+
+def test_the_figures_of_plays_by_hand():
+    """Of four tasks the first is won in two turns, the others are not; sampled twice each."""
+    won = Episode("won", 2, 1.0, seen=("a hall", "you win"))
+    lost = Episode("turns", 4, 0.5, invalid=3, repeated=1, seen=("no", "no", "no", "a hall"))
+    gone = Episode("gone", 0)
+
+    def played(episode, steps=()):
+        return replace(solved(episode.won, None, steps=steps), episode=episode)
+
+    greedy = [played(won, ("go", "win")), played(lost, ("a", "a", "b", "go")), played(gone)]
+    greedy.append(played(Episode("format", 1), ("what is this",)))
+    samples = [
+        [played(won), played(lost)],
+        [played(won)] * 2,
+        [played(lost)] * 2,
+        [played(gone), played(won)],
+    ]
+    made = records_of("b", [trajectory(name) for name in "pqrs"], greedy, samples)
+    found = score("b", made, (2,), 10, 0)
+    assert found.values == pytest.approx(
+        {
+            "accuracy": 1 / 4, "avg_at_2": (1 + 2 + 0 + 1) / 8, "pass_at_2": 3 / 4, "informative": 2 / 4,
+            "score": 1.5 / 4, "turns": 7 / 4, "invalid": (3 / 4) / 4, "repeated": (1 / 4) / 4,
+            "format": 1.0, "truncated": 0.0, "words": 2.0, "tokens": 3.0,
+        }
+    )  # fmt: skip
+    assert {"score", "turns", "invalid", "repeated", "informative"} < found.intervals.keys()
+    assert made[1]["seen"] == ["no", "no", "no", "a hall"]
+    first, *_, last = problem_rows(made)
+    assert (first["turns"], first["informative"], first["end"]) == (2, 1, "won")
+    assert first["response"] == "> go\na hall\n> win\nyou win"
+    assert last["response"] == "> what is this"
+    alone = score("b", records_of("b", [trajectory("p")], greedy[:1]), (), 10, 0)
+    assert "informative" not in alone.values
+    assert alone.values["turns"] == 2
 
 
 def test_greedy_alone_has_no_sampled_figures():

@@ -75,6 +75,11 @@ def test_a_run_that_imitates_plays_and_is_resumed_bit_for_bit(model_folder, tmp_
         assert record["answer"] is None
         assert 1 <= len(record["steps"]) <= 4
         assert len(record["samples"]) == 2
+        assert record["turns"] == len(record["steps"])
+        assert len(record["seen"]) in (record["turns"], record["turns"] - 1)  # a last one may be no action
+    figures = json.loads((folder / "test_episodes" / "unseen.json").read_text())["values"]
+    assert {"accuracy", "pass_at_2", "informative", "score", "turns", "invalid", "repeated"} < figures.keys()
+    assert figures["turns"] == sum(record["turns"] for record in records) / 2
 
 
 LOSING = """[
