@@ -65,6 +65,8 @@ class Reward(Callback):
             my_rules.EndsWith.
         episode: What an episode of the objective episode earns: won, 1 where it is won and else 0, or score,
             what the world says.
+        episode_discount: Factor of that for each turn behind the first: below 1 a task earns more the sooner
+            it is won.
         parts: The reward as a weighted sum of named parts, such as [{kind: objective}, {kind: format,
             weight: 0.1}]; null is what the phase's objective pays.
         confidence: Take something off rlvr, reverse and prefix where a response is sure of the gold answer
@@ -86,6 +88,7 @@ class Reward(Callback):
         marked: bool = True,
         verifier: str = MATH,
         episode: Pays = "won",
+        episode_discount: float = 1.0,
         progress_discount: float = 0.0,
         parts: list[Part] | None = None,
         confidence: ConfidenceShaping | None = None,
@@ -99,13 +102,17 @@ class Reward(Callback):
         rule(verifier)  # ConfigError for what is none
         if not 0 <= progress_discount <= 1:
             raise ConfigError(f"reward.progress_discount is {progress_discount}: it must lie in [0, 1]")
+        if not 0 < episode_discount <= 1:
+            raise ConfigError(
+                f"reward.episode_discount is {episode_discount}: it must lie in (0, 1]; 1 discounts nothing"
+            )
         self.verifier, self.parts, self.confidence, self.meta = verifier, parts or [], confidence, meta
         check_parts(self.parts)
         self.judges = Judges(self.parts)
         self.heads: dict[str, SoftHead] = {}  # by the part that asks
         self._settings: dict[str, Any] = {
             "autojunk": autojunk, "options": self.options, "marked": marked, "pays": episode,
-            "discount": progress_discount,
+            "discount": progress_discount, "episode_discount": episode_discount,
         }  # fmt: skip
         self.objectives = objectives(**self._settings)
         self.bad_draws = 0  # in a row

@@ -170,7 +170,8 @@ class Episode:
     action has no answer. invalid: actions that the world says it does not admit. repeated: actions taken
     before in the same episode behind the same answer. admitted: whether the world says that it admits each
     action. left: the expert's actions to the goal at the beginning
-    and after each action, None where it knows none.
+    and after each action, None where it knows none. shortened: turns whose prompt leaves out earlier ones
+    (`data.prompt.context_turns`).
     """
 
     end: End
@@ -181,6 +182,7 @@ class Episode:
     seen: tuple[str, ...] = ()
     left: tuple[int | None, ...] = ()
     admitted: tuple[bool, ...] = ()
+    shortened: int = 0
 
     @property
     def won(self) -> bool:

@@ -206,6 +206,12 @@ def _over(data: ExpertDataModule, sources: Any, tokenizer: Any) -> dict[str, int
             found[
                 f"kept: {name}: expert steps over data.limits.step_tokens {limit}, of {len(steps)} measured"
             ] = long
+    turns = data.prompt.context_turns
+    for name, examples in sources.items():
+        some = _spread(examples, MEASURED)
+        if turns is not None and (short := sum(e.step - 1 > turns for e in some)):
+            kept = f"kept: {name}: prompts without their first turns (data.prompt.context_turns {turns})"
+            found[f"{kept}, of {len(some)} measured"] = short
     if unwritten := unwritable(tokenizer, data.train):
         found[f"kept: expert steps that the tokenizer cannot write: {unwritten}"] = unwritten.count
     return dict(found)

@@ -1,8 +1,9 @@
 """Episode: G plays of one task make a group; the reward of each is 1 when it is won, else 0, or its score.
 
-The advantage of an episode stands on all its turns, and its tokens share the weight of one response of the
-paper's equation 1 (`srl.update.loss`): a lost episode of thirty turns weighs as much as one won in five. What
-a limit cut is not won.
+With a discount d it is d^(T-1) times that, T its turns: the return at its first turn, so that of two that are
+won the shorter one earns more. The advantage of an episode stands on all its turns, and its tokens share the
+weight of one response of the paper's equation 1 (`srl.update.loss`): a lost episode of thirty turns weighs as
+much as one won in five. What a limit cut is not won.
 """
 
 from __future__ import annotations
@@ -49,13 +50,18 @@ class Episodes:
         return {"reward": [reward for reward, _ in found], **figures(episodes)}, credits
 
 
-def whole_episode(pays: Pays) -> Episodes:
-    return Episodes("episode", "outcome", lambda one: (float(one.won) if pays == "won" else one.score, None))
+def whole_episode(pays: Pays, discount: float = 1.0) -> Episodes:
+    """discount: of a turn, from the second on."""
+
+    def earned(one: Episode) -> Earned:
+        return (float(one.won) if pays == "won" else one.score) * discount ** (one.turns - 1), None
+
+    return Episodes("episode", "outcome", earned)
 
 
 def figures(episodes: Sequence[Episode]) -> Parts:
-    """What is logged of episodes, each [G]. invalid, repeated: shares of the turns; format: ended by a
-    response that is no action; cut: by a limit.
+    """What is logged of episodes, each [G]. invalid, repeated: shares of the turns; shortened: of those whose
+    prompt leaves out earlier ones; format: ended by a response that is no action; cut: by a limit.
     """
     return {
         "episodes/won": [float(one.won) for one in episodes],
@@ -63,6 +69,7 @@ def figures(episodes: Sequence[Episode]) -> Parts:
         "episodes/turns": [float(one.turns) for one in episodes],
         "episodes/invalid": [one.invalid / one.turns for one in episodes],
         "episodes/repeated": [one.repeated / one.turns for one in episodes],
+        "episodes/shortened": [one.shortened / one.turns for one in episodes],
         "episodes/format": [float(one.end == "format") for one in episodes],
         "episodes/cut": [float(one.cut) for one in episodes],
     }

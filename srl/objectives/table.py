@@ -29,10 +29,12 @@ def objectives(
     marked: bool = True,
     pays: Pays = "won",
     discount: float = 0.0,
+    episode_discount: float = 1.0,
 ) -> dict[str, Objective]:
     """autojunk, units: of those that compare texts; see `srl.objectives.similarity`. options: those of
     `srl.rewards.step_reward.OBJECTIVES`. marked: of the outcome rewards; see
-    `srl.rewards.extract.extract_answer`. pays: of `episode`. discount: of `progress`.
+    `srl.rewards.extract.extract_answer`. pays, episode_discount: of `episode`. discount: of
+    `progress`.
     """
     found: list[Objective] = [
         *IMITATIONS,
@@ -47,7 +49,7 @@ def objectives(
         distilled_steps(autojunk, units),
         Peers(marked),
         own_states(autojunk, units, options),
-        whole_episode(pays),
+        whole_episode(pays, episode_discount),
         progress(discount),
         meta(),
     ]

@@ -259,9 +259,11 @@ class _Way:
         assert self.end is not None
         seen = tuple(step.observation for step in self.steps)
         invalid, admitted = self.admitted.count(False), tuple(self.admitted)
+        whole = 1 + (self.builder.renderer.format.context_turns or 0)  # turns whose prompt shows all before
         found = Episode(
-            self.end, len(self.turns), self.score, invalid, self.repeated, seen, tuple(self.left), admitted
-        )
+            self.end, len(self.turns), self.score, invalid, self.repeated, seen, tuple(self.left), admitted,
+            shortened=max(0, len(self.turns) - whole),
+        )  # fmt: skip
         return Played(found, self.turns)
 
     def _look(self) -> None:

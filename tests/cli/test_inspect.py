@@ -66,6 +66,23 @@ def test_special_tokens_of_the_target_show(inspect, tmp_path):
     assert first["imitated"].endswith("<eos>")
 
 
+def test_prompts_that_leave_out_turns_are_counted(inspect, tmp_path):
+    rows = expert_rows(12)
+    for row in rows:
+        for step in row["steps"]:
+            step["observation"] = "ok"
+    data = write_rows(tmp_path / "data.jsonl", rows)
+    arguments = ["--data.include_last", "true", "--curriculum.phases", LETTER_PHASES, "--json"]
+    arguments += ["--data.validation.problems", "2", "--data.limits.max_prompt_tokens", "512"]
+    found = json.loads(inspect(data, *arguments, "--data.prompt.context_turns", "1").out)["over_the_limits"]
+    said = {what: count for what, count in found.items() if "first turns" in what}
+    # three steps each: the prompt of the third leaves out the first
+    assert set(said.values()) == {10}
+    assert all("(data.prompt.context_turns 1), of 30 measured" in what for what in said)
+    found = json.loads(inspect(data, *arguments, "--data.prompt.context_turns", "2").out)["over_the_limits"]
+    assert not any("first turns" in what for what in found)
+
+
 def test_the_curriculum_shows_without_a_model(inspect, tmp_path):
     """No tokenizer, so nothing can be counted: the phases stand in the config alone."""
     data = write_rows(tmp_path / "data.jsonl", expert_rows(12))

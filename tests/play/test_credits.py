@@ -91,6 +91,15 @@ def test_an_episode_earns_that_it_is_won_or_its_score():
     assert won["episodes/cut"] == [0.0, 1.0, 0.0]
 
 
+def test_a_discounted_episode_earns_more_the_sooner_it_is_won():
+    plays = [Episode("won", 1, 1.0), Episode("won", 3, 1.0), Episode("turns", 4, 0.5)]
+    won, credits = objectives(episode_discount=0.5)["episode"].earned(plays)
+    assert (won["reward"], credits) == ([1.0, 1 / 4, 0.0], None)
+    assert won["episodes/won"] == [1.0, 1.0, 0.0]  # figures are not discounted
+    score, _ = objectives(pays="score", episode_discount=0.5)["episode"].earned(plays)
+    assert score["reward"] == [1.0, 1 / 4, 0.5 / 8]
+
+
 @pytest.mark.parametrize(
     ("discount", "credits"),
     [

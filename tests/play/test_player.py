@@ -257,6 +257,19 @@ def test_a_play_whose_process_dies_is_counted_said_and_left_out_of_its_group(tab
     assert "Letters:0 aa: a play was lost (died: its process died, exit status 3)" in said_once
 
 
+@pytest.mark.parametrize(("shown", "shortened"), [(20, 0), (4, 0), (3, 1), (1, 3), (0, 4)])
+def test_turns_whose_prompt_leaves_out_earlier_ones_are_counted(table, shown, shortened):
+    one, prompts = table(["ab"], context_turns=shown, turns=5), []
+
+    def policy(asked):
+        prompts.extend(TOKENIZER.decode(prompt.prompt_ids) for prompt in asked)
+        return [said("b") for _ in asked]
+
+    (found,) = one.player.play(one.examples(), policy)
+    assert [text.count("printed:") for text in prompts] == [min(k, shown) for k in range(5)]
+    assert (found.episode.turns, found.episode.shortened) == (5, shortened)
+
+
 def test_states_of_own_play_ask_for_what_the_expert_does_there(table):
     one = table(["abb"], context_turns=1)
     steps = one.examples("srl_own")
