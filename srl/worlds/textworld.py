@@ -1,9 +1,10 @@
 """Games of Microsoft's TextWorld: `textworld:rooms=2,objects=4,length=3,seed=17`.
 
-length: actions of the quest. A seed is one game everywhere (textworld is pinned), made in about 0.1 s. Rules,
-quest, admissible commands and expert are TextWorld's; the text is ours, of few tokens
-(`srl.worlds.textworld_text`). `text=game` takes TextWorld's own prose: the game is compiled once, in about
-4 s, and kept in `$SRL_CACHE/textworld`. `file=GAME.z8` plays one that `tw-make` made, its .json beside it.
+length: actions of the quest. A seed is one game everywhere (textworld is pinned), made once, in about 0.1 s,
+and kept in `$SRL_CACHE/textworld`. Rules, quest, admissible commands and expert are TextWorld's; the text is
+ours, of few tokens (`srl.worlds.textworld_text`). `text=game` takes TextWorld's own prose: the game is
+compiled once, in about 4 s, and kept there, too. `file=GAME.z8` plays one that `tw-make` made, its .json
+beside it.
 
 The objective names the last action of the quest alone, so that it does not tell the route. A command counts
 as written, white space and case aside; one that is not admissible is answered, and changes nothing.
@@ -13,14 +14,16 @@ Source: TextWorld (arXiv 1806.11532). It imports jericho, which is GPL: an optio
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from srl.errors import ConfigError, DataError, first_line
-from srl.files import default_cache, fresh_folder
+from srl.files import default_cache, fresh_folder, whole_file
 from srl.worlds.textworld_text import short_text
 from srl.worlds.world import Observation
 
@@ -125,12 +128,32 @@ def objective(game: Any) -> str:
 
 
 def _made(options: dict[str, Any]) -> tuple[Any, Path | None]:
-    sizes = {name: options[name] for name in (*_SIZES, "seed")}
-    game = _generated(**sizes)
-    return game, _compiled(game, "-".join(map(str, sizes.values()))) if options["text"] == "game" else None
+    sizes = tuple(options[name] for name in (*_SIZES, "seed"))
+    game, name = _game(*sizes), "-".join(map(str, sizes))
+    return game, _compiled(game, name) if options["text"] == "game" else None
 
 
 @lru_cache(maxsize=64)
+def _game(*sizes: int) -> Any:
+    """The game of these sizes and seed, from the cache or made; what cannot be written is only made."""
+    from textworld.generator.game import Game
+
+    path = _kept("-".join(map(str, sizes)) + ".json")
+    try:
+        return Game.load(str(path))
+    except Exception:  # not there, or damaged: whatever that leads its reader to
+        game = _generated(*sizes)
+    with suppress(OSError), whole_file(path) as write:
+        write(json.dumps(game.serialize()))
+    return game
+
+
+def _kept(name: str) -> Path:
+    import textworld
+
+    return default_cache() / "textworld" / textworld.__version__ / name
+
+
 def _generated(rooms: int, objects: int, length: int, seed: int) -> Any:
     import textworld
     from textworld.generator.data import KnowledgeBase
@@ -146,7 +169,7 @@ def _compiled(game: Any, name: str) -> Path:
     """The story file of a game, compiled by Inform 7 the first time."""
     import textworld
 
-    folder = default_cache() / "textworld" / textworld.__version__ / name
+    folder = _kept(name)
     if not folder.exists():
         with fresh_folder(folder) as fresh:
             options = textworld.GameOptions()

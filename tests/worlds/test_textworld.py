@@ -14,7 +14,10 @@ from srl.worlds.world import Observation
 
 pytest.importorskip("textworld", reason="needs the extra: pip install -c constraints.txt -e '.[textworld]'")
 
+from srl.worlds import textworld
 from srl.worlds.textworld import REFUSED, TextWorld
+
+generated = textworld._generated
 
 TASK = "rooms=3,objects=6,length=4,seed=1"
 
@@ -40,6 +43,39 @@ def test_a_seed_is_one_game_and_its_objective_does_not_tell_the_route() -> None:
         "You take book from cuboid locker.",
     ]
     assert (seen.score, seen.won, world.expert()) == (1.0, True, None)
+
+
+def test_a_game_is_made_once_and_kept_and_one_that_is_damaged_is_made_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Kept games are played as made ones are: the same answers, commands and ways, wherever chance leads."""
+    monkeypatch.setenv("SRL_CACHE", str(tmp_path))
+    made: list[int] = []
+    monkeypatch.setattr(textworld, "_generated", lambda *sizes: made.append(sizes[-1]) or generated(*sizes))
+
+    def played(seed: int) -> list[object]:
+        textworld._game.cache_clear()  # as another process
+        world, chance = TextWorld(), random.Random(seed)
+        seen = world.reset(f"rooms=2,objects=5,length=3,seed={seed}")
+        met: list[object] = [(seen, world.expert(), world.remaining())]
+        while not seen.done and len(met) < 12:
+            seen = world.step(chance.choice([*(seen.admissible or ()), world.expert() or "look"]))
+            met.append((seen, world.expert(), world.remaining()))
+        return met
+
+    first = [played(seed) for seed in range(8)]
+    assert made == [*range(8)]
+    assert [played(seed) for seed in range(8)] == first
+    assert made == [*range(8)]
+    (kept,) = tmp_path.glob("textworld/*/2-5-3-4.json")
+    kept.write_text(kept.read_text()[:1000])
+    assert played(4) == first[4]
+    assert made == [*range(8), 4]
+    assert played(4) == first[4]
+    assert made == [*range(8), 4]
+    monkeypatch.setenv("SRL_CACHE", str(kept / "no_folder"))
+    assert played(4) == first[4]
+    assert made == [*range(8), 4, 4]
 
 
 def test_from_wherever_chance_leads_the_expert_wins_in_as_many_actions_as_it_says() -> None:
