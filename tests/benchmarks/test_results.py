@@ -102,3 +102,13 @@ def test_signals_by_hand():
     assert signals.outcome_signal(srl)[0]["informative"] == 0.5
     srl[0]["curve"].append({**points[0], "step": 4})  # one seed alone has it: left out
     assert len(signals.outcome_signal(srl)) == 1
+
+
+def test_what_keeping_the_history_of_a_play_spares_is_as_measured():
+    saved = committed("turns")
+    text = " ".join((ROOT / "docs" / "worlds.md").read_text().split())
+    seconds, prompts = saved["seconds"], {way: sum(each) for way, each in saved["prefill"].items()}
+    assert f"took {seconds['kept']} seconds of the processor instead of {seconds['whole']}, " in text
+    assert f"{prompts['kept']:.1f} instead of {prompts['whole']:.1f} of them for prompts" in text
+    assert f"{saved['same'][0]} of the {saved['same'][1]} episodes were the same" in text
+    assert saved["ratio"] == round(seconds["kept"] / seconds["whole"], 2)

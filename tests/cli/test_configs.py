@@ -54,14 +54,18 @@ def test_it_runs(path, tmp_path, monkeypatch, capsys):
     assert "Held-out problems and steps" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    "path", sorted((ROOT / "configs" / "methods").glob("*.yaml")), ids=lambda path: path.stem
-)
+OTHERS = [
+    path for folder in ("methods", "worlds") for path in sorted((ROOT / "configs" / folder).glob("*.yaml"))
+]
+
+
+@pytest.mark.parametrize("path", OTHERS, ids=lambda path: path.stem)
 def test_every_other_method_is_a_config_of_known_objectives(path, monkeypatch):
     monkeypatch.chdir(ROOT)
     first, question = path.read_text().splitlines()[:2]
-    assert first.startswith(f"# python -m srl fit --config configs/methods/{path.name}")
+    folder = path.parent.name
+    assert first.startswith(f"# python -m srl fit --config configs/{folder}/{path.name}")
     assert question.startswith("# Question: ")
     config = instantiated(["--config", str(path), "--trainer.logger", "false"])
     assert {name for phase in config.curriculum.schedule.phases for name in phase.mix} <= set(NAMES)
-    assert config.checkpoint.dirpath == Path("runs/methods", path.stem)
+    assert config.checkpoint.dirpath == Path("runs", folder, path.stem)
