@@ -6,6 +6,7 @@ import hashlib
 import logging
 import platform
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -91,7 +92,7 @@ class Rollout(Callback):
         self._plays = {name: one.plays for name, one in objectives().items()}
         self._generator: torch.Generator | None = None
         self._restored: torch.Tensor | None = None
-        self._lost = 0.0
+        self._lost: Counter[str] = Counter()  # by kind
 
     @property
     def path(self) -> EnginePath:
@@ -236,10 +237,10 @@ class Rollout(Callback):
         groups = {id(one): Group(one, made, empty) for one, made in zip(sampled, found, strict=True)}
         if any(self._plays[one.objective] == "episode" for one in batch.examples):
             player = trainer.datamodule.player  # type: ignore[attr-defined]
-            before, room = player.lost, self._sampler(pl_module).most_tokens
+            before, room = Counter(player.worlds.lost), self._sampler(pl_module).most_tokens
             made = player.groups(played, self.num_generations, self._turns(pl_module), room)
             groups |= {id(one): group for one, group in zip(played, made.groups, strict=True)}
-            self._count_lost(player.lost - before, batch)
+            self._count_lost(player.worlds.lost - before, batch)
             batch.cost.history_tokens += ranks.total(made.lost_tokens)
         return [groups.get(id(one)) or Group(one, [], empty) for one in examples]
 
@@ -249,9 +250,9 @@ class Rollout(Callback):
         """The same examples, some with the prompt and the target of a state of the policy's own play."""
         player = trainer.datamodule.player  # type: ignore[attr-defined]
         wanted = [one for one in examples if self._plays[one.objective] == "state"]
-        before, room = player.lost, self._sampler(pl_module).most_tokens
+        before, room = Counter(player.worlds.lost), self._sampler(pl_module).most_tokens
         states, tokens = player.states(wanted, self._turns(pl_module), room)
-        self._count_lost(player.lost - before, batch)
+        self._count_lost(player.worlds.lost - before, batch)
         batch.cost.history_tokens += ranks.total(tokens)
         batch.metrics["rollouts/history_tokens"] = batch.cost.history_tokens
         found = {
@@ -259,10 +260,13 @@ class Rollout(Callback):
         }
         return [found.get(id(one), one) for one in examples]
 
-    def _count_lost(self, more: int, batch: Draw) -> None:
-        """Plays that the worlds lost, of all rollouts of the run so far."""
-        self._lost += ranks.total(more)
-        batch.metrics["rollouts/episodes/lost"] = self._lost
+    def _count_lost(self, more: Counter[str], batch: Draw) -> None:
+        """Plays that the worlds lost, of all rollouts of the run so far, and of each kind of these."""
+        for part in ranks.gathered(dict(more)):
+            self._lost.update(part)
+        batch.metrics["rollouts/episodes/lost"] = float(self._lost.total())
+        for kind, plays in self._lost.items():
+            batch.metrics[f"rollouts/episodes/lost_{kind.replace(' ', '_')}"] = float(plays)
 
     def _one_each(self, pl_module: Any) -> Sample:
         return lambda prompts: [one for (one,) in self._generate(pl_module, prompts, 1)]
@@ -318,8 +322,10 @@ class Rollout(Callback):
         if self._generator is None:
             return {}
         mine, *others = ranks.gathered(self._generator.get_state())
-        return {"generator": mine, "lost": self._lost, **({"others": others} if others else {})}
+        return {"generator": mine, "lost": dict(self._lost), **({"others": others} if others else {})}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._lost = float(state_dict.get("lost", 0))  # not in checkpoints of the version before
+        lost = state_dict.get("lost", {})
+        older = not isinstance(lost, dict)  # checkpoints of the version before have the sum alone
+        self._lost = Counter({"unknown": int(lost)} if older else lost)
         self._restored = ranks.by_rank(state_dict.get("generator"), state_dict.get("others", []))

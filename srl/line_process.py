@@ -2,8 +2,8 @@
 
 A plain subprocess: nothing is forked from a process that holds torch's threads, and the user's `__main__` is
 not imported again. It has a session of its own, so that Ctrl-C does not reach it. It ends with its parent: at
-exit, with all that it has started, and else (a killed parent) because its input ends (`lines_told`); what it
-has started, as Java, is then left to itself.
+exit, and else (a killed parent) because its input ends (`lines_told`). What it has started, as Java, ends
+with it.
 """
 
 from __future__ import annotations
@@ -81,8 +81,11 @@ class LineProcess:
 def lines_told() -> Iterator[tuple[Any, Callable[[Any], None]]]:
     """In the process: what it is told, with what answers it. What a library prints is no answer.
 
-    At first comes (None, answer), to say that it is ready.
+    At first comes (None, answer), to say that it is ready. Where it ends by itself, what it has started is
+    told to end, too (SIGTERM).
     """
+    if os.getpgrp() == os.getpid():  # not where a person tries it in a shell's group
+        atexit.register(_end_others)
     speak = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -95,6 +98,12 @@ def lines_told() -> Iterator[tuple[Any, Callable[[Any], None]]]:
     yield None, answer
     for line in sys.stdin.buffer:
         yield json.loads(line), answer
+
+
+def _end_others() -> None:
+    """End the other processes of this one's group; its own exit status stays."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.killpg(0, signal.SIGTERM)
 
 
 @contextlib.contextmanager

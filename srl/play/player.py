@@ -75,16 +75,20 @@ class Groups(NamedTuple):
 
 
 class Player:
-    """Plays with the builder's prompts and limits. lost: plays that the worlds lost, so far; why is logged
-    once a kind.
+    """Plays with the builder's prompts and limits. Why the worlds lost a play is logged once a kind.
 
     room: tokens that a prompt with its response may have. A play whose next turn would need more ends as one
     whose history is over max_prompt_tokens; a first turn without room is the sampler's to refuse.
     """
 
     def __init__(self, builder: ExampleBuilder, worlds: Worlds) -> None:
-        self.builder, self.worlds, self.lost = builder, worlds, 0
+        self.builder, self.worlds = builder, worlds
         self._said: set[str] = set()  # kinds of `Worlds.lost`, and "no expert"
+
+    @property
+    def lost(self) -> int:
+        """Plays that the worlds lost, so far."""
+        return self.worlds.lost.total()
 
     def play(self, examples: Sequence[Example], sample: Sample, room: int = sys.maxsize) -> list[Played]:
         """An episode of each example, in order; a lost play has the end "gone" and what was written in it."""
@@ -150,7 +154,6 @@ class Player:
         self.worlds.drop([way.play for way in ways if not way.play.over])
         for way in ways:
             if isinstance(way.play.seen, Lost):
-                self.lost += 1
                 self._say(way.play.task, way.play.seen.reason)
 
     def _say_no_expert(self, tasks: Sequence[str], plays: int) -> None:

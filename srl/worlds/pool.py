@@ -73,8 +73,8 @@ class Worlds:
         self.workers: list[_Worker] = []
         self._plays = 0
 
-    def reset(self, tasks: Sequence[str], played: Sequence[Sequence[str]] | None = None) -> list[Play]:
-        """Begin a play of each task, all at once; `played` are actions that it takes at once (a resume).
+    def reset(self, tasks: Sequence[str]) -> list[Play]:
+        """Begin a play of each task, all at once.
 
         ConfigError, DataError: a task that cannot be played by anybody (an unknown world, a package that is
         not there, a wrong option, a damaged file); all else loses the play.
@@ -83,8 +83,7 @@ class Worlds:
             check_allowed(task, self.own)
         plays = [Play(task, number=self._plays + k) for k, task in enumerate(tasks)]
         self._plays += len(plays)
-        taken = played or [()] * len(plays)
-        self._ask([_open(play, actions) for play, actions in zip(plays, taken, strict=True)])
+        self._ask([_open(play) for play in plays])
         return plays
 
     def step(self, plays: Sequence[Play], actions: Sequence[str]) -> list[Observation | Lost]:
@@ -273,7 +272,7 @@ class _Worker:
         play.worker = self
         self.plays.add(play)
         if anew and not question.opens:
-            self.waiting.append(_open(play, play.actions, again=True))
+            self.waiting.append(_open(play, again=True))
         self.waiting.append(question)
 
     @property
@@ -281,8 +280,8 @@ class _Worker:
         return self.asked is not None or bool(self.waiting)
 
 
-def _open(play: Play, actions: Sequence[str], again: bool = False) -> _Question:
-    return _Question(play, tuple(actions), opens=True, again=again)
+def _open(play: Play, again: bool = False) -> _Question:
+    return _Question(play, tuple(play.actions), opens=True, again=again)
 
 
 def _step(play: Play, action: str) -> _Question:

@@ -6,11 +6,14 @@ with `y` has no expert.
 """
 
 import os
+import subprocess
+import time
 from pathlib import Path
 
 from srl.worlds.world import Observation
 
 CLASS = f"{Path(__file__).resolve()}:Letters"
+HELPED = f"{Path(__file__).resolve()}:Helped"
 
 
 class Letters:
@@ -41,7 +44,30 @@ class Letters:
         return Observation(text, ("a", "b", "x", "y"), self.place / len(self.word), won or self.over, won)
 
 
-def rows(words) -> list[dict]:
+class Helped(Letters):
+    """With a process of its own, as ScienceWorld has Java. In the folder PLAY_MARKS, where that has a file
+    `armed`, its second answer waits until the file `stay` is gone, and `here` says that it waits.
+    """
+
+    def reset(self, task: str) -> Observation:
+        self.helper, self.turns = subprocess.Popen(["sleep", "1000"]), 0
+        return super().reset(task if " " in task else f"{task} abba")  # as `prepare` numbers games
+
+    def step(self, action: str) -> Observation:
+        marks = Path(os.environ.get("PLAY_MARKS", "none"))
+        self.turns += 1
+        if self.turns == 2 and (marks / "armed").exists():
+            (marks / "here").touch()
+            while (marks / "stay").exists():
+                time.sleep(0.01)
+        return super().step(action)
+
+    def close(self) -> None:
+        self.helper.kill()
+        self.helper.wait()
+
+
+def rows(words, world=CLASS) -> list[dict]:
     """What the expert's plays of these words are as rows."""
     return [
         {
@@ -52,7 +78,7 @@ def rows(words) -> list[dict]:
                 for letter, answer in zip(word, [*word[1:], "."], strict=True)
             ],
             "answer": None,
-            "world": f"{CLASS}:{i} {word}",
+            "world": f"{world}:{i} {word}",
         }
         for i, word in enumerate(words)
     ]

@@ -252,7 +252,7 @@ def test_a_play_whose_process_dies_is_counted_said_and_left_out_of_its_group(tab
     assert (one.player.lost, lost_tokens) == (1, 2)  # "!" and the line break
     assert [len(rollout) for rollout in groups[0].rollouts] == [2]
     one.player.groups(one.examples(), 1, always("!"))
-    assert one.player.lost == 3
+    assert dict(one.player.worlds.lost) == {"died": 3}
     (said_once,) = [message for message in caplog.messages if "a play was lost" in message]
     assert "Letters:0 aa: a play was lost (died: its process died, exit status 3)" in said_once
 

@@ -57,7 +57,7 @@ def test_plays_of_the_adapters_are_taken_with_their_table(model_folder, tmp_path
     kept, lost = Player.groups, 1
 
     def groups(player, *given):
-        player.lost += lost
+        player.worlds.lost["hung"] += lost
         return kept(player, *given)
 
     monkeypatch.setattr(Player, "groups", groups)

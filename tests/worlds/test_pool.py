@@ -138,11 +138,12 @@ def test_what_an_action_holds_is_the_worlds_matter_and_what_a_world_prints_is_no
 
 
 def test_a_play_is_taken_again_from_its_actions(worlds: Worlds) -> None:
-    (play,) = worlds.reset([f"{CLASS}:9"], played=[["right", "right"]])
-    assert (shown(play), play.actions, play.remaining) == ("You are in room 2.", ["right", "right"], 7)
+    (play,) = worlds.reset([f"{CLASS}:9"])
+    for _ in range(2):
+        worlds.step([play], ["right"])
     worlds.drop([play])
     worlds.step([play], ["right"])
-    assert (shown(play), play.actions) == ("You are in room 3.", ["right"] * 3)
+    assert (shown(play), play.actions, play.remaining) == ("You are in room 3.", ["right"] * 3, 6)
     for worker in worlds.workers:  # killed while idle: no play's fault
         os.kill(worker.process.process.pid, signal.SIGKILL)
         worker.process.process.wait()
