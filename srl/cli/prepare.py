@@ -265,9 +265,12 @@ def _nothing(inputs: list[str], report: Report) -> str:
     if not report.read:
         return f"{inputs[0]}: there are no rows; give a file with one solution a row"
     reason, found = max(report.dropped.items(), key=lambda item: item[1].count)
+    advice = "See --problem, --solution, --style and --map"
+    if all(map(is_task, inputs)):
+        advice = "Only games that the expert wins are recorded; docs/worlds.md says how others are played"
     return (
         f"{inputs[0]}: none of the {report.read} rows was kept; {found.count} x {reason}: "
-        f"{found.examples[0]}. See --problem, --solution, --style and --map"
+        f"{found.examples[0]}. {advice}"
     )
 
 

@@ -83,7 +83,7 @@ class Player:
 
     def __init__(self, builder: ExampleBuilder, worlds: Worlds) -> None:
         self.builder, self.worlds = builder, worlds
-        self._said: set[str] = set()  # kinds of `Worlds.lost`, and "no expert"
+        self._said: set[str] = set()  # kinds of `Worlds.lost`, and objectives without an expert
 
     @property
     def lost(self) -> int:
@@ -102,6 +102,9 @@ class Player:
         """n episodes of each example, all in flight together; lost plays are left out of their group."""
         found = self.play([example for example in examples for _ in range(n)], sample, room)
         gone = [one for one in found if one.episode.end == "gone"]
+        by_way = [k for k, one in enumerate(found) if examples[k // n].objective == "progress"]
+        stuck = [examples[k // n].world for k in by_way if found[k].episode.left[:1] == (None,)]
+        self._say_no_expert("progress", stuck, len(by_way))
         groups = []
         for place, example in enumerate(examples):
             mine = [one for one in found[place * n : (place + 1) * n] if one.episode.end != "gone"]
@@ -128,9 +131,8 @@ class Player:
             active = [way for way in active if len(way.steps) + 1 < way.example.step]
             self._turn(active, sample)
         self._leave(ways)
-        self._say_no_expert(
-            [way.play.task for way in ways if way.end != "gone" and not way.states], len(ways)
-        )
+        stuck = [way.play.task for way in ways if way.end != "gone" and not way.states]
+        self._say_no_expert("srl_own", stuck, len(ways))
         tokens = sum(len(completion.ids) for way in ways for completion in way.turns)
         return [None if way.end == "gone" else way.state() for way in ways], tokens
 
@@ -156,13 +158,13 @@ class Player:
             if isinstance(way.play.seen, Lost):
                 self._say(way.play.task, way.play.seen.reason)
 
-    def _say_no_expert(self, tasks: Sequence[str], plays: int) -> None:
-        if tasks and "no expert" not in self._said:
-            self._said.add("no expert")
+    def _say_no_expert(self, objective: str, tasks: Sequence[str], plays: int) -> None:
+        if tasks and objective not in self._said:
+            self._said.add(objective)
             log.warning(
-                "world %s: in %d of %d plays the expert knows no action from the beginning, so that there is "
-                "nothing to compare with: train on another objective than srl_own, or give worlds with an "
-                "expert", tasks[0], len(tasks), plays,
+                "world %s: in %d of %d plays the expert knows no way from the beginning, so that there is "
+                "nothing to compare with: train on another objective than %s, or give worlds with an "
+                "expert", tasks[0], len(tasks), plays, objective,
             )  # fmt: skip
 
     def _say(self, task: str, reason: str) -> None:

@@ -78,6 +78,8 @@ def _played(worlds: Worlds, tasks: list[str]) -> list[Row]:
 def _row(play: Play, first: Observation | Lost, steps: list[dict[str, str]]) -> Row:
     if isinstance(play.seen, Lost):
         return DataError(f"the play was lost ({play.seen.reason})")
+    if not play.seen.won and not steps:
+        return DataError("the expert knows no action from the beginning")
     if not play.seen.won:
         return DataError(f"the expert did not win (after {len(steps)} actions)")
     assert isinstance(first, Observation)

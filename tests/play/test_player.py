@@ -297,9 +297,23 @@ def test_a_world_without_an_expert_gives_no_states_and_that_is_said_once(table, 
     assert one.player.lost == 0
     (message,) = caplog.messages
     assert message == (
-        f"world {CLASS}:0 ya: in 2 of 4 plays the expert knows no action from the beginning, so that there "
+        f"world {CLASS}:0 ya: in 2 of 4 plays the expert knows no way from the beginning, so that there "
         "is nothing to compare with: train on another objective than srl_own, or give worlds with an expert"
     )
+
+
+def test_progress_without_an_expert_is_said_once(table, caplog):
+    bare, whole = rows(["ya", "ab"])
+    one = table([], expert=[bare | {"steps": []}, whole], turns=2, min_steps=0)
+    one.player.groups(one.examples("episode"), 2, always("y"))
+    assert caplog.messages == [], "an episode is compared with nobody"
+    for _ in range(2):
+        one.player.groups(one.examples("progress"), 2, always("y"))
+    (message,) = caplog.messages
+    assert message.startswith(
+        f"world {CLASS}:0 ya: in 2 of 4 plays the expert knows no way from the beginning"
+    )
+    assert "train on another objective than progress" in message
 
 
 def test_plays_that_nobody_recorded_have_a_state_at_each_turn(table):

@@ -17,6 +17,7 @@ class Corridor:
         if task == "unbeginnable":
             raise RuntimeError("no such corridor")
         self.length, self.place, self.turns = int(task.rpartition("=")[2] or 3), 0, 0
+        self.muted = task == "seed=9"
         return self._seen(f"Walk to room {self.length}.")
 
     def step(self, action: str) -> Observation:
@@ -46,10 +47,10 @@ class Corridor:
         return self._seen(f"You are in room {self.place}.")
 
     def expert(self) -> str | None:
-        """It knows the way, but not out of room 2 of seven, and does harm in room 1 of eight."""
+        """It knows the way, but not out of room 2 of seven, nor in seed 9, and harms in room 1 of eight."""
         if (self.length, self.place) == (8, 1):
             return "raise"
-        return None if (self.length, self.place) == (7, 2) else "right"
+        return None if self.muted or (self.length, self.place) == (7, 2) else "right"
 
     def remaining(self) -> int | None:
         return self.length - self.place

@@ -54,6 +54,27 @@ def test_thinking_by_rule_says_what_the_play_does(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("first_seed", "said"),
+    [
+        (7, "seed=7: the expert did not win (after 2 actions)."),
+        (9, "seed=9: the expert knows no action from the beginning."),
+    ],
+)
+def test_a_world_whose_expert_wins_nothing_is_said_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], first_seed: int, said: str
+) -> None:
+    output = tmp_path / "expert.jsonl"
+    found = main(["prepare", CLASS, "--games", "1", "--first_seed", str(first_seed), "-o", str(output)])
+    assert found == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith(f"srl: error: {CLASS}: none of the 1 rows was kept; 1 x the expert ")
+    assert line.endswith(
+        f"{said} Only games that the expert wins are recorded; docs/worlds.md says how others are played"
+    )
+    assert not output.exists()
+
+
+@pytest.mark.parametrize(
     ("arguments", "said"),
     [
         ([CLASS], "give --games, how many games to record"),
