@@ -34,12 +34,13 @@ def run(model_folder, expert_file, folder, *more):
 
 
 class Keep:
-    """Copies last.ckpt each time it is written, by update and by how full the buffer was."""
+    """Copies last.ckpt each time it is written; at: the update of each copy."""
 
     def __init__(self, monkeypatch, folder):
         from callbacks.checkpoint import Checkpoint
 
         self.copies = []
+        self.at = {}
         save = Checkpoint._save
 
         def saving(callback, trainer, path):
@@ -48,6 +49,7 @@ class Keep:
                 copy = folder / f"copy{len(self.copies)}.ckpt"
                 shutil.copy(path, copy)
                 self.copies.append(copy)
+                self.at[copy] = trainer.global_step
 
         monkeypatch.setattr(Checkpoint, "_save", saving)
 

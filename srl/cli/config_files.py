@@ -70,6 +70,15 @@ def set_yaml_loader() -> None:
 
     loader.keeps_text = True  # type: ignore[attr-defined]
     jsonargparse.set_loader("yaml", loader, (yaml.YAMLError,))
+    jsonargparse.set_dumper("yaml", written_yaml)
+
+
+def written_yaml(value: Any) -> str:
+    """By libyaml where there is one: the text of Python's own writer, ten times as fast."""
+    import yaml
+
+    writer = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    return str(yaml.dump(value, Dumper=writer, default_flow_style=False, allow_unicode=True, sort_keys=False))
 
 
 def _renamed(flag: str) -> str:

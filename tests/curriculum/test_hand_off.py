@@ -168,7 +168,7 @@ def test_each_problem_hands_off_by_itself_and_resumes_exactly(model_folder, tmp_
     assert {sum(pair) for pair in zip(*sizes, strict=True)} == {24.0}, "every training problem is in one pool"
     assert max(sizes[1]) > min(sizes[1]), "problems moved"
     expected = what_counts(tmp_path / "whole" / "last.ckpt")
-    at = {torch.load(copy, weights_only=True)["global_step"]: copy for copy in keep.copies}
+    at = {step: copy for copy, step in keep.at.items()}
     for step in (13, 17):
         folder = tmp_path / f"again{step}"
         assert run(model_folder, folder, PER_PROBLEM, *more, "--ckpt_path", str(at[step]), *UNLOGGED) == 0
@@ -185,7 +185,7 @@ def test_a_hand_off_decided_by_a_validation_that_was_cut_off_comes_where_it_woul
     with monkeypatch.context() as patch:
         keep = Keep(patch, tmp_path)
         assert run(model_folder, tmp_path / "whole", phases, *more) == 0
-    states = {copy: torch.load(copy, weights_only=True) for copy in keep.copies}
+    states = {copy: torch.load(copy, weights_only=True) for copy in keep.copies if keep.at[copy] == 4}
     curriculum = {
         c: next(v for k, v in s["callbacks"].items() if "Curriculum" in k) for c, s in states.items()
     }
@@ -235,7 +235,7 @@ def test_other_objectives_and_draws_run_and_resume(model_folder, tmp_path, monke
         assert any(value > 0 for _, value in metrics["train/divergence"])
     if metric == "curriculum/reverse_steps_left":
         assert (values[-1], values) == (2.0, sorted(values)), "the start slid back"
-    after_14 = next(c for c in keep.copies if torch.load(c, weights_only=True)["global_step"] == 14)
+    after_14 = next(c for c in keep.copies if keep.at[c] == 14)
     more += ["--ckpt_path", str(after_14), *UNLOGGED]
     assert run(model_folder, tmp_path / "again", phases, *more) == 0
     equal(what_counts(tmp_path / "whole" / "last.ckpt"), what_counts(tmp_path / "again" / "last.ckpt"))
