@@ -321,7 +321,7 @@ def report(result: dict[str, Any]) -> str:
         cells = [
             str(len(runs)) if any(spent) else "", *spent, share(mean(runs, "success"), result["unseen"]),
             " ".join(f"{run['success']:.2f}" for run in runs) if len(runs) > 1 else "",
-            *(f"{value:.2f}" if (value := mean(runs, key)) == value else "" for key in columns),  # some measured less
+            *("" if math.isnan(value := mean(runs, key)) else f"{value:.2f}" for key in columns),
         ]  # fmt: skip
         lines.append(f"| {' | '.join([title, *cells])} |")
     return "\n".join(lines) + "\n"
