@@ -1,5 +1,6 @@
 """What the rollout callback keeps in a checkpoint, and which rollouts are whose."""
 
+from collections import Counter
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -13,13 +14,16 @@ from srl.types import Completion, Example
 def test_lost_plays_are_counted_on_after_a_resume():
     draw, before, after = Draw([]), Rollout(), Rollout()
     before._generator = torch.Generator()
-    before._count_lost(2, draw)
+    before._count_lost(Counter(hung=2), draw)
     after.load_state_dict(before.state_dict())
-    after._count_lost(1, draw)
+    after._count_lost(Counter({"hung": 1, "too long": 4}), draw)
+    lost = {name: value for name, value in draw.metrics.items() if "lost" in name}
+    assert lost == {
+        "rollouts/episodes/lost": 7, "rollouts/episodes/lost_hung": 3, "rollouts/episodes/lost_too_long": 4,
+    }  # fmt: skip
+    after.load_state_dict({"lost": 2.0})  # of the version before, which has the sum alone
+    after._count_lost(Counter(hung=1), draw)
     assert draw.metrics["rollouts/episodes/lost"] == 3
-    after.load_state_dict({})  # of the version before
-    after._count_lost(1, draw)
-    assert draw.metrics["rollouts/episodes/lost"] == 1
 
 
 def test_a_prompt_that_is_drawn_twice_has_two_groups_of_rollouts_of_their_own():

@@ -45,7 +45,7 @@ def test_a_run_that_imitates_plays_and_is_resumed_bit_for_bit(model_folder, tmp_
     names = {name.removeprefix("val/episode/") for name in metrics if name.startswith("val/episode/")}
     assert names == {
         "success", "score", "turns", "invalid", "repeated", "format", "cut", "lost", "avg_at_2", "pass_at_2",
-        "informative",
+        "informative", "shortened",
     }  # fmt: skip
     assert metrics["rollouts/episodes/lost"] == 0
     assert metrics["val/episode/lost"] < 0.1  # of 12 plays one may write "!"
