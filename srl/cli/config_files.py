@@ -74,7 +74,7 @@ def set_yaml_loader() -> None:
 
 
 def written_yaml(value: Any) -> str:
-    """By libyaml where there is one: the text of Python's own writer, ten times as fast."""
+    """By libyaml where there is one: the text of PyYAML's own writer, sooner."""
     import yaml
 
     writer = getattr(yaml, "CSafeDumper", yaml.SafeDumper)

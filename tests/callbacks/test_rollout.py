@@ -22,8 +22,11 @@ def test_lost_plays_are_counted_on_after_a_resume():
         "rollouts/episodes/lost": 7, "rollouts/episodes/lost_hung": 3, "rollouts/episodes/lost_too_long": 4,
     }  # fmt: skip
     after.load_state_dict({"lost": 2.0})  # of the version before, which has the sum alone
+    after._count_lost(Counter(), draw)
+    assert (draw.metrics["rollouts/episodes/lost"], draw.metrics["rollouts/episodes/lost_unknown"]) == (2, 2)
+    after.load_state_dict({})  # of the one before that
     after._count_lost(Counter(hung=1), draw)
-    assert draw.metrics["rollouts/episodes/lost"] == 3
+    assert draw.metrics["rollouts/episodes/lost"] == 1
 
 
 def test_a_prompt_that_is_drawn_twice_has_two_groups_of_rollouts_of_their_own():

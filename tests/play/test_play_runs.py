@@ -1,7 +1,6 @@
 """Runs that play: phases, figures, tables, and a resume from the middle of waiting groups."""
 
 import json
-from collections import Counter
 
 import pytest
 import torch
@@ -10,8 +9,6 @@ from letters import CLASS, rows
 from mlflow import MlflowClient
 from resumed import Keep, equal, what_counts
 
-from callbacks.rollout import Rollout
-from srl.curriculum.stream import Draw
 from srl.engine.engine import RolloutEngine
 from srl.play.player import Player
 
@@ -130,17 +127,3 @@ def test_every_token_of_a_play_is_in_the_budget_lost_or_not(model_folder, tmp_pa
     assert min(spent.values()) > 0
     assert metrics["rollouts/episodes/lost"] == metrics["rollouts/episodes/lost_died"] > 0
     assert metrics["cost/tokens_generated"] == drawn + spent["states"] + spent["lost"] == spent["sampled"]
-
-
-def test_lost_plays_are_counted_by_kind_over_the_whole_run():
-    """A checkpoint of the version before has their sum alone."""
-    rollout, draw = Rollout(), Draw([])
-    rollout.load_state_dict({"lost": 3.0})
-    rollout._count_lost(Counter({"too long": 2}), draw)
-    found = {name.removeprefix("rollouts/episodes/"): value for name, value in draw.metrics.items()}
-    assert found == {"lost": 5, "lost_unknown": 3, "lost_too_long": 2}
-    rollout._generator = torch.Generator()
-    again = Rollout()
-    again.load_state_dict(rollout.state_dict())
-    again._count_lost(Counter(), draw)
-    assert draw.metrics["rollouts/episodes/lost"] == 5
